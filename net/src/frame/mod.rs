@@ -1,0 +1,4 @@
+//! (in work)
+pub mod http;
+pub mod line;
+pub mod v1;

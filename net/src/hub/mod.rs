@@ -1,0 +1,3 @@
+//! (in work)
+pub mod io;
+pub mod tickets;

@@ -1,0 +1,4 @@
+//! (in work)
+pub mod codec;
+pub mod message;
+pub mod share;

@@ -1,0 +1,48 @@
+//! What can go wrong with the store, and what to do about it.
+
+use thiserror::Error;
+
+/// A store's failure.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Another process holds the directory.
+    #[error("data directory {0} is in use by another process; stop it or give another --datadir")]
+    InUse(String),
+    /// The rows are of another network.
+    #[error("data directory {dir} belongs to network {found}, not {wanted}; give another --datadir")]
+    WrongNetwork {
+        /// The directory.
+        dir: String,
+        /// The network of its rows.
+        found: String,
+        /// The network asked for.
+        wanted: String,
+    },
+    /// The rows are of a format that this version does not read.
+    #[error("data directory {dir} has format {found}, this version reads {wanted}; use the version that wrote it or a fresh directory")]
+    WrongFormat {
+        /// The directory.
+        dir: String,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        wanted: u32,
+    },
+    /// Something cannot be opened, the user can mend it.
+    #[error("cannot open data directory {dir}: {why}")]
+    Open {
+        /// The directory.
+        dir: String,
+        /// What the system says.
+        why: String,
+    },
+    /// A row does not decode or contradicts another.
+    #[error("the store is damaged: {0}; move the data directory away and start again, the node fetches the chain anew")]
+    Damaged(String),
+    /// The disk is full: writes can be repeated when there is room.
+    #[error("the disk is full")]
+    NoSpace,
+    /// Reading or writing failed; what is in memory must not be trusted over the disk.
+    #[error("the disk failed: {0}")]
+    Disk(String),
+}

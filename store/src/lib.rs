@@ -1,0 +1,18 @@
+//! The share chain: rules, index, payouts, rows and RocksDB.
+//!
+//! Opens no socket, spawns no thread, reads no clock. `rocksdb` is named in `rocks.rs` alone, behind the feature `rocks`.
+
+pub mod chain;
+pub mod error;
+pub mod handle;
+pub mod kv;
+pub mod limits;
+pub mod organised;
+pub mod params;
+pub mod payouts;
+pub mod record;
+#[cfg(feature = "rocks")]
+pub mod rocks;
+pub mod rules;
+pub mod schema;
+pub mod view;

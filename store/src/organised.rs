@@ -1,0 +1,25 @@
+//! What one step of the organiser changed, as it travels to the reactor's view.
+
+use std::sync::Arc;
+
+use rockpool_net::id::ShareId;
+
+use crate::payouts::Payouts;
+use crate::record::Record;
+
+/// The difference that one step of the organiser made to the chain. Applied to `ChainView` in the order of its making.
+#[derive(Clone, Debug, Default)]
+pub struct ChainChange {
+    /// The best chain (candidate) keeps its heights up to and including this one; what stood above is replaced by `added`.
+    pub fork_height: u32,
+    /// Records above `fork_height`, ascending by one.
+    pub added: Vec<Arc<Record>>,
+    /// Height up to which the best chain is confirmed after the change: coinbases rebuilt and matching.
+    pub confirmed_height: u32,
+    /// Ids newly confirmed, ascending by height.
+    pub confirmed: Vec<ShareId>,
+    /// Encoded shares that are new and not yet stored (best chain and own side shares); the view serves them until `Stored`.
+    pub bytes: Vec<(ShareId, Arc<[u8]>)>,
+    /// Payouts at the confirmed tip, if that moved.
+    pub payouts: Option<Arc<Payouts>>,
+}

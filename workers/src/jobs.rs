@@ -1,0 +1,274 @@
+//! What travels between the reactor and the stages: jobs out, answers back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rockpool_net::hub::tickets::Ticket;
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::wire::share::{Script, Share};
+use rockpool_store::kv::Op;
+use rockpool_store::organised::ChainChange;
+use serde_json::value::RawValue;
+
+use crate::template::Template;
+use crate::work::Work;
+
+/// Whom to tell what became of a submit.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The miner's connection.
+    pub conn: ConnId,
+    /// The id of its request, any JSON value, echoed as it came.
+    pub request: Arc<RawValue>,
+    /// Difficulty that the submit is credited with in the miner's statistics.
+    pub difficulty: f64,
+}
+
+/// A miner's submit, as dispatch found it: job known, not a duplicate.
+#[derive(Debug)]
+pub struct EmissionJob {
+    /// Whom to tell.
+    pub claim: Claim,
+    /// The work that the job was made of.
+    pub work: Arc<Work>,
+    /// Who is paid for the share.
+    pub script: Script,
+    /// extranonce1 ‖ extranonce2.
+    pub extranonce: [u8; 12],
+    /// Header version, rolled bits included.
+    pub version: u32,
+    /// Header time.
+    pub ntime: u32,
+    /// Header nonce.
+    pub nonce: u32,
+    /// The job's difficulty as a target, little-endian as hashes are compared (most significant byte last).
+    pub target: [u8; 32],
+    /// The frame's ticket.
+    pub ticket: Ticket,
+}
+
+/// Why a submit was refused. Codes are Stratum's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubmitRefusal {
+    /// 21: the job is no longer worked on.
+    Stale,
+    /// 22: the same submit came before.
+    Duplicate,
+    /// 23: the hash does not meet the job's difficulty.
+    LowDifficulty,
+    /// 20: header time or version outside what the job allows.
+    BadField(&'static str),
+    /// 20: the share chain refused the share.
+    Refused(&'static str),
+}
+
+/// What the organiser is given. Its lanes, first to last: `Own`, `Tip`, `Bulk`.
+#[derive(Debug)]
+pub enum OrganiseJob {
+    /// A share of one of our miners, from emission.
+    Own {
+        /// The share.
+        share: Arc<Share>,
+        /// Whom to tell.
+        claim: Claim,
+        /// The submit's ticket.
+        ticket: Ticket,
+    },
+    /// A share that a peer pushed, or sent because we asked for it by id.
+    Tip {
+        /// The share.
+        share: Arc<Share>,
+        /// Who sent it (the ticket's connection).
+        ticket: Ticket,
+    },
+    /// Shares of a sync, ascending from a fork point.
+    Bulk {
+        /// The shares.
+        shares: Vec<Share>,
+        /// The frame's ticket.
+        ticket: Ticket,
+    },
+    /// A peer has left: what it had pending is forgotten.
+    PeerGone(ConnId),
+}
+
+/// A batch on its way to disk, with whom to tell.
+#[derive(Debug, Default)]
+pub struct WriteJob {
+    /// Rows, at most `BATCH_BYTES_MAX`.
+    pub ops: Vec<Op>,
+    /// Whether it must have reached the disk before it is told: it holds an own share.
+    pub sync: bool,
+    /// Ids whose rows are in it.
+    pub ids: Vec<ShareId>,
+    /// Submits that get their `true` once it is stored.
+    pub claims: Vec<Claim>,
+    /// Tickets whose last answer is `Stored`.
+    pub tickets: Vec<Ticket>,
+}
+
+/// What the fetcher is told: in one message a turn, one message at a time (its answer gives the credit back).
+#[derive(Debug)]
+pub enum FetchJob {
+    /// A peer can be asked.
+    PeerUp(ConnId),
+    /// A peer has left: what it was asked for is asked of others.
+    PeerDown(ConnId),
+    /// A share is missing; `from` knows it.
+    Missing(ShareId, ConnId),
+    /// A share has come, by whatever way.
+    Arrived(ShareId),
+    /// A peer says that it has not got it.
+    NotFound(ShareId, ConnId),
+}
+
+/// A cold read: rows that the cache did not hold.
+#[derive(Debug)]
+pub struct ReadJob {
+    /// For whom.
+    pub conn: ConnId,
+    /// The caller's word for the request, given back with the answer.
+    pub tag: u64,
+    /// Rows, by height and id.
+    pub rows: Vec<(u32, ShareId)>,
+    /// The request's ticket.
+    pub ticket: Ticket,
+}
+
+/// A found block on its way to bitcoind.
+#[derive(Clone, Debug)]
+pub struct SubmitJob {
+    /// Hash of the block, which is the id of its share if it is one.
+    pub hash: ShareId,
+    /// Height in Bitcoin's chain.
+    pub height: u32,
+    /// The whole block, encoded with witnesses.
+    pub block: Arc<[u8]>,
+}
+
+/// What became of a found block at one bitcoind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in the node's chain.
+    Accepted,
+    /// The node refused it, and why.
+    Refused(String),
+    /// The node could not be reached within all retries.
+    Unreachable(String),
+}
+
+/// Why a peer's share was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShareFate {
+    /// Taken, or known already.
+    Taken,
+    /// Waits for something we do not know yet.
+    Pending,
+    /// It breaks a rule on tied fields; kept as invalid, its sender is not to blame unless it is bad before "tie".
+    Invalid(&'static str),
+    /// Not tied or otherwise nonsense: its sender is dropped, nothing is recorded.
+    Bad(&'static str),
+}
+
+/// What the stages answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// A submit was judged and needs no storing: met the job's difficulty but no share's target (`Ok`), or refused.
+    Verdict {
+        /// Whom to tell.
+        claim: Claim,
+        /// The judgement.
+        result: Result<(), SubmitRefusal>,
+    },
+    /// One of our miners found a block; it is on its way to bitcoind already.
+    BlockFound {
+        /// Its hash.
+        hash: ShareId,
+        /// Its height in Bitcoin's chain.
+        height: u32,
+        /// Who found it.
+        conn: ConnId,
+    },
+    /// The organiser's step.
+    Organised {
+        /// What changed, if anything did.
+        change: Option<Box<ChainChange>>,
+        /// Own submits refused by the chain.
+        refused: Vec<(Claim, SubmitRefusal)>,
+        /// Fates of peers' shares: the sender, the id, what became of it.
+        fates: Vec<(ConnId, ShareId, ShareFate)>,
+        /// Shares that pending ones wait for, with a peer that should know them.
+        missing: Vec<(ShareId, ConnId)>,
+        /// Syncs whose message is worked off: the peer, and the height of the best share that the message brought.
+        bulk_done: Vec<(ConnId, u32)>,
+    },
+    /// A batch is stored.
+    Stored {
+        /// Rows that are.
+        ids: Vec<ShareId>,
+        /// Submits that get their `true` now.
+        claims: Vec<Claim>,
+    },
+    /// The disk is full (true) or has room again (false).
+    DiskFull(bool),
+    /// Whom to ask for what. Empty when nothing is to be asked: it gives the credit back.
+    Requests(Vec<(ConnId, Vec<ShareId>)>),
+    /// Rows read: in the order asked, `None` where there is none.
+    Read {
+        /// For whom.
+        conn: ConnId,
+        /// The caller's word.
+        tag: u64,
+        /// The shares' bytes.
+        rows: Vec<Option<Vec<u8>>>,
+    },
+    /// New work from Bitcoin's side.
+    Template(Arc<Template>),
+    /// Bitcoin's side cannot be reached (why), or can again (`None`).
+    BitcoinDown(Option<String>),
+    /// What became of a found block.
+    Fate {
+        /// Its hash.
+        hash: ShareId,
+        /// Which bitcoind.
+        node: String,
+        /// What it said.
+        fate: Fate,
+    },
+    /// A stage has died, or cannot go on: the node stops with exit code 3.
+    Died {
+        /// Its thread's name.
+        stage: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// A signal asks the node to stop.
+    Stop,
+}
+
+/// What one step of a stage puts out. The shell sends `submit` first, then the other stages' jobs, then the mail, and wakes the reactor once.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Found blocks, to every bitcoind.
+    pub submit: Vec<SubmitJob>,
+    /// Own shares, to the organiser.
+    pub organise: Vec<OrganiseJob>,
+    /// Batches, to the writer.
+    pub write: Vec<WriteJob>,
+    /// Answers, to the reactor, each with the tickets that come home with it.
+    pub mail: Vec<(Answer, Vec<Ticket>)>,
+}
+
+/// A stage: a pure step between its jobs and its answers. Threads drive it in the node, the simulator inline.
+pub trait Stage {
+    /// What it is given.
+    type Job;
+
+    /// Takes the new jobs into its own bounded queues and does one bounded slice of work.
+    fn step(&mut self, now: rockpool_net::time::Now, jobs: &mut Vec<Self::Job>, out: &mut Output);
+
+    /// The monotonic time at which it wants another step without a new job; a time that has passed means at once.
+    fn due(&self) -> Option<Duration> {
+        None
+    }
+}

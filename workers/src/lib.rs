@@ -1,0 +1,14 @@
+//! The stages as pure steps, the one thread runner, and `outside`, the one file that may block on a socket.
+
+pub mod crew;
+pub mod embedded;
+pub mod emission;
+pub mod fetcher;
+pub mod jobs;
+pub mod limits;
+pub mod organise;
+pub mod outside;
+pub mod reader;
+pub mod template;
+pub mod work;
+pub mod writer;
