@@ -1,4 +1,192 @@
-//! (in work)
+//! Bytes ⇄ frames. A framer is given the unfinished bytes of one connection and cuts the next frame off their front.
+//!
+//! The caller owns the buffer. Until [`Framer::cut`] says that bytes are used or skipped, the next call must be given the same bytes with
+//! more behind them: framers remember how far they have looked, so that a message fed byte by byte costs no more than one fed whole.
+//! A claimed length is judged before its body arrives and never drives an allocation here; a frame is copied out once, complete.
+
 pub mod http;
 pub mod line;
 pub mod v1;
+
+use thiserror::Error;
+
+use crate::limits::{HTTP_COST, LINE_COST};
+use crate::wire::message::Command;
+
+/// One complete unit of what a connection says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A peer's message; the payload's checksum held.
+    Message {
+        /// What it is, never [`Command::Unknown`].
+        command: Command,
+        /// What it carries, still encoded.
+        payload: Box<[u8]>,
+    },
+    /// A line of text without its end and without white space around; never empty. Not looked into.
+    Line(Box<[u8]>),
+    /// An HTTP request with its body.
+    Http(http::Request),
+}
+
+impl Frame {
+    /// Bytes that it holds in memory, for the account of tickets.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Frame::Message { payload, .. } => payload.len(),
+            Frame::Line(line) => line.len(),
+            Frame::Http(request) => request.bytes(),
+        }
+    }
+
+    /// What its dispatch costs a turn, a constant of its kind (so that a replay does not depend on time).
+    pub fn cost(&self) -> u32 {
+        match self {
+            Frame::Message { command, .. } => command.cost(),
+            Frame::Line(_) => LINE_COST,
+            Frame::Http(_) => HTTP_COST,
+        }
+    }
+}
+
+/// What a framer makes of the front of a buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The next frame, and the bytes it took from the front.
+    Frame {
+        /// The frame.
+        frame: Frame,
+        /// Bytes to drop from the front.
+        used: usize,
+    },
+    /// Nothing yet: go on when the buffer holds this many bytes in all, counted from its front. Always more than it holds now, never
+    /// more than the largest frame of this kind.
+    Need(usize),
+    /// These bytes at the front (at least one) say nothing: drop them and cut again.
+    Skip(usize),
+}
+
+/// Why bytes cannot be cut into frames. Always the end of the connection: where the next frame begins is not known any more.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// Another network, or no peer at all.
+    #[error("message starts with {0:02x?}, not with our network's magic: the sender is on another network or no Rockpool node")]
+    Magic([u8; 4]),
+    /// The command is not printable ASCII padded with zeros.
+    #[error("malformed command {0:02x?}")]
+    Command([u8; 12]),
+    /// Nothing but the handshake before the handshake is done, and no handshake after it.
+    #[error("{0} out of turn in the handshake")]
+    OutOfTurn(Command),
+    /// The header claims more than such a message may have.
+    #[error("{command} of {bytes} bytes, at most {cap} are allowed")]
+    TooLong {
+        /// What it claims to be.
+        command: Command,
+        /// The claimed length of the payload.
+        bytes: usize,
+        /// The most allowed.
+        cap: usize,
+    },
+    /// The header claims a large message that we did not ask for.
+    #[error("{command} of {bytes} bytes that was not asked for")]
+    NotAsked {
+        /// What it claims to be.
+        command: Command,
+        /// The claimed length of the payload.
+        bytes: usize,
+    },
+    /// The payload is not what the header's checksum says.
+    #[error("{0} with a wrong checksum: the line or the sender is broken")]
+    Checksum(Command),
+    /// No end of line within the limit.
+    #[error("line longer than {0} bytes")]
+    LineTooLong(usize),
+    /// No end of the head within the limit.
+    #[error("HTTP head longer than {0} bytes")]
+    HttpHeadTooLong(usize),
+    /// The body is longer than allowed.
+    #[error("HTTP body longer than {0} bytes")]
+    HttpBodyTooLong(usize),
+    /// The head cannot be read.
+    #[error("malformed HTTP head: {0}")]
+    HttpMalformed(&'static str),
+    /// The body comes in chunks.
+    #[error("HTTP body with a transfer encoding: send it with a Content-Length")]
+    HttpEncoded,
+}
+
+/// How one connection's bytes are cut.
+#[derive(Clone, Debug)]
+pub enum Framer {
+    /// Bitcoin's P2P v1 messages.
+    V1(v1::V1),
+    /// Lines of text.
+    Line(line::Lines),
+    /// HTTP/1 requests.
+    Http(http::Requests),
+    /// Lines or HTTP: the first bytes decide, then it is one of the two for good.
+    Sniff,
+}
+
+impl Framer {
+    /// Peers of the network with this magic.
+    pub fn v1(magic: [u8; 4]) -> Framer {
+        Framer::V1(v1::V1::new(magic))
+    }
+
+    /// Stratum's lines.
+    pub fn line() -> Framer {
+        Framer::Line(line::Lines::default())
+    }
+
+    /// HTTP requests.
+    pub fn http() -> Framer {
+        Framer::Http(http::Requests::default())
+    }
+
+    /// What the front of `buf` is. See the module for what the next call must be given.
+    pub fn cut(&mut self, buf: &[u8]) -> Result<Cut, FrameError> {
+        match self {
+            Framer::V1(v1) => v1.cut(buf),
+            Framer::Line(lines) => lines.cut(buf),
+            Framer::Http(requests) => requests.cut(buf),
+            Framer::Sniff => {
+                let blank = line::blank(buf);
+                if blank > 0 {
+                    return Ok(Cut::Skip(blank));
+                }
+                match http::sniff(buf) {
+                    http::Sniffed::Undecided => return Ok(Cut::Need(buf.len() + 1)),
+                    http::Sniffed::Http => *self = Framer::http(),
+                    http::Sniffed::Other => *self = Framer::line(),
+                }
+                self.cut(buf)
+            }
+        }
+    }
+
+    /// The session holds the handshake for done: from now on every command but the handshake's is let through. A framer that has cut
+    /// `version` and `verack` has concluded so itself, since what follows may lie in the same bytes. Nothing to do for other kinds.
+    pub fn set_ready(&mut self) {
+        if let Framer::V1(v1) = self {
+            v1.set_ready();
+        }
+    }
+
+    /// We ask for an answer of this command: one of over [`UNASKED_BYTES_MAX`](crate::limits::UNASKED_BYTES_MAX) bytes is let through.
+    /// Every frame of the command, large or not, uses up one asking.
+    pub fn expect(&mut self, command: Command) {
+        if let Framer::V1(v1) = self {
+            v1.expect(command);
+        }
+    }
+
+    /// Unknown messages skipped since this was last asked, for the counter.
+    pub fn take_unknown(&mut self) -> u32 {
+        match self {
+            Framer::V1(v1) => v1.take_unknown(),
+            Framer::Line(_) | Framer::Http(_) | Framer::Sniff => 0,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The house rules that neither the compiler nor clippy keeps. A ratchet: `ALLOWED` lists what is over a limit today, with the reason; what
+//! is on the list may not grow, what is not may not join without one.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test over files that are there")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Code lines (no blanks, comments, tests) of a file.
+const FILE_LINES_MAX: usize = 450;
+/// Code lines of a function.
+const FUNCTION_LINES_MAX: usize = 70;
+/// Characters of a line: two windows side by side.
+const LINE_CHARS_MAX: usize = 140;
+/// Packages in Cargo.lock, those for tests included: each is somebody's to trust.
+const LOCKED_PACKAGES_MAX: usize = 200;
+
+/// (file, function or "", lines today, why).
+const ALLOWED: &[(&str, &str, usize, &str)] = &[];
+
+/// Words that belong to one place. (word, where it may stand: path prefixes, why).
+const HOMES: &[(&str, &[&str], &str)] = &[
+    ("mio::", &["net/src/reactor/"], "sockets are the reactor's"),
+    ("rocksdb::", &["store/src/rocks.rs"], "the disk has one file"),
+    ("TcpListener", &["net/src/reactor/"], "sockets are the reactor's"),
+    ("ureq::", &["workers/src/outside.rs", "src/cli.rs"], "one file may block on a socket; `status` is a program of its own"),
+    ("unbounded(", &[], "everything is bounded"),
+    ("todo!(", &[], "no stubs"),
+    ("unimplemented!(", &[], "no stubs"),
+    ("#[ignore", &[], "a test that does not run is no test"),
+    ("allow(dead_code", &[], "dead code is deleted"),
+];
+
+/// What may lie at the top of the repository, dotfiles aside.
+const TOP_LEVEL: &[&str] = &[
+    "Cargo.toml", "Cargo.lock", "src", "net", "store", "workers", "benches", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md",
+    "tests", "dist", "target",
+];
+
+#[test]
+fn files_and_functions_stay_small() {
+    let mut over = Vec::new();
+    for path in sources() {
+        let name = relative(&path);
+        let code = code_lines(&fs::read_to_string(&path).unwrap());
+        check(&mut over, &name, "", code.len(), FILE_LINES_MAX);
+        for (function, lines) in functions(&code) {
+            check(&mut over, &name, &function, lines, FUNCTION_LINES_MAX);
+        }
+    }
+    assert!(over.is_empty(), "too long:\n{}", over.join("\n"));
+}
+
+#[test]
+fn the_allow_list_holds_only_what_is_there() {
+    for (file, function, lines, why) in ALLOWED {
+        assert!(!why.is_empty(), "{file} {function}: give a reason");
+        let code = code_lines(&fs::read_to_string(root().join(file)).expect(file));
+        let found = if function.is_empty() {
+            code.len()
+        } else {
+            functions(&code).into_iter().find(|(name, _)| name == function).expect(function).1
+        };
+        assert!(found == *lines, "{file} {function}: {found} lines, the list says {lines}; the list only ever shrinks");
+    }
+}
+
+#[test]
+fn lines_fit_the_window() {
+    for path in sources().into_iter().chain(documents()) {
+        let text = fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let table = line.starts_with('|');
+            assert!(table || line.chars().count() <= LINE_CHARS_MAX, "{}:{}: over {LINE_CHARS_MAX} characters", relative(&path), number + 1);
+        }
+    }
+}
+
+#[test]
+fn words_stay_in_their_homes() {
+    for path in sources() {
+        let name = relative(&path);
+        let code = code_lines(&fs::read_to_string(&path).unwrap());
+        for (word, homes, why) in HOMES {
+            let home = homes.iter().any(|home| name.starts_with(home));
+            assert!(home || !code.iter().any(|line| line.contains(word)), "{name} says {word}: {why}");
+        }
+        let lost = code.iter().any(|line| line.contains("HashMap::new()") || line.contains("HashSet::new()"));
+        assert!(!lost, "{name}: a map in pure code is a BTreeMap or keyed from the generator");
+    }
+}
+
+#[test]
+fn the_top_level_is_the_one_that_was_agreed() {
+    for entry in fs::read_dir(root()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with('.') || TOP_LEVEL.contains(&name.as_str()), "{name} has no place at the top level");
+    }
+}
+
+#[test]
+fn paths_that_the_readme_names_exist() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let paths = text.split('`').skip(1).step_by(2).filter(|word| {
+        let known = ["src/", "net/", "store/", "workers/", "benches/", "tests/", "dist/"].iter().any(|top| word.starts_with(top));
+        known && !word.contains(char::is_whitespace)
+    });
+    for path in paths {
+        assert!(root().join(path).exists(), "README.md names {path}, which does not exist");
+    }
+}
+
+#[test]
+fn few_packages_are_trusted() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let packages = lock.matches("[[package]]").count();
+    assert!(packages < LOCKED_PACKAGES_MAX, "{packages} packages in Cargo.lock");
+    for runtime in ["tokio", "async-std", "smol"] {
+        let normal = lock.contains(&format!("name = \"{runtime}\""));
+        assert!(!normal, "{runtime} is in Cargo.lock: no async runtime in the binary");
+    }
+}
+
+fn check(over: &mut Vec<String>, file: &str, function: &str, lines: usize, most: usize) {
+    let allowed = ALLOWED.iter().find(|(f, g, _, _)| *f == file && *g == function).map_or(most, |entry| entry.2);
+    if lines > allowed {
+        over.push(format!("{file} {function}: {lines} lines of code, at most {allowed}"));
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned()
+}
+
+/// Every Rust file of the four packages' `src`.
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for top in ["src", "net/src", "store/src", "workers/src"] {
+        collect(&root().join(top), &mut found);
+    }
+    assert!(found.len() > 20, "only {} source files found", found.len());
+    found.sort();
+    found
+}
+
+fn documents() -> Vec<PathBuf> {
+    ["README.md", "CHANGELOG.md", "store/SPEC.md", "store/SCHEMA.md"].iter().map(|name| root().join(name)).collect()
+}
+
+fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Lines of code: up to the test module, without blanks, comments and attributes of docs.
+fn code_lines(text: &str) -> Vec<String> {
+    text.lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Functions with their length in lines of code: from `fn` to the brace that closes at the same depth of indent. A function whose body is one
+/// `match` (or a table of calls in one expression) is exempt, as the rule says: it is read by its arms.
+fn functions(code: &[String]) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for (start, line) in code.iter().enumerate() {
+        let Some(at) = line.find("fn ") else { continue };
+        let before = line[..at].trim();
+        let heads = ["", "pub", "pub(crate)", "pub(super)", "const", "pub const", "pub(crate) const"];
+        if !heads.contains(&before) || line.trim_end().ends_with(';') {
+            continue;
+        }
+        let name: String = line[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let indent = line.len() - line.trim_start().len();
+        let close = format!("{}}}", " ".repeat(indent));
+        let Some(length) = code[start..].iter().position(|line| *line == close) else { continue };
+        let body = &code[start + 1..start + length];
+        let inner = format!("{}match ", " ".repeat(indent + 4));
+        let lone_match = body.iter().filter(|line| line.len() - line.trim_start().len() == indent + 4).any(|line| line.starts_with(&inner))
+            && body.iter().filter(|line| line.len() - line.trim_start().len() == indent + 4).count() <= 4;
+        if !lone_match {
+            found.push((name, length + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_measure_itself_measures() {
+    let body = "    let x = 1;\n".repeat(80);
+    let text = format!("/// Doc.\nfn long() {{\n{body}}}\n\n#[cfg(test)]\nmod tests {{\n{body}}}\n");
+    let code = code_lines(&text);
+    assert_eq!(code.len(), 82);
+    assert_eq!(functions(&code), vec![("long".to_owned(), 82)]);
+}
