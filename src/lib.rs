@@ -1,1 +1,16 @@
-//! placeholder
+//! Judgement: what a Rockpool node does with what it hears. Sessions (peers, miners, HTTP), dispatch, configuration and assembly.
+//!
+//! Nothing here blocks, and but for assembly nothing reads a clock or a socket: `node::Node` is driven by the hub's turn, in the node by
+//! `mio` and threads, in the simulator by byte pipes and inline stages.
+
+mod answers;
+mod fetch;
+pub mod http;
+pub mod limits;
+pub mod node;
+pub mod peer;
+pub mod session;
+pub mod status;
+pub mod stratum;
+pub mod turn;
+pub mod web;

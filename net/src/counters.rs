@@ -1,1 +1,168 @@
-//! (in work)
+//! What the network core counts: one table of names, units and helps, read by `/metrics` and the dashboard.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::close::CloseReason;
+use crate::id::Lane;
+
+/// One number that only grows, or a level that is set.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Sets a level.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Sets a level if it is a new maximum.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A row of a table of counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterRow {
+    /// Its name, as metrics show it.
+    pub name: &'static str,
+    /// What it counts in: `bytes`, `frames`, `us` …
+    pub unit: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// The value when the row was made.
+    pub value: u64,
+}
+
+/// Makes a struct of counters and its table from rows `name: "unit", "help";`. Every crate's table is made by it.
+#[macro_export]
+macro_rules! counters {
+    ($(#[$meta:meta])* $table:ident { $($name:ident: $unit:literal, $help:literal;)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Default)]
+        pub struct $table {
+            $(#[doc = $help] pub $name: $crate::counters::Counter,)+
+        }
+
+        impl $table {
+            /// All rows, with their values now.
+            pub fn rows(&self) -> Vec<$crate::counters::CounterRow> {
+                vec![$($crate::counters::CounterRow {
+                    name: stringify!($name), unit: $unit, help: $help, value: self.$name.get(),
+                }),+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// The network core's counters.
+    Counters {
+        bytes_in: "bytes", "Bytes read from all connections.";
+        bytes_out: "bytes", "Bytes written to all connections.";
+        reads: "calls", "Read calls.";
+        writes: "calls", "Write calls.";
+        frames_peer: "frames", "Messages cut from peers.";
+        frames_stratum: "frames", "Lines cut from miners.";
+        frames_http: "frames", "HTTP requests cut.";
+        frames_unknown: "frames", "Messages of unknown commands, read over.";
+        frames_dropped: "frames", "Frames whose connection had ended before their dispatch.";
+        tickets_peer: "tickets", "Tickets of peers that are out now.";
+        tickets_stratum: "tickets", "Tickets of miners that are out now.";
+        tickets_http: "tickets", "Tickets of HTTP that are out now.";
+        tickets_waited: "times", "A connection waited for a ticket.";
+        receive_pool: "bytes", "Bytes of unfinished messages in the pool now.";
+        receive_waited: "times", "A connection waited for room in the pool of unfinished messages.";
+        outbox_sum: "bytes", "Bytes in all outboxes now.";
+        outbox_cut: "connections", "Connections cut because the sum of all outboxes was too large.";
+        conns: "connections", "Connections now, dials under way included.";
+        accepted: "connections", "Connections accepted.";
+        refused: "connections", "Connections refused for want of a slot.";
+        dialled: "connections", "Dials begun.";
+        accept_pauses: "times", "A listener rested because the process had no file descriptor left.";
+        closed_remote: "connections", "Closed by the other side.";
+        closed_socket: "connections", "Closed by a socket error.";
+        closed_dial: "connections", "Dials that failed.";
+        closed_bad_frame: "connections", "Closed for bytes that are no frame.";
+        closed_misbehaviour: "connections", "Closed for misbehaviour.";
+        closed_timeout: "connections", "Closed by a deadline.";
+        closed_slow_reader: "connections", "Closed because it did not read.";
+        closed_full: "connections", "Closed for want of a slot.";
+        closed_done: "connections", "Closed because all was said.";
+        closed_stopping: "connections", "Closed because the node stops.";
+        turns: "turns", "Turns of the reactor.";
+        turns_carried: "turns", "Turns that left work to the next because a budget was spent.";
+        gaps: "times", "Gaps between turns taken for sleep of the machine.";
+        turn_us: "us", "Time spent in turns, the wait for events apart.";
+        turn_longest_us: "us", "The longest turn, the wait for events apart.";
+        published: "events", "Notifications published.";
+    }
+}
+
+impl Counters {
+    /// Frames cut of a lane.
+    pub fn frames(&self, lane: Lane) -> &Counter {
+        match lane {
+            Lane::Peer => &self.frames_peer,
+            Lane::Stratum => &self.frames_stratum,
+            Lane::Http => &self.frames_http,
+        }
+    }
+
+    /// Tickets of a lane that are out.
+    pub fn tickets(&self, lane: Lane) -> &Counter {
+        match lane {
+            Lane::Peer => &self.tickets_peer,
+            Lane::Stratum => &self.tickets_stratum,
+            Lane::Http => &self.tickets_http,
+        }
+    }
+
+    /// Connections that ended for this reason.
+    pub fn closed(&self, why: &CloseReason) -> &Counter {
+        match why {
+            CloseReason::Remote => &self.closed_remote,
+            CloseReason::Socket(_) => &self.closed_socket,
+            CloseReason::Dial(_) => &self.closed_dial,
+            CloseReason::BadFrame(_) => &self.closed_bad_frame,
+            CloseReason::Misbehaviour(_) => &self.closed_misbehaviour,
+            CloseReason::Timeout(_) => &self.closed_timeout,
+            CloseReason::SlowReader(_) => &self.closed_slow_reader,
+            CloseReason::Full(_) => &self.closed_full,
+            CloseReason::Done(_) => &self.closed_done,
+            CloseReason::Stopping => &self.closed_stopping,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_name_of_its_own_and_shows_its_counter() {
+        let counters = Counters::default();
+        counters.bytes_in.add(3);
+        counters.turn_longest_us.raise(9);
+        counters.turn_longest_us.raise(4);
+        counters.closed(&CloseReason::SlowReader(1)).add(1);
+        let rows = counters.rows();
+        let value = |name| rows.iter().find(|row| row.name == name).map(|row| row.value);
+        assert_eq!(value("bytes_in"), Some(3));
+        assert_eq!(value("turn_longest_us"), Some(9));
+        assert_eq!(value("closed_slow_reader"), Some(1));
+        let names: std::collections::BTreeSet<_> = rows.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), rows.len());
+        assert!(rows.iter().all(|row| row.help.ends_with('.') && !row.unit.is_empty()));
+    }
+}

@@ -1,5 +1,10 @@
 //! Every limit of this crate: a named constant with its unit and its reason. Each has a test that reaches it.
 
+use std::time::Duration;
+
+use crate::hub::HubConfig;
+use crate::id::Lane;
+
 // Frames and messages
 
 /// Bytes of a v1 message header: magic 4, command 12, length 4, checksum 4 (Bitcoin's layout).
@@ -46,3 +51,103 @@ pub const HTTP_BODY_BYTES_MAX: usize = 16 << 10;
 pub const LINE_COST: u32 = 10;
 /// Dispatch cost of an HTTP request: an answer is rendered.
 pub const HTTP_COST: u32 = 50;
+
+// The turn
+
+/// Longest wait of a poll when nothing is due: the node looks around once a second.
+pub const IDLE_MAX: Duration = Duration::from_secs(1);
+/// A gap between turns beyond the asked timeout that counts as sleep of the machine, not as time: deadlines are moved by it.
+pub const GAP_MAX: Duration = Duration::from_secs(5);
+/// Bytes read from one connection in one turn, and the size of the one shared read buffer, so that no flooder holds up the rest.
+pub const READ_CONN_BYTES: usize = 64 << 10;
+/// Bytes read from all connections in one turn, and cut into frames in one: a mebibyte of checksums is about 4 ms on a small machine.
+pub const READ_TURN_BYTES: usize = 1 << 20;
+/// Bytes written to one connection in one turn.
+pub const WRITE_CONN_BYTES: usize = 64 << 10;
+/// Write calls in one turn, at about 5 µs each.
+pub const WRITE_TURN_CALLS: usize = 512;
+/// Slices in one write call: 16 payloads at once, far below what any system allows.
+pub const WRITE_SLICES: usize = 16;
+/// Dispatch cost of one turn, in units of about a microsecond ([`crate::wire::message::Command::cost`]).
+pub const DISPATCH_TURN_COST: u32 = 4_000;
+/// Pieces of mail taken in one turn: more than any sum of tickets lets arrive, so that only a defect reaches it.
+pub const MAIL_TURN_MAX: usize = 16_384;
+/// Connections accepted from one listener in one turn: a reconnect storm leaves room for who is there.
+pub const ACCEPT_BURST: usize = 16;
+/// A listener's rest after the process ran out of file descriptors: it must not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+// Memory
+
+/// Bytes of an unfinished message that a connection may hold on its own; what is beyond comes from the pool.
+pub const RECEIVE_FREE_BYTES: usize = 4 << 10;
+/// The pool of all unfinished messages beyond that, bytes. Memory grows as bytes arrive, never by a claimed length.
+pub const RECEIVE_POOL_BYTES: usize = 16 << 20;
+/// Bytes in an outbox up to which what was asked for is served.
+pub const OUTBOX_SOFT_BYTES: usize = 256 << 10;
+/// Bytes in an outbox over which its connection is cut: it does not read what we send.
+pub const OUTBOX_HARD_BYTES: usize = 1 << 20;
+/// Bytes in all outboxes over which the connection with the largest is cut.
+pub const OUTBOX_SUM_BYTES: usize = 32 << 20;
+/// Size asked of the kernel for a socket's send buffer: left to itself it takes 4 MiB from us for a peer that never reads.
+pub const SOCKET_SEND_BYTES: usize = 128 << 10;
+/// Bytes of one connection inline in the slab.
+pub const CONN_BYTES_MAX: usize = 192;
+
+// Tickets: frames in the house, by lane
+
+/// Frames of one connection in the house at once, so that a flooder cannot take a lane.
+pub const TICKETS_PER_CONN: u8 = 4;
+/// Frames of peers in the house at once.
+pub const TICKETS_PEER: usize = 128;
+/// Frames of miners in the house at once: a burst of submits after a block, held for one disk sync.
+pub const TICKETS_STRATUM: usize = 1_024;
+/// HTTP requests in the house at once.
+pub const TICKETS_HTTP: usize = 64;
+/// All tickets: what every inner channel is measured by.
+pub const TICKETS_ALL: usize = TICKETS_PEER + TICKETS_STRATUM + TICKETS_HTTP;
+/// Bytes of peers' frames in the house over which none is cut: 16 of the largest. One frame may reach over it.
+pub const TICKET_BYTES_PEER: usize = 8 << 20;
+/// Bytes of miners' frames in the house over which none is cut.
+pub const TICKET_BYTES_STRATUM: usize = 1 << 20;
+/// Bytes of HTTP requests in the house over which none is cut.
+pub const TICKET_BYTES_HTTP: usize = 512 << 10;
+
+// Time
+
+/// An unfinished message's whole time, from its first byte: 9 kB a second for the largest, and the end of a sender of a byte a second.
+pub const MESSAGE_TIME_MAX: Duration = Duration::from_secs(60);
+/// An outbox's time without a byte leaving it.
+pub const OUTBOX_STALL_MAX: Duration = Duration::from_secs(30);
+/// Time to flush an outbox before its connection is closed all the same.
+pub const FLUSH_MAX: Duration = Duration::from_secs(5);
+/// Time for a dial to succeed.
+pub const DIAL_MAX: Duration = Duration::from_secs(10);
+/// Time after which the kernel gives up bytes that the other side does not acknowledge (a cable pulled).
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+// Notifications
+
+/// Most notifications that wait for one subscriber, whatever it asks for.
+pub const EVENTS_MAX: usize = 4_096;
+/// Most subscribers at once: live pages, metrics and logs.
+pub const SUBSCRIBERS_MAX: usize = 256;
+
+/// The most frames that a lane may have in the house, and their bytes.
+pub const fn tickets(lane: Lane) -> (usize, usize) {
+    match lane {
+        Lane::Peer => (TICKETS_PEER, TICKET_BYTES_PEER),
+        Lane::Stratum => (TICKETS_STRATUM, TICKET_BYTES_STRATUM),
+        Lane::Http => (TICKETS_HTTP, TICKET_BYTES_HTTP),
+    }
+}
+
+/// Bytes of memory that the hub of this configuration can come to hold, at the worst, the kernel's buffers apart.
+pub fn worst_case_bytes(config: &HubConfig) -> u64 {
+    // Framer, timer entry, place in the backlogs and the outbox's queue of one connection, generously.
+    const CONN_HEAP: usize = 512;
+    let per_conn = CONN_BYTES_MAX + CONN_HEAP + RECEIVE_FREE_BYTES;
+    let frames: usize = Lane::ALL.iter().map(|&lane| tickets(lane).1 + SHARE_HEADERS_BYTES_MAX).sum();
+    let shared = READ_CONN_BYTES + RECEIVE_POOL_BYTES + OUTBOX_SUM_BYTES + OUTBOX_HARD_BYTES + frames;
+    (config.conns_max() as u64) * (per_conn as u64) + shared as u64
+}

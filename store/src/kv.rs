@@ -1,6 +1,10 @@
 //! The seam between the share chain and the disk: six methods. RocksDB in the node; in the simulator a log of batches with
 //! sync marks, of which a crash keeps a drawn prefix.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use crate::error::StoreError;
 
 /// Column families. `store/SCHEMA.md` has a table for each.
@@ -46,4 +50,190 @@ pub trait Kv: Send + Sync {
     fn free_space(&self) -> Result<u64, StoreError>;
     /// Everything written has reached the disk when this returns.
     fn flush(&self) -> Result<(), StoreError>;
+}
+
+/// Rows in memory, for the simulator and for tests: everything since the last sync can be lost by a [`MemKv::crash`].
+///
+/// Compiled always, since the simulator runs whole nodes on it; the binary never makes one.
+#[derive(Debug, Default)]
+pub struct MemKv {
+    rows: Mutex<Rows>,
+}
+
+/// What stood under a key before a batch.
+type Undo = (Family, Vec<u8>, Option<Vec<u8>>);
+
+#[derive(Debug)]
+struct Rows {
+    rows: BTreeMap<(Family, Vec<u8>), Vec<u8>>,
+    /// One entry for each batch since the last sync: how to take it back.
+    unsynced: Vec<Vec<Undo>>,
+    free_space: u64,
+    cold: bool,
+}
+
+impl Default for Rows {
+    fn default() -> Rows {
+        Rows { rows: BTreeMap::new(), unsynced: Vec::new(), free_space: u64::MAX, cold: false }
+    }
+}
+
+impl MemKv {
+    /// An empty store with endless room.
+    pub fn new() -> MemKv {
+        MemKv::default()
+    }
+
+    /// Batches written since the last sync: what a crash may lose.
+    pub fn unsynced(&self) -> usize {
+        self.rows().unsynced.len()
+    }
+
+    /// A power loss: of the batches since the last sync only the first `keep` survive.
+    pub fn crash(&self, keep: usize) {
+        let rows = &mut *self.rows();
+        while rows.unsynced.len() > keep {
+            for (family, key, before) in rows.unsynced.pop().into_iter().flatten().rev() {
+                match before {
+                    Some(value) => rows.rows.insert((family, key), value),
+                    None => rows.rows.remove(&(family, key)),
+                };
+            }
+        }
+        rows.unsynced.clear();
+    }
+
+    /// Sets the free space that it claims, bytes. A write that finds none fails with `NoSpace`.
+    pub fn set_free_space(&self, bytes: u64) {
+        self.rows().free_space = bytes;
+    }
+
+    /// Whether reads of the cache-only tier find nothing.
+    pub fn set_cold(&self, cold: bool) {
+        self.rows().cold = cold;
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        // Every change is complete before anything can panic, so what a dead thread left is whole.
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kv for MemKv {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.rows().rows.get(&(family, key.to_vec())).cloned())
+    }
+
+    fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached, StoreError> {
+        if self.rows().cold {
+            return Ok(Cached::Unknown);
+        }
+        Ok(self.get(family, key)?.map_or(Cached::Absent, Cached::Hit))
+    }
+
+    fn scan(&self, family: Family, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        let rows = self.rows();
+        let range = rows.rows.range((Bound::Included((family, from.to_vec())), Bound::Unbounded));
+        for ((_, key), value) in range.take_while(|((of, _), _)| *of == family) {
+            if !row(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, ops: &[Op], sync: bool) -> Result<(), StoreError> {
+        let rows = &mut *self.rows();
+        if rows.free_space == 0 {
+            return Err(StoreError::NoSpace);
+        }
+        let undo = ops.iter().map(|op| match op {
+            Op::Put(family, key, value) => (*family, key.clone(), rows.rows.insert((*family, key.clone()), value.clone())),
+            Op::Delete(family, key) => (*family, key.clone(), rows.rows.remove(&(*family, key.clone()))),
+        });
+        let undo = undo.collect();
+        rows.unsynced.push(undo);
+        if sync {
+            rows.unsynced.clear();
+        }
+        Ok(())
+    }
+
+    fn free_space(&self) -> Result<u64, StoreError> {
+        Ok(self.rows().free_space)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.rows().unsynced.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn put(key: u8, value: u8) -> Op {
+        Op::Put(Family::Shares, vec![key], vec![value])
+    }
+
+    fn all(kv: &MemKv) -> Vec<(u8, u8)> {
+        let mut rows = Vec::new();
+        kv.scan(Family::Shares, &[], &mut |key, value| {
+            rows.push((key[0], value[0]));
+            true
+        })
+        .unwrap();
+        rows
+    }
+
+    #[test]
+    fn a_crash_keeps_a_prefix_and_never_less_than_the_last_sync() {
+        for keep in 0..4 {
+            let kv = MemKv::new();
+            kv.write(&[put(1, 1), put(2, 1)], true).unwrap();
+            kv.write(&[put(2, 2), put(2, 3)], false).unwrap();
+            kv.write(&[Op::Delete(Family::Shares, vec![2]), put(3, 3)], false).unwrap();
+            assert_eq!(kv.unsynced(), 2);
+            kv.crash(keep);
+            let wanted = [vec![(1, 1), (2, 1)], vec![(1, 1), (2, 3)], vec![(1, 1), (3, 3)]];
+            assert_eq!(all(&kv), wanted[keep.min(2)]);
+        }
+    }
+
+    #[test]
+    fn a_scan_stays_in_its_family_and_begins_where_told() {
+        let kv = MemKv::new();
+        kv.write(&[put(1, 1), put(2, 2), put(3, 3), Op::Put(Family::Meta, vec![9], vec![9])], false).unwrap();
+        let mut seen = Vec::new();
+        kv.scan(Family::Shares, &[2], &mut |key, _| {
+            seen.push(key[0]);
+            true
+        })
+        .unwrap();
+        assert_eq!(seen, [2, 3]);
+    }
+
+    #[test]
+    fn a_full_disk_changes_nothing() {
+        let kv = MemKv::new();
+        kv.set_free_space(0);
+        assert!(matches!(kv.write(&[put(1, 1)], true), Err(StoreError::NoSpace)));
+        assert!(all(&kv).is_empty());
+        kv.set_free_space(1);
+        kv.write(&[put(1, 1)], true).unwrap();
+        assert_eq!(kv.free_space().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_cold_cache_knows_nothing() {
+        let kv = MemKv::new();
+        kv.write(&[put(1, 7)], true).unwrap();
+        assert_eq!(kv.get_cached(Family::Shares, &[1]).unwrap(), Cached::Hit(vec![7]));
+        assert_eq!(kv.get_cached(Family::Shares, &[2]).unwrap(), Cached::Absent);
+        kv.set_cold(true);
+        assert_eq!(kv.get_cached(Family::Shares, &[1]).unwrap(), Cached::Unknown);
+        assert_eq!(kv.get(Family::Shares, &[1]).unwrap(), Some(vec![7]));
+    }
 }

@@ -15,4 +15,7 @@ pub mod record;
 pub mod rocks;
 pub mod rules;
 pub mod schema;
+pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod view;

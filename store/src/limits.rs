@@ -1,1 +1,28 @@
-//! (in work)
+//! Limits of the store, each with unit and reason. What a network may set for itself stands in [`crate::params`].
+
+/// Newest ancestors whose median time a share must exceed. As Bitcoin's.
+pub const MEDIAN_SPAN: usize = 11;
+/// Binary order of how much harder than allowed a share's target may be by choice: 2⁴ = 16 times.
+pub const HARDER_MAX_LOG2: usize = 4;
+/// Heights after which a share's excess work counts for its chain: heavy shares at once would be free reorgs.
+pub const EXCESS_DELAY: u32 = 16;
+/// Seconds that a Bitcoin header's time may be ahead of its share's time. Bitcoin allows as much ahead of now.
+pub const HEADER_AHEAD_MAX_S: u32 = 7_200;
+/// The window's work in multiples of the work of a Bitcoin block.
+pub const WINDOW_BLOCKS: u128 = 3;
+/// Parts of a share's work that its weight is counted in: an uncle leaves one of them to its nephew.
+pub const TENTHS: u128 = 10;
+/// Bytes of a coinbase before X, by class, smallest first, in either layout: what devices hold, less the 48 bytes after it.
+pub const PREFIX_BYTES: [usize; 4] = [704, 2_112, 6_336, 15_616];
+/// Side shares further below our tip than this many times its demand are dropped: nothing so far behind can be an uncle.
+pub const SPAM_DEPTH: u128 = 30;
+/// Shares kept beside the best chain, lowest score out first.
+pub const SIDE_MAX: usize = 2_000;
+/// Bytes of memory for the shares of the one sync under way while its branch is no better than ours.
+pub const SCRATCH_BYTES_MAX: usize = 200_000_000;
+/// Invalid shares that are remembered, newest first; one that is forgotten would only be judged again.
+pub const INVALID_MAX: usize = 10_000;
+/// Bytes of keys and values in one batch of rows, so that a commit never holds up a miner's share for long.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Changes in one batch of rows.
+pub const BATCH_OPS_MAX: usize = 256;

@@ -1,1 +1,210 @@
-//! (in work)
+//! The embedded chain: Bitcoin's side on regtest when no bitcoind is given. In process, validated with the `bitcoin` crate, gone at exit.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bitcoin::hashes::Hash;
+use bitcoin::{Amount, Block, CompactTarget, consensus, script};
+use crossbeam_channel::Receiver;
+use rockpool_store::params::Params;
+
+use crate::crew::Outsider;
+use crate::jobs::{Answer, Fate, SubmitJob};
+use crate::limits::{EMBEDDED_KEPT, EMBEDDED_REFRESH, TEMPLATE_MIN};
+use crate::template::Template;
+
+/// Regtest's target, the easiest there is.
+const BITS: u32 = 0x207f_ffff;
+/// Blocks whose median time a new block must pass (Bitcoin's rule).
+const MEDIAN_SPAN: usize = 11;
+
+/// A block of the embedded chain, as far as the next ones need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tip {
+    /// Its hash, bytes as hashed.
+    pub hash: [u8; 32],
+    /// Its height.
+    pub height: u32,
+    /// Its header's time.
+    pub time: u32,
+}
+
+/// A regtest chain in memory. Shared between the threads that offer its templates and submit to it; the simulator uses it inline.
+#[derive(Debug)]
+pub struct EmbeddedChain {
+    params: &'static Params,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    tip: Tip,
+    /// The newest blocks of all branches, with their parents.
+    blocks: BTreeMap<[u8; 32], (Tip, [u8; 32])>,
+    /// Templates given out.
+    sequence: u64,
+    /// Counts [`EmbeddedChain::wake`], so that a waiting thread is not asleep for ever.
+    wakes: u64,
+}
+
+impl EmbeddedChain {
+    /// A chain that goes on from `start`: regtest's genesis block if none is given. A node that restarts gives the Bitcoin parent of its
+    /// newest share, so that what it mined before is not mined again.
+    pub fn new(params: &'static Params, start: Option<Tip>) -> EmbeddedChain {
+        let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+        let tip = start.unwrap_or(Tip { hash: genesis.block_hash().to_byte_array(), height: 0, time: genesis.header.time });
+        let state = State { tip, blocks: BTreeMap::from([(tip.hash, (tip, [0; 32]))]), sequence: 0, wakes: 0 };
+        EmbeddedChain { params, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// The newest block of the longest branch.
+    pub fn tip(&self) -> Tip {
+        self.lock().tip
+    }
+
+    /// A template on the tip. It holds no transactions, since nobody can send any.
+    pub fn template(&self, now_unix: u32) -> Template {
+        let mut state = self.lock();
+        state.sequence += 1;
+        let mintime = state.median_time(state.tip.hash) + 1;
+        let height = state.tip.height + 1;
+        Template {
+            sequence: state.sequence,
+            height,
+            prev: state.tip.hash,
+            version: 0x2000_0000,
+            bits: BITS,
+            mintime,
+            curtime: now_unix.max(mintime),
+            value: self.params.subsidy(height),
+            // Of a block whose only transaction is the coinbase, whose wtxid counts as zero, with a reserved value of zero (BIP141).
+            witness_commitment: rockpool_net::sha256::sha256d(&[0; 64]),
+            branch: Vec::new(),
+            txs: Vec::new(),
+        }
+    }
+
+    /// Takes a block as `submitblock` does: checked by itself, then by its place.
+    pub fn submit(&self, block: &[u8], now_unix: u32) -> Fate {
+        let Ok(block) = consensus::deserialize::<Block>(block) else { return Fate::Refused("block does not decode".into()) };
+        let mut state = self.lock();
+        match self.check(&state, &block, now_unix) {
+            Ok(tip) => {
+                state.blocks.insert(tip.hash, (tip, block.header.prev_blockhash.to_byte_array()));
+                let oldest = tip.height.saturating_sub(EMBEDDED_KEPT as u32);
+                state.blocks.retain(|_, (kept, _)| kept.height >= oldest);
+                if tip.height <= state.tip.height {
+                    return Fate::Refused("inconclusive: another block of this height came first".into());
+                }
+                state.tip = tip;
+                self.changed.notify_all();
+                Fate::Accepted
+            }
+            Err("duplicate") => Fate::Accepted,
+            Err(why) => Fate::Refused(why.into()),
+        }
+    }
+
+    /// Waits until the tip is another one than `known`, [`EmbeddedChain::wake`] is called, or the time is over. Only threads wait.
+    pub fn wait(&self, known: [u8; 32], at_most: Duration) {
+        let state = self.lock();
+        let wakes = state.wakes;
+        let same = |state: &mut State| state.tip.hash == known && state.wakes == wakes;
+        drop(self.changed.wait_timeout_while(state, at_most, same));
+    }
+
+    /// Ends all waiting.
+    pub fn wake(&self) {
+        self.lock().wakes += 1;
+        self.changed.notify_all();
+    }
+
+    fn check(&self, state: &State, block: &Block, now_unix: u32) -> Result<Tip, &'static str> {
+        let header = &block.header;
+        let hash = header.block_hash();
+        if state.blocks.contains_key(&hash.to_byte_array()) {
+            return Err("duplicate");
+        }
+        let Some(&(prev, _)) = state.blocks.get(&header.prev_blockhash.to_byte_array()) else { return Err("prev-blk-not-found") };
+        if header.bits != CompactTarget::from_consensus(BITS) {
+            return Err("bad-diffbits");
+        }
+        header.validate_pow(header.target()).or(Err("high-hash"))?;
+        if header.time <= state.median_time(prev.hash) {
+            return Err("time-too-old");
+        }
+        if header.time > now_unix.saturating_add(crate::work::NTIME_AHEAD_MAX_S) {
+            return Err("time-too-new");
+        }
+        let height = prev.height + 1;
+        let Some(coinbase) = block.txdata.first().filter(|tx| tx.is_coinbase()) else { return Err("bad-cb-missing") };
+        if block.txdata.len() > 1 {
+            // There are no coins here that a transaction could spend.
+            return Err("bad-txns-inputs-missingorspent");
+        }
+        if !block.check_merkle_root() {
+            return Err("bad-txnmrklroot");
+        }
+        if block.weight() > bitcoin::Weight::MAX_BLOCK {
+            return Err("bad-blk-weight");
+        }
+        if !block.check_witness_commitment() {
+            return Err("bad-witness-merkle-match");
+        }
+        // `check_witness_commitment` lets a block without witnesses pass; ours have one always (BIP141, SHARECHAIN §1).
+        if coinbase.input[0].witness.is_empty() {
+            return Err("bad-witness-nonce-size");
+        }
+        if !(2..=100).contains(&coinbase.input[0].script_sig.len()) {
+            return Err("bad-cb-length");
+        }
+        // BIP34 as Bitcoin Core has it: heights up to 16 are single opcodes, which `bip34_block_height` does not know.
+        if !coinbase.input[0].script_sig.as_bytes().starts_with(script::Builder::new().push_int(i64::from(height)).as_bytes()) {
+            return Err("bad-cb-height");
+        }
+        let paid = coinbase.output.iter().try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.value));
+        if paid.is_none_or(|paid| paid.to_sat() > self.params.subsidy(height)) {
+            return Err("bad-cb-amount");
+        }
+        Ok(Tip { hash: hash.to_byte_array(), height, time: header.time })
+    }
+
+    /// A thread that panicked while it held the lock has left whole values behind: each change is one assignment.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The `template` thread of a node with an embedded chain: a template for every new tip, and a fresh time now and then.
+pub(crate) fn offer(chain: &EmbeddedChain, node: &Outsider) {
+    loop {
+        let template = Arc::new(chain.template(node.now().unix()));
+        let known = template.prev;
+        if !node.say(|| Answer::Template(template.clone())) || !node.rest(TEMPLATE_MIN) {
+            return;
+        }
+        chain.wait(known, EMBEDDED_REFRESH);
+    }
+}
+
+/// The `submit` thread of a node with an embedded chain.
+pub(crate) fn take(chain: &EmbeddedChain, found: &Receiver<SubmitJob>, node: &Outsider) {
+    for job in found {
+        let fate = chain.submit(&job.block, node.now().unix());
+        if !node.say(|| Answer::Fate { hash: job.hash, node: "embedded chain".into(), fate: fate.clone() }) {
+            return;
+        }
+    }
+}
+
+impl State {
+    /// The median of the newest eleven times ending with this block, or of as many as are known.
+    fn median_time(&self, hash: [u8; 32]) -> u32 {
+        let ancestors = std::iter::successors(self.blocks.get(&hash), |(_, prev)| self.blocks.get(prev));
+        let mut times: Vec<u32> = ancestors.take(MEDIAN_SPAN).map(|(tip, _)| tip.time).collect();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or(0)
+    }
+}

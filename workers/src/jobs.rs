@@ -95,7 +95,7 @@ pub enum OrganiseJob {
 /// A batch on its way to disk, with whom to tell.
 #[derive(Debug, Default)]
 pub struct WriteJob {
-    /// Rows, at most `BATCH_BYTES_MAX`.
+    /// Rows: one of the chain's batches, at most 1 MiB and 256 commands.
     pub ops: Vec<Op>,
     /// Whether it must have reached the disk before it is told: it holds an own share.
     pub sync: bool,
@@ -211,8 +211,10 @@ pub enum Answer {
     },
     /// The disk is full (true) or has room again (false).
     DiskFull(bool),
-    /// Whom to ask for what. Empty when nothing is to be asked: it gives the credit back.
+    /// Whom to ask for what: the one answer to a message of `FetchJob`s. Empty when nothing is to be asked: it gives the credit back.
     Requests(Vec<(ConnId, Vec<ShareId>)>),
+    /// Whom to ask because a deadline passed. Spoken unasked, so it gives no credit back.
+    Retry(Vec<(ConnId, Vec<ShareId>)>),
     /// Rows read: in the order asked, `None` where there is none.
     Read {
         /// For whom.
@@ -226,6 +228,8 @@ pub enum Answer {
     Template(Arc<Template>),
     /// Bitcoin's side cannot be reached (why), or can again (`None`).
     BitcoinDown(Option<String>),
+    /// Bitcoin's side is configured wrongly, which showed only after the start: the node stops with exit code 2.
+    Mistake(String),
     /// What became of a found block.
     Fate {
         /// Its hash.
@@ -246,7 +250,27 @@ pub enum Answer {
     Stop,
 }
 
-/// What one step of a stage puts out. The shell sends `submit` first, then the other stages' jobs, then the mail, and wakes the reactor once.
+/// What a turn has for the stages, collected by dispatch and handed over at its end.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    /// Submits.
+    pub emission: Vec<EmissionJob>,
+    /// Shares of peers; peers that left.
+    pub organise: Vec<OrganiseJob>,
+    /// What the fetcher should know. Given only while the node holds its credit: one message at a time.
+    pub fetch: Vec<FetchJob>,
+    /// Cold reads.
+    pub read: Vec<ReadJob>,
+}
+
+/// Where a turn's jobs go: threads in the node ([`crate::crew::Crew`]), steps run inline in the simulator.
+pub trait Stages {
+    /// Takes all jobs out of `jobs`, without waiting. Called at the end of every turn, jobs or none.
+    fn give(&mut self, jobs: &mut Jobs);
+}
+
+/// What one step of a stage puts out. The shell sends `submit` first, then the mail as one message, then the other stages' jobs: so a
+/// found block waits for nothing, and the reactor hears of a share (`Organised`) before it can hear that it is stored (`Stored`).
 #[derive(Debug, Default)]
 pub struct Output {
     /// Found blocks, to every bitcoind.

@@ -8,7 +8,10 @@ pub mod jobs;
 pub mod limits;
 pub mod organise;
 pub mod outside;
+mod pending;
 pub mod reader;
 pub mod template;
+#[cfg(test)]
+mod testing;
 pub mod work;
 pub mod writer;

@@ -1,1 +1,134 @@
-//! (in work)
+//! Every limit of this crate: a named constant with its unit and its reason, and the relations between them.
+
+use std::time::Duration;
+
+use rockpool_net::limits::{TICKETS_ALL, TICKETS_HTTP, TICKETS_PEER, TICKETS_STRATUM};
+use rockpool_store::limits::SCRATCH_BYTES_MAX;
+
+// Stages
+
+/// Emission workers at most: beyond eight cores the reactor is the narrow place.
+pub const EMISSION_MAX: usize = 8;
+/// Submits that emission judges before it posts: a found block among the first waits for no more than these, about 100 µs.
+pub const EMISSION_SLICE: usize = 64;
+/// Tied shares that the organiser takes before it looks at its lanes again (DESIGN §5).
+pub const TIED_SLICE: usize = 64;
+/// Coinbases that the organiser rebuilds before it looks at its lanes again (DESIGN §5).
+pub const REBUILT_SLICE: usize = 8;
+/// Shares waiting for their coinbase to be rebuilt over which no more shares of a sync are taken: two of the largest messages.
+pub const BACKLOG_MAX: usize = 4_000;
+/// Shares of one peer that wait for something unknown (SHARECHAIN §2).
+pub const PENDING_PEER_MAX: usize = 64;
+/// Shares of all peers that wait for something unknown (SHARECHAIN §2).
+pub const PENDING_MAX: usize = 2_000;
+/// How long a share waits for something unknown (SHARECHAIN §2).
+pub const PENDING_AGE_MAX: Duration = Duration::from_secs(600);
+/// How often shares are looked at again that wait for the clock.
+pub const PENDING_LOOK: Duration = Duration::from_secs(1);
+/// Time without a message of the sync under way after which it is over, and what it brought so far is forgotten.
+pub const SYNC_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Shortest time between two answers of the organiser that no ticket pays for (confirmations during a sync).
+pub const PROGRESS_MIN: Duration = Duration::from_millis(200);
+/// Bytes that the writer gathers from its queue into one write.
+pub const WRITE_BYTES_MAX: usize = 4 << 20;
+/// Free space under which nothing is written (DESIGN §7): RocksDB needs room to compact, and so does the machine's owner to act.
+pub const FREE_SPACE_MIN: u64 = 64 << 20;
+/// How long the writer rests on a full disk before it looks again.
+pub const DISK_FULL_LOOK: Duration = Duration::from_secs(1);
+/// Shares asked of one peer and not yet come (SHARECHAIN §9).
+pub const FETCH_PEER_MAX: usize = 16;
+/// Shares that are missing and known to be: as many as may wait for them.
+pub const FETCH_MISSING_MAX: usize = PENDING_MAX;
+/// Time after which a share is asked of another peer; doubled with each.
+pub const FETCH_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest time that a peer is given for a share.
+pub const FETCH_DEADLINE_MAX: Duration = Duration::from_secs(30);
+/// Time after which a share that nobody is left to be asked for is forgotten. A peer that names it again begins it anew.
+pub const FETCH_FORGET: Duration = Duration::from_secs(60);
+/// Shortest time between two retries that the fetcher speaks of unasked.
+pub const FETCH_RETRY_MIN: Duration = Duration::from_millis(250);
+
+// Channels and the mailbox (DESIGN §5, Tickets)
+
+/// Most answers that one ticket makes. A submit that finds a block makes three: `BlockFound` by emission, `Organised` by the organiser,
+/// `Stored` by the writer. Nothing makes more; shares of a sync are told of when their whole message is done.
+pub const ANSWERS_PER_TICKET_MAX: usize = 3;
+/// Messages to one emission worker: each holds a submit's ticket or more.
+pub const EMISSION_SLOTS: usize = TICKETS_STRATUM;
+/// Messages to the organiser: each holds a ticket of a submit or of a peer's frame, but for one that only says who left
+/// ([`crate::crew::Crew`] holds it back while the channel is not empty).
+pub const ORGANISE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1;
+/// Messages to the writer: one a step of the organiser, each with a ticket, but for one of rows that no ticket pays for (progress of the
+/// confirmed chain, shares that waited for the clock): such rows are held back while the channel is not empty.
+pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1;
+/// Messages to the fetcher: the node holds one credit.
+pub const FETCH_SLOTS: usize = 1;
+/// Messages to the reader: each holds a ticket of a peer's frame or of an HTTP request.
+pub const READ_SLOTS: usize = TICKETS_PEER + TICKETS_HTTP;
+/// Found blocks that wait for one bitcoind.
+pub const SUBMIT_SLOTS: usize = 16;
+/// Longest turn of the reactor: then the watchdog ends the process (DESIGN §5). So a source that speaks unasked, and no more often than
+/// once in so many milliseconds, has no more messages in the mailbox than fit into this time.
+pub const TURN_MAX: Duration = Duration::from_secs(10);
+/// Shortest time between two messages of a thread that watches Bitcoin.
+pub const TEMPLATE_MIN: Duration = Duration::from_millis(20);
+/// bitcoinds at most (DESIGN §5).
+pub const BITCOINDS_MAX: usize = 4;
+/// Messages that no ticket pays for: progress of the organiser, retries of the fetcher, templates, the full disk, the fates of found
+/// blocks, the writes of the deepest reorg, a thread's death and a signal.
+pub const UNASKED_SLOTS: usize = in_a_turn(PROGRESS_MIN)
+    + in_a_turn(FETCH_RETRY_MIN)
+    + in_a_turn(TEMPLATE_MIN)
+    + in_a_turn(DISK_FULL_LOOK)
+    + 2 * BITCOINDS_MAX * SUBMIT_SLOTS
+    + SCRATCH_BYTES_MAX / WRITE_BYTES_MAX
+    + EMISSION_MAX
+    + 16;
+/// Messages that the mailbox must hold. The root builds the reactor with it.
+pub const MAILBOX_SLOTS: usize = ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + UNASKED_SLOTS;
+
+const fn in_a_turn(every: Duration) -> usize {
+    (TURN_MAX.as_millis() / every.as_millis()) as usize + 1
+}
+
+// What must hold between them.
+const _: () = {
+    assert!(EMISSION_SLOTS >= TICKETS_STRATUM, "a submit's ticket must find room at its emission worker");
+    assert!(ORGANISE_SLOTS > TICKETS_STRATUM + TICKETS_PEER, "all shares and one message of who left must find room at the organiser");
+    assert!(WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER, "each ticketed batch must find room at the writer");
+    assert!(READ_SLOTS >= TICKETS_PEER + TICKETS_HTTP, "each cold read must find room at the reader");
+    assert!(MAILBOX_SLOTS > ANSWERS_PER_TICKET_MAX * TICKETS_ALL, "all answers must find room in the mailbox");
+    assert!(FETCH_PEER_MAX <= rockpool_net::limits::GETDATA_MAX, "one getdata must hold all that a peer is asked for");
+    assert!(PENDING_PEER_MAX <= PENDING_MAX && FETCH_DEADLINE.as_secs() < FETCH_DEADLINE_MAX.as_secs());
+};
+
+// Bitcoin's side
+
+/// Time for one call of bitcoind: a Pi needs over 10 s for a template.
+pub const RPC_DEADLINE: Duration = Duration::from_secs(60);
+/// Time for a connection to bitcoind to stand.
+pub const RPC_CONNECT: Duration = Duration::from_secs(10);
+/// Time for the check at start: a bitcoind that takes longer is waited for by its own thread.
+pub const RPC_CHECK_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for a long poll, after which the tip is asked for plainly: bitcoind answers after about a minute if its mempool changed.
+pub const LONGPOLL_DEADLINE: Duration = Duration::from_secs(90);
+/// First pause after a failed call; doubled with each.
+pub const RETRY_MIN: Duration = Duration::from_millis(500);
+/// Longest pause after a failed call.
+pub const RETRY_MAX: Duration = Duration::from_secs(15);
+/// Time during which a found block is tried again: after ten minutes others have found the next ones.
+pub const SUBMIT_TIME_MAX: Duration = Duration::from_secs(600);
+/// Bytes of a template's answer: a full block is 8 MB in hex, its transactions' names and fees three more.
+pub const TEMPLATE_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of any other answer.
+pub const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a refusal that are kept and shown.
+pub const REASON_BYTES_MAX: usize = 200;
+/// Bytes of a cookie file.
+pub const COOKIE_BYTES_MAX: u64 = 1 << 10;
+/// How long an ordered stop waits for found blocks that are on their way.
+pub const STOP_SUBMIT_MAX: Duration = Duration::from_millis(500);
+/// How often the embedded chain offers a template with a fresh time.
+pub const EMBEDDED_REFRESH: Duration = Duration::from_secs(20);
+/// Blocks that the embedded chain remembers: more than any branch is deep, and the eleven that its median time asks for.
+pub const EMBEDDED_KEPT: usize = 288;

@@ -1,1 +1,476 @@
-//! (in work)
+//! bitcoind by JSON-RPC: the one file that may block on a socket. Runs on threads that are not joined at the stop.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::hex::DisplayHex;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rockpool_store::params::Network;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use thiserror::Error;
+
+use crate::crew::Outsider;
+use crate::jobs::{Answer, Fate, SubmitJob};
+use crate::limits::{
+    ANSWER_BYTES_MAX, COOKIE_BYTES_MAX, LONGPOLL_DEADLINE, REASON_BYTES_MAX, RETRY_MAX, RETRY_MIN, RPC_CHECK_DEADLINE, RPC_CONNECT, RPC_DEADLINE,
+    SUBMIT_SLOTS, SUBMIT_TIME_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
+};
+use crate::template::{RawTemplate, Template};
+
+/// Where a bitcoind is, and how it knows us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitcoindConfig {
+    /// Host and port: its name in logs and answers. Never shows a password.
+    pub host: String,
+    /// The network that it must be of.
+    pub network: Network,
+    auth: Auth,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Auth {
+    None,
+    User(String),
+    Cookie(PathBuf),
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Auth::None => "none",
+            Auth::User(_) => "user and password",
+            Auth::Cookie(_) => "cookie file",
+        })
+    }
+}
+
+/// The user's mistake about a bitcoind: exit code 2 at start.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BitcoindMistake {
+    /// The URL is none that we can use.
+    #[error("--bitcoind {0:?} is not of the form http://user:password@host:port")]
+    Url(String),
+    /// It does not let us in.
+    #[error("bitcoind at {host} refuses {auth}; {advice}")]
+    Password {
+        /// Which.
+        host: String,
+        /// What we offered.
+        auth: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The cookie file cannot be read although bitcoind is there.
+    #[error("cannot read the cookie file {file} of bitcoind at {host}: {why}")]
+    Cookie {
+        /// Which bitcoind.
+        host: String,
+        /// Which file.
+        file: String,
+        /// What the system says.
+        why: String,
+    },
+    /// It is of another network.
+    #[error("bitcoind at {host} is on network {found}, this node on {wanted}; give another --bitcoind or --network")]
+    Network {
+        /// Which.
+        host: String,
+        /// Its network.
+        found: String,
+        /// Ours.
+        wanted: Network,
+    },
+    /// A signet whose blocks must be signed.
+    #[error("bitcoind at {0} is on a signet whose blocks need a signature that no pool has; the public trial network is testnet4")]
+    Signed(String),
+}
+
+/// What the check at start found, if not a mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// It answers and is of our network.
+    Ready,
+    /// It cannot be reached, or is warming up: it is waited for.
+    Later(String),
+}
+
+impl BitcoindConfig {
+    /// Reads a `--bitcoind` URL. A user in it goes before a cookie file; without a port the network's own is taken.
+    pub fn new(url: &str, cookie: Option<PathBuf>, network: Network) -> Result<BitcoindConfig, BitcoindMistake> {
+        // The password must not get into a log by way of the error.
+        let mistake = || BitcoindMistake::Url(url.rsplit_once('@').map_or(url.to_owned(), |(_, host)| format!("http://…@{host}")));
+        let rest = url.strip_prefix("http://").ok_or_else(mistake)?;
+        let (user, host) = rest.rsplit_once('@').map_or((None, rest), |(user, host)| (Some(user), host));
+        let host = host.trim_end_matches('/');
+        let (name, port) = match host.rsplit_once(':') {
+            // A colon within brackets belongs to an IPv6 address.
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse().map_err(|_| mistake())?),
+            _ => (host, default_port(network)),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:%".contains(c);
+        if name.is_empty() || !name.chars().all(plain) || user.is_some_and(|user| !user.contains(':')) {
+            return Err(mistake());
+        }
+        let auth = match (user, cookie) {
+            (Some(user), _) => Auth::User(user.to_owned()),
+            (None, Some(file)) => Auth::Cookie(file),
+            (None, None) => Auth::None,
+        };
+        Ok(BitcoindConfig { host: format!("{name}:{port}"), network, auth })
+    }
+
+    /// Asks once whether this bitcoind is the right one. The root does so at start, before anything else is begun.
+    pub fn check(&self) -> Result<Check, BitcoindMistake> {
+        Rpc::new(self.clone()).check(RPC_CHECK_DEADLINE)
+    }
+}
+
+/// bitcoind's own default ports.
+fn default_port(network: Network) -> u16 {
+    match network {
+        Network::Main => 8332,
+        Network::Testnet4 => 48332,
+        Network::Signet => 38332,
+        Network::Regtest => 18443,
+    }
+}
+
+/// What became of a call that brought no result.
+#[derive(Debug, Error)]
+enum RpcError {
+    #[error("user or password refused")]
+    Unauthorized,
+    #[error("cannot read the cookie file: {0}")]
+    Cookie(io::Error),
+    #[error("warming up: {0}")]
+    WarmingUp(String),
+    #[error("error {0}: {1}")]
+    Refused(i64, String),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("answer not understood: {0}")]
+    Garbled(String),
+}
+
+/// bitcoind's word for "not yet" (RPC_IN_WARMUP).
+const WARMING_UP: i64 = -28;
+
+#[derive(Deserialize)]
+struct Reply<T> {
+    result: Option<T>,
+    error: Option<ReplyError>,
+}
+
+#[derive(Deserialize)]
+struct ReplyError {
+    code: i64,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct ChainInfo {
+    chain: String,
+    signet_challenge: Option<String>,
+}
+
+/// One bitcoind, called by one thread.
+struct Rpc {
+    config: BitcoindConfig,
+    agent: ureq::Agent,
+    /// The cookie as last read: bitcoind writes a new one each time it starts.
+    cookie: Option<String>,
+}
+
+impl Rpc {
+    fn new(config: BitcoindConfig) -> Rpc {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .timeout_connect(Some(RPC_CONNECT))
+            // bitcoind closes what is idle for 30 s; a call over such a connection would fail for nothing.
+            .max_idle_connections(0)
+            .build()
+            .new_agent();
+        Rpc { config, agent, cookie: None }
+    }
+
+    /// Whether it is there and of our network.
+    fn check(&mut self, deadline: Duration) -> Result<Check, BitcoindMistake> {
+        let host = self.config.host.clone();
+        let info: ChainInfo = match self.call("getblockchaininfo", json!([]), deadline, ANSWER_BYTES_MAX) {
+            Ok(info) => info,
+            Err(RpcError::Unauthorized) => return Err(self.config.password_mistake()),
+            Err(RpcError::Cookie(why)) => return self.config.cookie_mistake(&why, deadline),
+            Err(why) => return Ok(Check::Later(why.to_string())),
+        };
+        let wanted = self.config.network;
+        // bitcoind's names are ours.
+        if info.chain != wanted.name() {
+            return Err(BitcoindMistake::Network { host, found: short(&info.chain), wanted });
+        }
+        // SHARECHAIN §11: a challenge of OP_TRUE, or none that is told.
+        if wanted == Network::Signet && info.signet_challenge.is_some_and(|challenge| challenge != "51") {
+            return Err(BitcoindMistake::Signed(host));
+        }
+        Ok(Check::Ready)
+    }
+
+    /// One call. A cookie that is refused is read again once.
+    fn call<T: DeserializeOwned>(&mut self, method: &str, params: serde_json::Value, deadline: Duration, bytes_max: u64) -> Result<T, RpcError> {
+        let body = json!({"jsonrpc": "1.0", "id": "rockpool", "method": method, "params": params}).to_string();
+        let had_cookie = self.cookie.is_some();
+        match self.call_once(&body, deadline, bytes_max) {
+            Err(RpcError::Unauthorized) if had_cookie => {
+                self.cookie = None;
+                self.call_once(&body, deadline, bytes_max)
+            }
+            other => other,
+        }
+    }
+
+    fn call_once<T: DeserializeOwned>(&mut self, body: &str, deadline: Duration, bytes_max: u64) -> Result<T, RpcError> {
+        let mut request = self.agent.post(format!("http://{}/", self.config.host)).header("content-type", "application/json");
+        if let Some(auth) = self.auth()? {
+            request = request.header("authorization", auth);
+        }
+        let mut response = request.config().timeout_global(Some(deadline)).build().send(body).map_err(failed)?;
+        let status = response.status().as_u16();
+        if status == 401 || status == 403 {
+            self.cookie = None;
+            return Err(RpcError::Unauthorized);
+        }
+        // Errors of calls come with status 500 and 404, and a body like any other; from HTTP itself with no JSON.
+        let body = io::BufReader::new(response.body_mut().with_config().limit(bytes_max).reader());
+        let reply: Reply<T> = serde_json::from_reader(body).map_err(|why| match status {
+            200 if why.io_error_kind() == Some(io::ErrorKind::TimedOut) => RpcError::Timeout,
+            200 => RpcError::Garbled(short(&why.to_string())),
+            _ => RpcError::Unreachable(format!("HTTP status {status}")),
+        })?;
+        match reply {
+            Reply { error: Some(error), .. } if error.code == WARMING_UP => Err(RpcError::WarmingUp(short(&error.message))),
+            Reply { error: Some(error), .. } => Err(RpcError::Refused(error.code, short(&error.message))),
+            Reply { result: Some(result), .. } => Ok(result),
+            Reply { .. } => serde_json::from_str("null").map_err(|_| RpcError::Garbled("neither result nor error".into())),
+        }
+    }
+
+    /// The value of the `authorization` header.
+    fn auth(&mut self) -> Result<Option<String>, RpcError> {
+        let user = match &self.config.auth {
+            Auth::None => return Ok(None),
+            Auth::User(user) => user.clone(),
+            Auth::Cookie(file) => match &self.cookie {
+                Some(cookie) => cookie.clone(),
+                None => {
+                    let mut text = String::new();
+                    File::open(file).and_then(|file| file.take(COOKIE_BYTES_MAX).read_to_string(&mut text)).map_err(RpcError::Cookie)?;
+                    self.cookie.insert(text.trim().to_owned()).clone()
+                }
+            },
+        };
+        Ok(Some(format!("Basic {}", base64(user.as_bytes()))))
+    }
+}
+
+impl BitcoindConfig {
+    fn password_mistake(&self) -> BitcoindMistake {
+        let (auth, advice) = match self.auth {
+            Auth::None => ("calls without a password", "give --bitcoind http://user:password@host:port or --bitcoind-cookie FILE"),
+            Auth::User(_) => ("user or password", "compare with rpcuser and rpcpassword, or rpcauth, in bitcoin.conf"),
+            Auth::Cookie(_) => ("the cookie", "is the file that of this bitcoind?"),
+        };
+        BitcoindMistake::Password { host: self.host.clone(), auth, advice }
+    }
+
+    /// bitcoind writes its cookie when it starts, so a missing one is a mistake only if bitcoind is there already.
+    fn cookie_mistake(&self, why: &io::Error, deadline: Duration) -> Result<Check, BitcoindMistake> {
+        let file = if let Auth::Cookie(file) = &self.auth { file.display().to_string() } else { String::new() };
+        let mut naked = Rpc::new(BitcoindConfig { auth: Auth::None, ..self.clone() });
+        match naked.call::<ChainInfo>("getblockchaininfo", json!([]), deadline, ANSWER_BYTES_MAX) {
+            Err(RpcError::Unauthorized) => Err(BitcoindMistake::Cookie { host: self.host.clone(), file, why: why.to_string() }),
+            _ => Ok(Check::Later(format!("no cookie file {file} yet"))),
+        }
+    }
+}
+
+/// The `template` thread: watches the first bitcoind that answers, by long poll, and posts what it offers.
+pub(crate) fn watch(nodes: Vec<BitcoindConfig>, node: &Outsider) {
+    watch_all(nodes.into_iter().map(Watch::new).collect(), node);
+}
+
+fn watch_all(mut watches: Vec<Watch>, node: &Outsider) {
+    let (mut sequence, mut pause, mut down) = (0, RETRY_MIN, None::<String>);
+    while !watches.is_empty() {
+        let several = watches.len() > 1;
+        let watch = &mut watches[0];
+        match watch.next(sequence + 1) {
+            Ok(template) => {
+                sequence += 1;
+                pause = RETRY_MIN;
+                let template = Arc::new(template);
+                if down.take().is_some() {
+                    log::warn!("bitcoind at {} answers", watch.rpc.config.host);
+                    if !node.say(|| Answer::BitcoinDown(None)) {
+                        return;
+                    }
+                }
+                if !node.say(|| Answer::Template(template.clone())) || !node.rest(TEMPLATE_MIN) {
+                    return;
+                }
+            }
+            // Nothing new in all this time, or a connection that died unseen: a plain call tells.
+            Err(Trouble::Later(RpcError::Timeout)) if watch.longpollid.take().is_some() => {}
+            // A mistake of the start showed late, since bitcoind came late. A running node's bitcoind is waited for, whatever it says.
+            Err(Trouble::Mistake(why)) if sequence == 0 => {
+                node.say(|| Answer::Mistake(why.to_string()));
+                return;
+            }
+            Err(why) => {
+                watch.longpollid = None;
+                watch.checked = false;
+                let why = format!("bitcoind at {}: {why}", watch.rpc.config.host);
+                // One line for an outage, however often it is tried.
+                if down.is_none() {
+                    log::warn!("{why}; waiting for it");
+                    if !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
+                        return;
+                    }
+                }
+                down = Some(why);
+                watches.rotate_left(1);
+                // The next one is asked at once, but no round of all of them goes without a pause.
+                if !node.rest(if several { pause / 2 } else { pause }) {
+                    return;
+                }
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+struct Watch {
+    rpc: Rpc,
+    /// Whether it is known to be of our network since it was last away.
+    checked: bool,
+    longpollid: Option<String>,
+    /// How long a long poll may take.
+    patience: Duration,
+}
+
+#[derive(Debug, Error)]
+enum Trouble {
+    #[error("{0}")]
+    Mistake(BitcoindMistake),
+    #[error("{0}")]
+    Later(RpcError),
+    #[error("{0}")]
+    Template(crate::template::TemplateError),
+}
+
+impl Watch {
+    fn new(config: BitcoindConfig) -> Watch {
+        Watch { rpc: Rpc::new(config), checked: false, longpollid: None, patience: LONGPOLL_DEADLINE }
+    }
+
+    /// The next template: at once, or, with a `longpollid`, when there is something new.
+    fn next(&mut self, sequence: u64) -> Result<Template, Trouble> {
+        if !self.checked {
+            match self.rpc.check(RPC_DEADLINE).map_err(Trouble::Mistake)? {
+                Check::Ready => self.checked = true,
+                Check::Later(why) => return Err(Trouble::Later(RpcError::Unreachable(why))),
+            }
+        }
+        let mut rules = vec!["segwit"];
+        if self.rpc.config.network == Network::Signet {
+            rules.push("signet");
+        }
+        let (request, deadline) = match &self.longpollid {
+            Some(id) => (json!([{"rules": rules, "longpollid": id}]), self.patience),
+            None => (json!([{"rules": rules}]), RPC_DEADLINE),
+        };
+        let raw: RawTemplate = self.rpc.call("getblocktemplate", request, deadline, TEMPLATE_BYTES_MAX).map_err(Trouble::Later)?;
+        self.longpollid = Some(raw.longpollid.clone());
+        raw.build(sequence).map_err(Trouble::Template)
+    }
+}
+
+/// A `submit` thread: hands found blocks to one bitcoind, again and again while it is away.
+pub(crate) fn submit(config: BitcoindConfig, found: &Receiver<SubmitJob>, node: &Outsider) {
+    let mut rpc = Rpc::new(config);
+    let mut waiting: VecDeque<(SubmitJob, Duration)> = VecDeque::new();
+    let mut pause = RETRY_MIN;
+    let mut open = true;
+    while open || !waiting.is_empty() {
+        let next = if waiting.is_empty() { found.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { found.recv_timeout(pause) };
+        match next {
+            Ok(job) => waiting.push_back((job, node.now().mono)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => open = false,
+        }
+        waiting.extend(found.try_iter().take(SUBMIT_SLOTS).map(|job| (job, node.now().mono)));
+        while let Some((job, since)) = waiting.pop_front() {
+            let fate = match submit_once(&mut rpc, &job) {
+                Ok(fate) => fate,
+                Err(why) if open && node.now().mono < since + SUBMIT_TIME_MAX && waiting.len() < SUBMIT_SLOTS => {
+                    log::error!("found block {} did not reach bitcoind at {}: {why}; trying again", job.hash, rpc.config.host);
+                    waiting.push_front((job, since));
+                    pause = (pause * 2).min(RETRY_MAX);
+                    break;
+                }
+                Err(why) => Fate::Unreachable(why.to_string()),
+            };
+            pause = RETRY_MIN;
+            if !node.say(|| Answer::Fate { hash: job.hash, node: rpc.config.host.clone(), fate: fate.clone() }) {
+                return;
+            }
+        }
+    }
+}
+
+/// One try. An error means that nobody knows whether it arrived.
+fn submit_once(rpc: &mut Rpc, job: &SubmitJob) -> Result<Fate, RpcError> {
+    let verdict = rpc.call::<Option<String>>("submitblock", json!([job.block.to_lower_hex_string()]), RPC_DEADLINE, ANSWER_BYTES_MAX);
+    match verdict {
+        Ok(None) => Ok(Fate::Accepted),
+        // A try before this one arrived, or another way was faster.
+        Ok(Some(word)) if word == "duplicate" => Ok(Fate::Accepted),
+        Ok(Some(word)) => Ok(Fate::Refused(short(&word))),
+        Err(RpcError::Refused(code, why)) => Ok(Fate::Refused(format!("error {code}: {why}"))),
+        Err(why) => Err(why),
+    }
+}
+
+fn failed(why: ureq::Error) -> RpcError {
+    match why {
+        ureq::Error::Timeout(ureq::Timeout::Global | ureq::Timeout::RecvResponse | ureq::Timeout::RecvBody) => RpcError::Timeout,
+        why => RpcError::Unreachable(short(&why.to_string())),
+    }
+}
+
+/// What others say, short enough for a log's line and without control characters.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(REASON_BYTES_MAX).collect()
+}
+
+/// RFC 4648, for the one header that needs it.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}

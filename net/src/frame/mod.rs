@@ -190,3 +190,35 @@ impl Framer {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The frames of these chunks, as the hub would cut them: what is unfinished is kept and given again with what comes next.
+    pub(crate) fn frames(framer: &mut Framer, chunks: &[&[u8]]) -> Result<Vec<Frame>, FrameError> {
+        let (mut buf, mut frames, mut wanted) = (Vec::new(), Vec::new(), 0);
+        for chunk in chunks {
+            buf.extend_from_slice(chunk);
+            while buf.len() >= wanted {
+                wanted = 0;
+                match framer.cut(&buf)? {
+                    Cut::Frame { frame, used } => {
+                        assert!(used > 0 && used <= buf.len());
+                        frames.push(frame);
+                        buf.drain(..used);
+                    }
+                    Cut::Skip(skipped) => {
+                        assert!(skipped > 0 && skipped <= buf.len());
+                        buf.drain(..skipped);
+                    }
+                    Cut::Need(bytes) => {
+                        assert!(bytes > buf.len(), "{bytes} wanted, {} there", buf.len());
+                        wanted = bytes;
+                    }
+                }
+            }
+        }
+        Ok(frames)
+    }
+}

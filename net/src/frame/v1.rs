@@ -1,1 +1,338 @@
-//! (in work)
+//! Bitcoin's P2P v1 messages: magic 4 · command 12 · length 4 · checksum 4 · payload.
+//!
+//! What the header claims is judged before the payload arrives, by command and by how far the handshake is. The checksum is computed as
+//! bytes arrive, so that the last ones of a large message cost no more than the first.
+
+use super::{Cut, Frame, FrameError};
+use crate::limits::{HEADER_BYTES, UNASKED_BYTES_MAX};
+use crate::sha256::Checksum;
+use crate::wire::message::Command;
+
+/// Cuts the messages of one connection.
+#[derive(Clone, Debug)]
+pub struct V1 {
+    magic: [u8; 4],
+    phase: Phase,
+    state: State,
+    /// Askings not yet answered, by command.
+    expected: [u8; Command::ALL.len()],
+    unknown: u32,
+}
+
+/// How far the handshake is. The framer keeps it itself: what a peer sends after its `verack` may lie in the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    AwaitVersion,
+    AwaitVerack,
+    Ready,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Header,
+    /// The header stands at the front of the buffer and is accepted.
+    Body {
+        command: Command,
+        len: usize,
+        claimed: [u8; 4],
+        checksum: Checksum,
+    },
+    /// Bytes left of an unknown message, its header's at first.
+    Skip(usize),
+}
+
+impl V1 {
+    /// A connection of the network with this magic, before the handshake.
+    pub fn new(magic: [u8; 4]) -> V1 {
+        V1 { magic, phase: Phase::AwaitVersion, state: State::Header, expected: [0; Command::ALL.len()], unknown: 0 }
+    }
+
+    /// The next message, if all of it is there.
+    pub fn cut(&mut self, buf: &[u8]) -> Result<Cut, FrameError> {
+        if let State::Header = self.state {
+            // Judged before the rest of the header is there: whoever speaks another language may not have 24 bytes to say.
+            if let Some(&magic) = buf.first_chunk().filter(|&magic| *magic != self.magic) {
+                return Err(FrameError::Magic(magic));
+            }
+            let Some(header) = buf.first_chunk() else { return Ok(Cut::Need(HEADER_BYTES)) };
+            self.state = self.judge(header)?;
+        }
+        match &mut self.state {
+            State::Header => Ok(Cut::Need(HEADER_BYTES)),
+            State::Skip(left) => {
+                let skipped = buf.len().min(*left);
+                *left -= skipped;
+                if *left == 0 {
+                    self.state = State::Header;
+                }
+                Ok(if skipped == 0 { Cut::Need(1) } else { Cut::Skip(skipped) })
+            }
+            State::Body { command, len, claimed, checksum } => {
+                let whole = HEADER_BYTES + *len;
+                let Some(payload) = buf.get(HEADER_BYTES..whole) else {
+                    checksum.feed(buf.get(HEADER_BYTES..).unwrap_or_default());
+                    return Ok(Cut::Need(whole));
+                };
+                if checksum.finish(payload) != *claimed {
+                    return Err(FrameError::Checksum(*command));
+                }
+                let command = *command;
+                self.passed(command);
+                Ok(Cut::Frame { frame: Frame::Message { command, payload: payload.into() }, used: whole })
+            }
+        }
+    }
+
+    /// See [`Framer::set_ready`](super::Framer::set_ready).
+    pub fn set_ready(&mut self) {
+        self.phase = Phase::Ready;
+    }
+
+    /// See [`Framer::expect`](super::Framer::expect).
+    pub fn expect(&mut self, command: Command) {
+        let expected = &mut self.expected[command as usize];
+        *expected = expected.saturating_add(1);
+    }
+
+    /// See [`Framer::take_unknown`](super::Framer::take_unknown).
+    pub fn take_unknown(&mut self) -> u32 {
+        std::mem::take(&mut self.unknown)
+    }
+
+    /// What follows this header, whose magic is right.
+    fn judge(&mut self, header: &[u8; HEADER_BYTES]) -> Result<State, FrameError> {
+        let mut name = [0; 12];
+        name.copy_from_slice(&header[4..16]);
+        let len = u32::from_le_bytes([header[16], header[17], header[18], header[19]]);
+        let claimed = [header[20], header[21], header[22], header[23]];
+        let command = Command::from_field(&name).ok_or(FrameError::Command(name))?;
+        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+        if !self.in_turn(command) {
+            return Err(FrameError::OutOfTurn(command));
+        }
+        if bytes > command.cap() {
+            return Err(FrameError::TooLong { command, bytes, cap: command.cap() });
+        }
+        if command == Command::Unknown {
+            self.unknown = self.unknown.saturating_add(1);
+            return Ok(State::Skip(HEADER_BYTES + bytes));
+        }
+        if bytes > UNASKED_BYTES_MAX && self.expected[command as usize] == 0 {
+            return Err(FrameError::NotAsked { command, bytes });
+        }
+        Ok(State::Body { command, len: bytes, claimed, checksum: Checksum::default() })
+    }
+
+    fn in_turn(&self, command: Command) -> bool {
+        match self.phase {
+            Phase::AwaitVersion => command == Command::Version,
+            Phase::AwaitVerack => command == Command::Verack,
+            Phase::Ready => !matches!(command, Command::Version | Command::Verack),
+        }
+    }
+
+    fn passed(&mut self, command: Command) {
+        self.state = State::Header;
+        let expected = &mut self.expected[command as usize];
+        *expected = expected.saturating_sub(1);
+        match command {
+            Command::Version => self.phase = Phase::AwaitVerack,
+            Command::Verack => self.phase = Phase::Ready,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use rand_chacha::ChaCha12Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    use super::super::{Framer, tests::frames};
+    use super::*;
+    use crate::limits::{SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX, UNKNOWN_BYTES_MAX};
+    use crate::sha256::sha256d;
+    use crate::wire::message::Message;
+    use crate::wire::sample::{messages, share, version};
+
+    const MAGIC: [u8; 4] = [0xf4, 0xc4, 0xb7, 0xd4];
+
+    fn ready() -> Framer {
+        let mut framer = Framer::v1(MAGIC);
+        framer.set_ready();
+        framer
+    }
+
+    fn message(name: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut bytes = claim(name, payload.len() as u32);
+        bytes[20..].copy_from_slice(&sha256d(payload)[..4]);
+        [&bytes[..], payload].concat()
+    }
+
+    /// A header that claims so many bytes.
+    fn claim(name: &[u8], bytes: u32) -> Vec<u8> {
+        let mut field = [0; 12];
+        field[..name.len()].copy_from_slice(name);
+        [&MAGIC[..], &field, &bytes.to_le_bytes(), &[0; 4]].concat()
+    }
+
+    fn parts(frames: Vec<Frame>) -> Vec<(Command, Box<[u8]>)> {
+        let part = |frame| match frame {
+            Frame::Message { command, payload } => (command, payload),
+            other => panic!("{other:?}"),
+        };
+        frames.into_iter().map(part).collect()
+    }
+
+    #[test]
+    fn every_message_cut_at_every_offset_gives_the_same_frames() {
+        let (mut stream, mut want) = (Vec::new(), Vec::new());
+        let others = messages().into_iter().filter(|message| !matches!(message, Message::Version(_) | Message::Verack));
+        for message in [Message::Version(version()), Message::Verack].into_iter().chain(others) {
+            let bytes = message.encode(MAGIC).unwrap().bytes().to_vec();
+            want.push((message.command(), Box::from(&bytes[HEADER_BYTES..])));
+            stream.extend(bytes);
+        }
+        assert_eq!(frames(&mut Framer::v1(MAGIC), &[&stream]).map(parts), Ok(want.clone()));
+        for at in 0..=stream.len() {
+            let (front, rest) = stream.split_at(at);
+            assert_eq!(frames(&mut Framer::v1(MAGIC), &[front, rest]).map(parts), Ok(want.clone()), "cut at {at}");
+        }
+        let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+        assert_eq!(frames(&mut Framer::v1(MAGIC), &bytes).map(parts), Ok(want.clone()));
+        for (command, payload) in &want {
+            assert!(Message::decode(*command, payload).is_ok(), "{command}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_handshake_before_it_and_no_handshake_after_it() {
+        let say = |message: Message| message.encode(MAGIC).unwrap().bytes().to_vec();
+        let (hello, verack, ping) = (say(Message::Version(version())), say(Message::Verack), say(Message::Ping(1)));
+        for command in Command::ALL {
+            let name = command.name().as_bytes();
+            let outcome = |before: &[&[u8]]| {
+                let mut framer = Framer::v1(MAGIC);
+                frames(&mut framer, before).unwrap();
+                framer.cut(&claim(name, 1 << 20)).err()
+            };
+            let out_of_turn = Some(FrameError::OutOfTurn(command));
+            assert_eq!(outcome(&[]) == out_of_turn, command != Command::Version, "{command} first");
+            assert_eq!(outcome(&[&hello]) == out_of_turn, command != Command::Verack, "{command} after version");
+            let handshake = matches!(command, Command::Version | Command::Verack);
+            assert_eq!(outcome(&[&hello, &verack]) == out_of_turn, handshake, "{command} after verack");
+        }
+        let whole = [hello, verack, ping].concat();
+        assert_eq!(frames(&mut Framer::v1(MAGIC), &[&whole]).map(|frames| frames.len()), Ok(3));
+    }
+
+    #[test]
+    fn each_cap_is_reached_and_one_byte_more_is_refused_at_the_header() {
+        for command in Command::ALL.into_iter().filter(|command| !matches!(command, Command::Version | Command::Verack)) {
+            let name = command.name().as_bytes();
+            let mut framer = ready();
+            framer.expect(command);
+            framer.expect(command);
+            let largest = message(name, &vec![7; command.cap()]);
+            let frames = frames(&mut framer, &[&largest]).unwrap();
+            assert_eq!(frames.len(), usize::from(command != Command::Unknown), "{command}");
+            let (bytes, cap) = (command.cap() + 1, command.cap());
+            assert_eq!(framer.cut(&claim(name, bytes as u32)), Err(FrameError::TooLong { command, bytes, cap }));
+            let bytes = u32::MAX as usize;
+            assert_eq!(framer.cut(&claim(name, u32::MAX)), Err(FrameError::TooLong { command, bytes, cap }));
+        }
+        assert_eq!(Framer::v1(MAGIC).cut(&claim(b"version", 1 << 10)), Ok(Cut::Need(HEADER_BYTES + 1024)));
+        assert!(matches!(Framer::v1(MAGIC).cut(&claim(b"version", 1025)), Err(FrameError::TooLong { .. })));
+        assert!(matches!(ready().cut(&claim(b"share", SHARE_BYTES_MAX as u32 + 1)), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_large_message_needs_an_asking_and_each_answer_uses_one_up() {
+        let large = claim(b"shareheaders", UNASKED_BYTES_MAX as u32 + 1);
+        let not_asked = FrameError::NotAsked { command: Command::ShareHeaders, bytes: UNASKED_BYTES_MAX + 1 };
+        assert_eq!(ready().cut(&large), Err(not_asked.clone()));
+        assert_eq!(ready().cut(&claim(b"shareheaders", UNASKED_BYTES_MAX as u32)), Ok(Cut::Need(HEADER_BYTES + UNASKED_BYTES_MAX)));
+
+        let mut framer = ready();
+        framer.expect(Command::Inv);
+        assert_eq!(framer.cut(&large), Err(not_asked.clone()), "another command's asking");
+
+        let whole = message(b"shareheaders", &vec![0; SHARE_HEADERS_BYTES_MAX]);
+        let mut framer = ready();
+        framer.expect(Command::ShareHeaders);
+        framer.expect(Command::ShareHeaders);
+        let small = message(b"shareheaders", &[0]);
+        assert_eq!(frames(&mut framer, &[&small, &whole]).map(|frames| frames.len()), Ok(2));
+        assert_eq!(framer.cut(&large), Err(not_asked));
+    }
+
+    #[test]
+    fn another_magic_is_refused_before_the_header_is_whole() {
+        let mut bytes = message(b"version", &[0; 86]);
+        assert_eq!(Framer::v1([0xf1, 0xc4, 0xb7, 0xd1]).cut(&bytes), Err(FrameError::Magic(MAGIC)));
+        assert_eq!(Framer::v1(MAGIC).cut(b"GET "), Err(FrameError::Magic(*b"GET ")));
+        assert_eq!(Framer::v1(MAGIC).cut(&bytes[..4]), Ok(Cut::Need(HEADER_BYTES)));
+        bytes[3] ^= 1;
+        assert_eq!(Framer::v1(MAGIC).cut(&bytes[..4]), Err(FrameError::Magic([0xf4, 0xc4, 0xb7, 0xd5])));
+    }
+
+    #[test]
+    fn a_wrong_checksum_or_command_is_refused() {
+        let good = message(b"share", &share().encode());
+        for bit in 20 * 8..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(ready().cut(&bytes), Err(FrameError::Checksum(Command::Share)), "bit {bit}");
+        }
+        let name = *b"pi\x01g\0\0\0\0\0\0\0\0";
+        assert_eq!(ready().cut(&claim(&name, 8)), Err(FrameError::Command(name)));
+    }
+
+    #[test]
+    fn unknown_messages_are_skipped_as_they_arrive_and_counted() {
+        let unknown = message(b"gettemplate", &vec![7; UNKNOWN_BYTES_MAX]);
+        let stream = [unknown, message(b"sendaddrv2", b""), message(b"ping", &[1; 8])].concat();
+        for step in [1, 13, 1000, stream.len()] {
+            let mut framer = ready();
+            let chunks: Vec<&[u8]> = stream.chunks(step).collect();
+            let got = frames(&mut framer, &chunks).map(parts);
+            assert_eq!(got, Ok(vec![(Command::Ping, Box::from([1; 8]))]), "steps of {step}");
+            assert_eq!((framer.take_unknown(), framer.take_unknown()), (2, 0));
+        }
+        // Nothing of it is held: what is there is skipped, whatever is still to come.
+        let mut framer = ready();
+        assert_eq!(framer.cut(&stream[..1000]), Ok(Cut::Skip(1000)));
+        assert_eq!(framer.cut(&[]), Ok(Cut::Need(1)));
+        assert_eq!(framer.cut(&stream[1000..1010]), Ok(Cut::Skip(10)));
+    }
+
+    /// Whatever bytes come in whatever pieces: no panic, frames within their caps, and the same outcome as in one piece.
+    #[test]
+    fn arbitrary_streams_have_one_outcome_however_they_are_cut() {
+        let mut rng = ChaCha12Rng::seed_from_u64(3);
+        let encoded = |message: Message| message.encode(MAGIC).unwrap().bytes().to_vec();
+        let mut good: Vec<Vec<u8>> = messages().into_iter().map(encoded).collect();
+        good.push(message(b"later", &[5; 300]));
+        let (mut cut, mut refused) = (0, 0);
+        for _ in 0..100_000 {
+            let mut stream = Vec::new();
+            for _ in 0..1 + rng.next_u32() % 3 {
+                stream.extend(&good[rng.next_u32() as usize % good.len()]);
+            }
+            let bit = rng.next_u32() as usize % (stream.len() * 16);
+            if let Some(byte) = stream.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
+            let at = rng.next_u32() as usize % stream.len();
+            let framer = if rng.next_u32() % 2 == 0 { Framer::v1(MAGIC) } else { ready() };
+            let whole = frames(&mut framer.clone(), &[&stream]);
+            assert_eq!(frames(&mut framer.clone(), &[&stream[..at], &stream[at..]]), whole);
+            match whole {
+                Ok(frames) => cut += frames.len(),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(cut > 10_000 && refused > 10_000, "{cut} cut, {refused} refused");
+    }
+}

@@ -40,6 +40,31 @@ pub struct Mail<A> {
     pub tickets: Vec<Ticket>,
 }
 
+/// The stages of a turn, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for events.
+    Poll,
+    /// Accepting and reading.
+    Read,
+    /// Cutting frames.
+    Frame,
+    /// Taking mail, finding due timers.
+    Mailbox,
+    /// Judgement.
+    Dispatch,
+    /// Dialling and writing.
+    Write,
+    /// Freeing what was closed.
+    Reap,
+}
+
+impl Stage {
+    /// All stages, in the order of their tables.
+    pub const ALL: [Stage; 7] =
+        [Stage::Poll, Stage::Read, Stage::Frame, Stage::Mailbox, Stage::Dispatch, Stage::Write, Stage::Reap];
+}
+
 /// Sockets, the clock and the mailbox: `mio` in the node, byte pipes in the simulator.
 pub trait Io {
     /// What stages answer with.
@@ -71,6 +96,9 @@ pub trait Io {
 
     /// Closes a connection and forgets its name.
     fn close(&mut self, conn: ConnId);
+
+    /// A stage of the turn begins: for who measures.
+    fn stage(&mut self, _stage: Stage) {}
 }
 
 /// What dispatch is given, one at a time and in order.

@@ -1,6 +1,7 @@
 //! Tickets: the right to have one frame in the house. A frame is cut only with one, so that everything behind is bounded.
 
 use crate::id::{ConnId, Lane};
+use crate::limits::tickets;
 
 /// The right to one frame of its lane. It comes home at the end of dispatch, or with the last answer of the job it was taken for.
 #[must_use = "a ticket that does not come home is lost to its lane for ever"]
@@ -25,5 +26,85 @@ impl Ticket {
     /// A ticket that no hub gave out, for tests and benches of stages.
     pub fn for_test(lane: Lane, conn: ConnId) -> Ticket {
         Ticket { lane, conn, bytes: 0 }
+    }
+}
+
+/// The account of all lanes: how many tickets are out, and the bytes of their frames.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    out: [LaneAccount; Lane::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct LaneAccount {
+    count: usize,
+    bytes: usize,
+}
+
+impl Lanes {
+    /// Whether this lane has a ticket to give.
+    pub fn has(&self, lane: Lane) -> bool {
+        let (count_max, bytes_max) = tickets(lane);
+        let account = &self.out[lane as usize];
+        account.count < count_max && account.bytes < bytes_max
+    }
+
+    /// Gives one out. The caller has asked [`Lanes::has`] before it cut the frame.
+    pub fn give(&mut self, lane: Lane, conn: ConnId, bytes: usize) -> Ticket {
+        // No frame comes near 4 GiB; the account is kept by what the ticket says, so it always closes.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let account = &mut self.out[lane as usize];
+        account.count += 1;
+        account.bytes += bytes as usize;
+        Ticket { lane, conn, bytes }
+    }
+
+    /// Takes one home. The account is left alone by tickets that it never gave out.
+    pub fn home(&mut self, ticket: &Ticket) {
+        let account = &mut self.out[ticket.lane as usize];
+        account.count = account.count.saturating_sub(1);
+        account.bytes = account.bytes.saturating_sub(ticket.bytes as usize);
+    }
+
+    /// Tickets of a lane that are out.
+    pub fn out(&self, lane: Lane) -> usize {
+        self.out[lane as usize].count
+    }
+
+    /// All tickets that are out.
+    pub fn all_out(&self) -> usize {
+        self.out.iter().map(|account| account.count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{TICKET_BYTES_PEER, TICKETS_HTTP};
+
+    const CONN: ConnId = ConnId { slot: 0, generation: 1 };
+
+    #[test]
+    fn a_lane_ends_by_count_and_leaves_the_others_alone() {
+        let mut lanes = Lanes::default();
+        let out: Vec<Ticket> = (0..TICKETS_HTTP).map(|_| lanes.give(Lane::Http, CONN, 1)).collect();
+        assert!(!lanes.has(Lane::Http) && lanes.has(Lane::Peer) && lanes.has(Lane::Stratum));
+        assert_eq!((lanes.out(Lane::Http), lanes.all_out()), (TICKETS_HTTP, TICKETS_HTTP));
+        out.iter().for_each(|ticket| lanes.home(ticket));
+        assert!(lanes.has(Lane::Http));
+        assert_eq!(lanes.all_out(), 0);
+    }
+
+    #[test]
+    fn a_lane_ends_by_bytes() {
+        let mut lanes = Lanes::default();
+        let small = lanes.give(Lane::Peer, CONN, TICKET_BYTES_PEER - 1);
+        assert!(lanes.has(Lane::Peer));
+        let large = lanes.give(Lane::Peer, CONN, 1);
+        assert!(!lanes.has(Lane::Peer));
+        lanes.home(&small);
+        lanes.home(&large);
+        assert!(lanes.has(Lane::Peer));
+        assert_eq!(lanes.out[Lane::Peer as usize].bytes, 0);
     }
 }

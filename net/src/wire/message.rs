@@ -1,1 +1,731 @@
-//! (in work)
+//! What peers say, message by message. `version`, `verack`, `ping` and `pong` are Bitcoin's own, byte for byte; integers little-endian,
+//! lengths CompactSize in their shortest form.
+//!
+//! | command | payload |
+//! |---|---|
+//! | `version` | protocol 4 · services 8 · time 8 · receiver 26 · sender 26 · nonce 8 · user agent · start height 4 · relay 1 |
+//! | `verack` | nothing |
+//! | `ping`, `pong` | nonce 8 |
+//! | `chaintip` | genesis 32 · tip 32 · height 4 · score 16 · features 8 |
+//! | `getheaders` | count · locator 32n · stop 32: asks for what follows the first id of the locator on the answerer's chain, up to `stop` |
+//! | `shareheaders` | count · shares one after the other, ascending by height: the answer to `getheaders` and nothing else |
+//! | `inv`, `getdata`, `notfound` | count · ids 32n |
+//! | `share` | one share |
+//!
+//! A range is a locator of one id with a stop; a stop of zeros is none.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::id::ShareId;
+use crate::limits::{
+    GETDATA_MAX, HEADER_BYTES, INV_MAX, LOCATOR_MAX, SHARE_BYTES_MAX, SHARE_BYTES_MIN, SHARE_HEADERS_BYTES_MAX, SHARE_HEADERS_MAX,
+    UNKNOWN_BYTES_MAX, USER_AGENT_BYTES_MAX, VERSION_BYTES_MAX,
+};
+use crate::payload::Payload;
+use crate::sha256::sha256d;
+use crate::wire::WireError;
+use crate::wire::codec::{Reader, Writer};
+use crate::wire::share::Share;
+
+/// The protocol that this node speaks, in the numbering of Bitcoin's `version`.
+pub const PROTOCOL_VERSION: u32 = 70_016;
+
+/// Bytes of an id.
+const ID_BYTES: usize = 32;
+/// Most bytes of a CompactSize that counts up to [`SHARE_HEADERS_MAX`] or [`INV_MAX`].
+const COUNT_BYTES: usize = 3;
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Command {
+    /// Who speaks; the first message on both sides.
+    Version,
+    /// The other's `version` is accepted.
+    Verack,
+    /// Are you there?
+    Ping,
+    /// The answer to `ping`, with its nonce.
+    Pong,
+    /// Where the sender's chain stands.
+    ChainTip,
+    /// Asks for shares from a fork point on.
+    GetHeaders,
+    /// Shares of the best chain, in order.
+    ShareHeaders,
+    /// Shares that the sender has.
+    Inv,
+    /// Asks for shares by id.
+    GetData,
+    /// Shares that were asked for and are not there.
+    NotFound,
+    /// One share.
+    Share,
+    /// Anything else: skipped, never given to anyone.
+    Unknown,
+}
+
+impl Command {
+    /// All of them; a command's place here is its number.
+    pub const ALL: [Command; 12] = [
+        Command::Version,
+        Command::Verack,
+        Command::Ping,
+        Command::Pong,
+        Command::ChainTip,
+        Command::GetHeaders,
+        Command::ShareHeaders,
+        Command::Inv,
+        Command::GetData,
+        Command::NotFound,
+        Command::Share,
+        Command::Unknown,
+    ];
+
+    /// Name on the wire, most bytes of its payload, and dispatch cost.
+    const fn row(self) -> (&'static str, usize, u32) {
+        match self {
+            Command::Version => ("version", VERSION_BYTES_MAX, 20),
+            Command::Verack => ("verack", 0, 20),
+            Command::Ping => ("ping", 8, 2),
+            Command::Pong => ("pong", 8, 2),
+            Command::ChainTip => ("chaintip", 92, 5),
+            Command::GetHeaders => ("getheaders", COUNT_BYTES + (LOCATOR_MAX + 1) * ID_BYTES, 100),
+            Command::ShareHeaders => ("shareheaders", SHARE_HEADERS_BYTES_MAX, 1_000),
+            Command::Inv => ("inv", COUNT_BYTES + INV_MAX * ID_BYTES, 200),
+            Command::GetData => ("getdata", COUNT_BYTES + GETDATA_MAX * ID_BYTES, 50),
+            Command::NotFound => ("notfound", COUNT_BYTES + GETDATA_MAX * ID_BYTES, 50),
+            Command::Share => ("share", SHARE_BYTES_MAX, 10),
+            Command::Unknown => ("unknown", UNKNOWN_BYTES_MAX, 1),
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// Most bytes of its payload.
+    pub fn cap(self) -> usize {
+        self.row().1
+    }
+
+    /// What its dispatch costs a turn, in units of about a microsecond on a small machine.
+    pub fn cost(self) -> u32 {
+        self.row().2
+    }
+
+    /// Its name as the header carries it, padded with zeros.
+    pub fn field(self) -> [u8; 12] {
+        let mut field = [0; 12];
+        field[..self.name().len()].copy_from_slice(self.name().as_bytes());
+        field
+    }
+
+    /// What a header's name means: `None` unless it is printable ASCII padded with zeros, [`Command::Unknown`] if it is not one of ours.
+    pub fn from_field(field: &[u8; 12]) -> Option<Command> {
+        let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+        let (name, padding) = field.split_at(end);
+        if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) || padding.iter().any(|&byte| byte != 0) {
+            return None;
+        }
+        Some(Command::ALL.into_iter().find(|command| command.name().as_bytes() == name).unwrap_or(Command::Unknown))
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An address as `version` carries it: services 8, IPv6 or mapped IPv4 16, port 2 big-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetAddr {
+    /// What the node there offers.
+    pub services: u64,
+    /// Where it is. A mapped IPv4 address reads as an IPv4 address.
+    pub addr: SocketAddr,
+}
+
+/// Who speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The newest protocol it speaks; [`PROTOCOL_VERSION`] of this node.
+    pub protocol: u32,
+    /// What it offers.
+    pub services: u64,
+    /// Its clock, Unix seconds.
+    pub time: u64,
+    /// Whom it believes to speak with.
+    pub receiver: NetAddr,
+    /// Who it believes to be.
+    pub sender: NetAddr,
+    /// Drawn for this connection: who finds its own has dialled itself.
+    pub nonce: u64,
+    /// Its software, printable ASCII of at most [`USER_AGENT_BYTES_MAX`] bytes.
+    pub user_agent: String,
+    /// Its height in the share chain.
+    pub start_height: u32,
+    /// Whether it wants to be told of shares.
+    pub relay: bool,
+}
+
+/// Where a node's chain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainTip {
+    /// The chain's first share: who has another is on another chain.
+    pub genesis: ShareId,
+    /// The tip of the confirmed chain.
+    pub tip: ShareId,
+    /// The tip's height.
+    pub height: u32,
+    /// The tip's score.
+    pub score: u128,
+    /// What the node can do beyond this protocol, bit by bit. None is given out yet.
+    pub features: u64,
+}
+
+/// Asks for shares from a fork point on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GetHeaders {
+    /// Ids of the asker's chain, newest first, steps doubling: 1 to [`LOCATOR_MAX`].
+    pub locator: Vec<ShareId>,
+    /// The last share that is wanted; zero for as many as fit.
+    pub stop: ShareId,
+}
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// [`Command::Version`]
+    Version(Version),
+    /// [`Command::Verack`]
+    Verack,
+    /// [`Command::Ping`]
+    Ping(u64),
+    /// [`Command::Pong`]
+    Pong(u64),
+    /// [`Command::ChainTip`]
+    ChainTip(ChainTip),
+    /// [`Command::GetHeaders`]
+    GetHeaders(GetHeaders),
+    /// [`Command::ShareHeaders`]
+    ShareHeaders(Vec<Share>),
+    /// [`Command::Inv`]
+    Inv(Vec<ShareId>),
+    /// [`Command::GetData`]
+    GetData(Vec<ShareId>),
+    /// [`Command::NotFound`]
+    NotFound(Vec<ShareId>),
+    /// [`Command::Share`]
+    Share(Box<Share>),
+}
+
+impl Message {
+    /// What it is.
+    pub fn command(&self) -> Command {
+        match self {
+            Message::Version(_) => Command::Version,
+            Message::Verack => Command::Verack,
+            Message::Ping(_) => Command::Ping,
+            Message::Pong(_) => Command::Pong,
+            Message::ChainTip(_) => Command::ChainTip,
+            Message::GetHeaders(_) => Command::GetHeaders,
+            Message::ShareHeaders(_) => Command::ShareHeaders,
+            Message::Inv(_) => Command::Inv,
+            Message::GetData(_) => Command::GetData,
+            Message::NotFound(_) => Command::NotFound,
+            Message::Share(_) => Command::Share,
+        }
+    }
+
+    /// The whole message as it goes out, header and checksum included. Refuses what another node would refuse to read.
+    pub fn encode(&self, magic: [u8; 4]) -> Result<Arc<Payload>, WireError> {
+        let mut writer = Writer::default();
+        match self {
+            Message::Version(version) => version.write(&mut writer)?,
+            Message::Verack => {}
+            Message::Ping(nonce) | Message::Pong(nonce) => writer.u64(*nonce),
+            Message::ChainTip(tip) => tip.write(&mut writer),
+            Message::GetHeaders(wanted) => wanted.write(&mut writer)?,
+            Message::ShareHeaders(shares) => write_shares(&mut writer, shares)?,
+            Message::Inv(ids) => write_ids(&mut writer, ids, INV_MAX)?,
+            Message::GetData(ids) | Message::NotFound(ids) => write_ids(&mut writer, ids, GETDATA_MAX)?,
+            Message::Share(share) => {
+                share.check_limits()?;
+                share.write(&mut writer);
+            }
+        }
+        let (command, payload) = (self.command(), writer.into_bytes());
+        match payload.len() {
+            bytes if bytes > command.cap() => Err(too_many(command.name(), bytes, command.cap())),
+            _ => Ok(seal(magic, command, &payload)),
+        }
+    }
+
+    /// The message that a frame carries. What it encodes to again are the bytes that were read.
+    pub fn decode(command: Command, payload: &[u8]) -> Result<Message, WireError> {
+        if payload.len() > command.cap() {
+            return Err(too_many(command.name(), payload.len(), command.cap()));
+        }
+        let mut reader = Reader::new(payload);
+        let message = match command {
+            Command::Version => Message::Version(Version::read(&mut reader)?),
+            Command::Verack => Message::Verack,
+            Command::Ping => Message::Ping(reader.u64()?),
+            Command::Pong => Message::Pong(reader.u64()?),
+            Command::ChainTip => Message::ChainTip(ChainTip::read(&mut reader)?),
+            Command::GetHeaders => Message::GetHeaders(GetHeaders::read(&mut reader)?),
+            Command::ShareHeaders => Message::ShareHeaders(read_shares(&mut reader)?),
+            Command::Inv => Message::Inv(read_ids(&mut reader, INV_MAX)?),
+            Command::GetData => Message::GetData(read_ids(&mut reader, GETDATA_MAX)?),
+            Command::NotFound => Message::NotFound(read_ids(&mut reader, GETDATA_MAX)?),
+            Command::Share => Message::Share(Box::new(Share::read(&mut reader)?)),
+            Command::Unknown => return Err(WireError::Unknown),
+        };
+        reader.finish()?;
+        Ok(message)
+    }
+
+    /// A `share` of bytes that are a share's encoding already, as they stand in the store.
+    pub fn share_from_bytes(magic: [u8; 4], share: &[u8]) -> Arc<Payload> {
+        seal(magic, Command::Share, share)
+    }
+
+    /// A `shareheaders` of shares' encodings as they stand in the store, of as many from the front as one message may carry; says how many
+    /// these are. The one after them may have been taken from the iterator.
+    pub fn share_headers_from_bytes(magic: [u8; 4], shares: impl IntoIterator<Item = impl AsRef<[u8]>>) -> (Arc<Payload>, usize) {
+        let (mut body, mut count) = (Vec::new(), 0);
+        for share in shares {
+            let share = share.as_ref();
+            if count == SHARE_HEADERS_MAX || COUNT_BYTES + body.len() + share.len() > SHARE_HEADERS_BYTES_MAX {
+                break;
+            }
+            body.extend_from_slice(share);
+            count += 1;
+        }
+        let mut writer = Writer::with_capacity(COUNT_BYTES + body.len());
+        writer.compact_size(count as u64);
+        writer.put(&body);
+        (seal(magic, Command::ShareHeaders, &writer.into_bytes()), count)
+    }
+}
+
+/// The one place where a message gets its header: magic, command, length, checksum.
+fn seal(magic: [u8; 4], command: Command, payload: &[u8]) -> Arc<Payload> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+    bytes.extend_from_slice(&magic);
+    bytes.extend_from_slice(&command.field());
+    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&sha256d(payload)[..4]);
+    bytes.extend_from_slice(payload);
+    Arc::new(Payload::new(bytes))
+}
+
+impl Version {
+    fn read(reader: &mut Reader<'_>) -> Result<Version, WireError> {
+        let version = Version {
+            protocol: reader.u32()?,
+            services: reader.u64()?,
+            time: reader.u64()?,
+            receiver: NetAddr::read(reader)?,
+            sender: NetAddr::read(reader)?,
+            nonce: reader.u64()?,
+            user_agent: {
+                let bytes = reader.count("bytes of user agent", USER_AGENT_BYTES_MAX, 1)?;
+                String::from_utf8(reader.take(bytes)?.to_vec()).map_err(|_| WireError::Bad("user agent"))?
+            },
+            start_height: reader.u32()?,
+            relay: match reader.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(WireError::Bad("relay flag")),
+            },
+        };
+        version.check()?;
+        Ok(version)
+    }
+
+    fn write(&self, writer: &mut Writer) -> Result<(), WireError> {
+        self.check()?;
+        writer.u32(self.protocol);
+        writer.u64(self.services);
+        writer.u64(self.time);
+        self.receiver.write(writer);
+        self.sender.write(writer);
+        writer.u64(self.nonce);
+        writer.compact_size(self.user_agent.len() as u64);
+        writer.put(self.user_agent.as_bytes());
+        writer.u32(self.start_height);
+        writer.u8(u8::from(self.relay));
+        Ok(())
+    }
+
+    /// Protocol, time and height are signed in Bitcoin's layout: a set top bit is a negative number, which none of them can be.
+    fn check(&self) -> Result<(), WireError> {
+        let agent = self.user_agent.as_bytes();
+        if agent.len() > USER_AGENT_BYTES_MAX {
+            return Err(too_many("bytes of user agent", agent.len(), USER_AGENT_BYTES_MAX));
+        }
+        if !agent.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(WireError::Bad("user agent"));
+        }
+        if !matches!(i32::try_from(self.protocol), Ok(1..)) {
+            return Err(WireError::Bad("protocol version"));
+        }
+        if i64::try_from(self.time).is_err() {
+            return Err(WireError::Bad("time"));
+        }
+        if i32::try_from(self.start_height).is_err() {
+            return Err(WireError::Bad("start height"));
+        }
+        Ok(())
+    }
+}
+
+impl NetAddr {
+    fn read(reader: &mut Reader<'_>) -> Result<NetAddr, WireError> {
+        let services = reader.u64()?;
+        let ip = Ipv6Addr::from(reader.array::<16>()?).to_canonical();
+        Ok(NetAddr { services, addr: SocketAddr::new(ip, u16::from_be_bytes(reader.array()?)) })
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        let ip = match self.addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        writer.u64(self.services);
+        writer.put(&ip.octets());
+        writer.put(&self.addr.port().to_be_bytes());
+    }
+}
+
+impl ChainTip {
+    fn read(reader: &mut Reader<'_>) -> Result<ChainTip, WireError> {
+        Ok(ChainTip {
+            genesis: ShareId(reader.array()?),
+            tip: ShareId(reader.array()?),
+            height: reader.u32()?,
+            score: reader.u128()?,
+            features: reader.u64()?,
+        })
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        writer.put(&self.genesis.0);
+        writer.put(&self.tip.0);
+        writer.u32(self.height);
+        writer.u128(self.score);
+        writer.u64(self.features);
+    }
+}
+
+impl GetHeaders {
+    fn read(reader: &mut Reader<'_>) -> Result<GetHeaders, WireError> {
+        let locator = read_ids(reader, LOCATOR_MAX)?;
+        if locator.is_empty() {
+            return Err(WireError::Bad("empty locator"));
+        }
+        Ok(GetHeaders { locator, stop: ShareId(reader.array()?) })
+    }
+
+    fn write(&self, writer: &mut Writer) -> Result<(), WireError> {
+        if self.locator.is_empty() {
+            return Err(WireError::Bad("empty locator"));
+        }
+        write_ids(writer, &self.locator, LOCATOR_MAX)?;
+        writer.put(&self.stop.0);
+        Ok(())
+    }
+}
+
+fn read_ids(reader: &mut Reader<'_>, max: usize) -> Result<Vec<ShareId>, WireError> {
+    let count = reader.count("ids", max, ID_BYTES)?;
+    (0..count).map(|_| reader.array().map(ShareId)).collect()
+}
+
+fn write_ids(writer: &mut Writer, ids: &[ShareId], max: usize) -> Result<(), WireError> {
+    if ids.len() > max {
+        return Err(too_many("ids", ids.len(), max));
+    }
+    writer.compact_size(ids.len() as u64);
+    ids.iter().for_each(|id| writer.put(&id.0));
+    Ok(())
+}
+
+fn read_shares(reader: &mut Reader<'_>) -> Result<Vec<Share>, WireError> {
+    let count = reader.count("shares", SHARE_HEADERS_MAX, SHARE_BYTES_MIN)?;
+    (0..count).map(|_| Share::read(reader)).collect()
+}
+
+fn write_shares(writer: &mut Writer, shares: &[Share]) -> Result<(), WireError> {
+    if shares.len() > SHARE_HEADERS_MAX {
+        return Err(too_many("shares", shares.len(), SHARE_HEADERS_MAX));
+    }
+    writer.compact_size(shares.len() as u64);
+    shares.iter().try_for_each(|share| {
+        share.check_limits()?;
+        share.write(writer);
+        Ok(())
+    })
+}
+
+fn too_many(what: &'static str, count: usize, max: usize) -> WireError {
+    WireError::TooMany { what, count: count as u64, max }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use rand_chacha::ChaCha12Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::limits::{DISPATCH_TURN_COST, UNCLES_MAX};
+    use crate::wire::sample::{ids, messages, share, share_of, version};
+
+    const MAGIC: [u8; 4] = [0xf4, 0xc4, 0xb7, 0xd4];
+
+    fn payload(message: &Message) -> Result<Vec<u8>, WireError> {
+        message.encode(MAGIC).map(|payload| payload.bytes()[HEADER_BYTES..].to_vec())
+    }
+
+    #[test]
+    fn every_message_reads_back_and_encodes_to_the_same_bytes() {
+        let messages = messages();
+        for message in &messages {
+            let encoded = message.encode(MAGIC).unwrap();
+            let (header, payload) = encoded.bytes().split_at(HEADER_BYTES);
+            assert_eq!(header[..4], MAGIC);
+            assert_eq!(header[4..16], message.command().field());
+            assert_eq!(header[16..20], (payload.len() as u32).to_le_bytes());
+            assert_eq!(header[20..], sha256d(payload)[..4]);
+            let again = Message::decode(message.command(), payload).unwrap();
+            assert_eq!(&again, message);
+            assert_eq!(again.encode(MAGIC).unwrap(), encoded);
+        }
+        for command in Command::ALL {
+            let seen = messages.iter().any(|message| message.command() == command);
+            assert_eq!(seen, command != Command::Unknown, "{command}");
+        }
+    }
+
+    #[test]
+    fn every_message_cut_short_or_with_a_byte_more_is_refused() {
+        for message in messages() {
+            let (command, mut bytes) = (message.command(), payload(&message).unwrap());
+            for cut in 0..bytes.len() {
+                let refused = Message::decode(command, &bytes[..cut]);
+                assert!(matches!(refused, Err(WireError::Short { .. })), "{command} cut at {cut}: {refused:?}");
+            }
+            bytes.push(0);
+            let refused = Message::decode(command, &bytes);
+            assert!(matches!(refused, Err(WireError::Trailing(1) | WireError::TooMany { .. })), "{command}: {refused:?}");
+        }
+    }
+
+    /// Bitcoin's `version` as the protocol's documentation lays it out, byte by byte.
+    #[test]
+    fn version_has_the_layout_of_bitcoin() {
+        let mut want = Vec::new();
+        want.extend(70_016u32.to_le_bytes());
+        want.extend(9u64.to_le_bytes());
+        want.extend(1_800_000_000u64.to_le_bytes());
+        want.extend(1u64.to_le_bytes());
+        want.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1, 0x24, 0x75]);
+        want.extend(9u64.to_le_bytes());
+        want.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0x04, 0xd2]);
+        want.extend(0x0123_4567_89ab_cdefu64.to_le_bytes());
+        want.push(16);
+        want.extend(b"/rockpool:0.1.0/");
+        want.extend(4_321u32.to_le_bytes());
+        want.push(1);
+        assert_eq!(payload(&Message::Version(version())), Ok(want));
+    }
+
+    #[test]
+    fn a_nonsense_version_is_refused_both_ways() {
+        type Spoil = fn(&mut Version);
+        let cases: [(&str, Spoil); 6] = [
+            ("protocol version", |version| version.protocol = 0),
+            ("protocol version", |version| version.protocol = 1 << 31),
+            ("time", |version| version.time = 1 << 63),
+            ("start height", |version| version.start_height = 1 << 31),
+            ("user agent", |version| version.user_agent = "/rock\npool/".into()),
+            ("user agent", |version| version.user_agent = "/röckpool/".into()),
+        ];
+        for (what, spoil) in cases {
+            let mut version = version();
+            spoil(&mut version);
+            assert_eq!(version.check(), Err(WireError::Bad(what)), "{version:?}");
+            assert_eq!(payload(&Message::Version(version)), Err(WireError::Bad(what)));
+        }
+        let mut bytes = payload(&Message::Version(version())).unwrap();
+        *bytes.last_mut().unwrap() = 2;
+        assert_eq!(Message::decode(Command::Version, &bytes), Err(WireError::Bad("relay flag")));
+        let agent = bytes.iter().position(|&byte| byte == b'/').unwrap();
+        bytes[agent] = 0xff;
+        assert_eq!(Message::decode(Command::Version, &bytes), Err(WireError::Bad("user agent")));
+        bytes[agent] = 0x1b;
+        *bytes.last_mut().unwrap() = 1;
+        assert_eq!(Message::decode(Command::Version, &bytes), Err(WireError::Bad("user agent")));
+    }
+
+    #[test]
+    fn every_cap_is_reached_and_one_more_is_refused_by_sender_and_reader() {
+        let headers = |locator| Message::GetHeaders(GetHeaders { locator, stop: ShareId([9; 32]) });
+        let agent = |bytes| Message::Version(Version { user_agent: "x".repeat(bytes), ..version() });
+        let small = share_of(0, false, 0);
+        let shares = |count| Message::ShareHeaders(vec![small.clone(); count]);
+        let most = (SHARE_HEADERS_BYTES_MAX - COUNT_BYTES) / SHARE_BYTES_MIN;
+        let cases: [(Message, Message); 6] = [
+            (headers(ids(LOCATOR_MAX)), headers(ids(LOCATOR_MAX + 1))),
+            (Message::Inv(ids(INV_MAX)), Message::Inv(ids(INV_MAX + 1))),
+            (Message::GetData(ids(GETDATA_MAX)), Message::GetData(ids(GETDATA_MAX + 1))),
+            (Message::NotFound(ids(GETDATA_MAX)), Message::NotFound(ids(GETDATA_MAX + 1))),
+            (agent(USER_AGENT_BYTES_MAX), agent(USER_AGENT_BYTES_MAX + 1)),
+            (shares(most), shares(most + 1)),
+        ];
+        for (fits, over) in cases {
+            let bytes = payload(&fits).unwrap();
+            assert!(bytes.len() <= fits.command().cap(), "{}", fits.command());
+            assert_eq!(Message::decode(fits.command(), &bytes).as_ref(), Ok(&fits));
+            assert!(matches!(payload(&over), Err(WireError::TooMany { .. })), "{}", over.command());
+        }
+        let over_the_count = Message::ShareHeaders(vec![small.clone(); SHARE_HEADERS_MAX + 1]);
+        assert_eq!(payload(&over_the_count), Err(too_many("shares", SHARE_HEADERS_MAX + 1, SHARE_HEADERS_MAX)));
+        for (command, max, each) in [
+            (Command::GetHeaders, LOCATOR_MAX, ID_BYTES),
+            (Command::Inv, INV_MAX, ID_BYTES),
+            (Command::GetData, GETDATA_MAX, ID_BYTES),
+            (Command::NotFound, GETDATA_MAX, ID_BYTES),
+            (Command::ShareHeaders, SHARE_HEADERS_MAX, SHARE_BYTES_MIN),
+        ] {
+            let claim = |count: usize| {
+                let mut writer = Writer::default();
+                writer.compact_size(count as u64);
+                Message::decode(command, &writer.into_bytes())
+            };
+            assert!(matches!(claim(max + 1), Err(WireError::TooMany { .. })), "{command}");
+            // The claim fits the cap but not the bytes that came with it: refused before the list is made.
+            assert_eq!(claim(max), Err(WireError::Short { wanted: max * each, left: 0 }), "{command}");
+        }
+        for command in Command::ALL {
+            let long = vec![0; command.cap() + 1];
+            let refused = Message::decode(command, &long);
+            assert_eq!(refused, Err(too_many(command.name(), long.len(), command.cap())), "{command}");
+        }
+    }
+
+    #[test]
+    fn a_locator_is_never_empty() {
+        let empty = Message::GetHeaders(GetHeaders { locator: Vec::new(), stop: ShareId([0; 32]) });
+        assert_eq!(payload(&empty), Err(WireError::Bad("empty locator")));
+        assert_eq!(Message::decode(Command::GetHeaders, &[0; 33]), Err(WireError::Bad("empty locator")));
+    }
+
+    #[test]
+    fn a_share_beyond_its_limits_is_not_sent() {
+        let mut bad = share();
+        bad.uncles = ids(UNCLES_MAX + 1);
+        assert!(payload(&Message::Share(Box::new(bad.clone()))).is_err());
+        assert!(payload(&Message::ShareHeaders(vec![bad])).is_err());
+    }
+
+    #[test]
+    fn stored_bytes_are_sent_as_the_shares_would_be() {
+        let shares = [share(), share_of(3, true, 16), share_of(0, false, 0)];
+        let stored: Vec<Vec<u8>> = shares.iter().map(Share::encode).collect();
+        let want = Message::ShareHeaders(shares.to_vec()).encode(MAGIC).unwrap();
+        assert_eq!(Message::share_headers_from_bytes(MAGIC, &stored), (want, 3));
+        for (share, bytes) in shares.into_iter().zip(&stored) {
+            assert_eq!(Message::share_from_bytes(MAGIC, bytes), Message::Share(Box::new(share)).encode(MAGIC).unwrap());
+        }
+        let none: [&[u8]; 0] = [];
+        assert_eq!(Message::share_headers_from_bytes(MAGIC, none), (Message::ShareHeaders(Vec::new()).encode(MAGIC).unwrap(), 0));
+    }
+
+    #[test]
+    fn as_many_stored_shares_are_packed_as_another_node_reads() {
+        for bytes in [share_of(0, false, 0).encode(), share().encode(), share_of(3, true, 16).encode()] {
+            let endless = std::iter::repeat(&bytes);
+            let (payload, count) = Message::share_headers_from_bytes(MAGIC, endless);
+            let body = &payload.bytes()[HEADER_BYTES..];
+            assert!(body.len() <= SHARE_HEADERS_BYTES_MAX && body.len() + bytes.len() > SHARE_HEADERS_BYTES_MAX);
+            let Ok(Message::ShareHeaders(read)) = Message::decode(Command::ShareHeaders, body) else { panic!("unreadable") };
+            assert_eq!(read.len(), count);
+        }
+        let packed = |bytes: usize| Message::share_headers_from_bytes(MAGIC, [vec![0; bytes]]).1;
+        assert_eq!((packed(SHARE_HEADERS_BYTES_MAX - COUNT_BYTES), packed(SHARE_HEADERS_BYTES_MAX - COUNT_BYTES + 1)), (1, 0));
+        // Only what is no share is short enough to reach the cap by count.
+        let (_, count) = Message::share_headers_from_bytes(MAGIC, std::iter::repeat([0u8; 10]));
+        assert_eq!(count, SHARE_HEADERS_MAX);
+    }
+
+    #[test]
+    fn commands_read_back_from_their_field_and_malformed_fields_do_not() {
+        for (number, command) in Command::ALL.into_iter().enumerate() {
+            assert_eq!(command as usize, number);
+            assert_eq!(Command::from_field(&command.field()), Some(command));
+            assert!(command.cost() > 0 && command.cost() <= DISPATCH_TURN_COST);
+        }
+        assert_eq!(Command::from_field(b"gettemplate\0"), Some(Command::Unknown));
+        assert_eq!(Command::from_field(b"pings\0\0\0\0\0\0\0"), Some(Command::Unknown));
+        for bad in [
+            b"\0\0\0\0\0\0\0\0\0\0\0\0",
+            b"ping\0x\0\0\0\0\0\0",
+            b"pi ng\0\0\0\0\0\0\0",
+            b"ping\xff\0\0\0\0\0\0\0",
+            b"\nping\0\0\0\0\0\0\0",
+        ] {
+            assert_eq!(Command::from_field(bad), None, "{bad:?}");
+        }
+    }
+
+    /// Whatever bytes come: no panic, and what is read encodes to the bytes that were read.
+    #[test]
+    fn arbitrary_payloads_are_refused_or_read_exactly() {
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let (mut read, mut refused) = (0, 0);
+        let mut check = |command: Command, bytes: &[u8]| match Message::decode(command, bytes) {
+            Ok(message) => {
+                assert_eq!(payload(&message).as_deref(), Ok(bytes), "{command}");
+                read += 1;
+            }
+            Err(_) => refused += 1,
+        };
+        for _ in 0..60_000 {
+            let mut bytes = vec![0; rng.next_u32() as usize % 400];
+            rng.fill_bytes(&mut bytes);
+            if let Some(first) = bytes.first_mut() {
+                *first %= 16;
+            }
+            check(Command::ALL[rng.next_u32() as usize % Command::ALL.len()], &bytes);
+        }
+        let samples: Vec<(Command, Vec<u8>)> = messages().iter().map(|m| (m.command(), payload(m).unwrap())).collect();
+        for _ in 0..60_000 {
+            let (command, mut bytes) = samples[rng.next_u32() as usize % samples.len()].clone();
+            for _ in 0..=rng.next_u32() % 3 {
+                mutate(&mut rng, &mut bytes);
+            }
+            check(command, &bytes);
+        }
+        assert!(read > 5_000 && refused > 50_000, "{read} read, {refused} refused");
+    }
+
+    fn mutate(rng: &mut ChaCha12Rng, bytes: &mut Vec<u8>) {
+        let at = rng.next_u32() as usize % (bytes.len() + 1);
+        match rng.next_u32() % 4 {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, rng.next_u32() as u8),
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << (rng.next_u32() % 8);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One connection, and the slab of all of them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::close::CloseReason;
+use crate::frame::Framer;
+use crate::hub::outbox::Outbox;
+use crate::hub::timers::Due;
+use crate::id::{ConnId, Lane};
+use crate::limits::{CONN_BYTES_MAX, MESSAGE_TIME_MAX, RECEIVE_FREE_BYTES};
+use crate::transport::Transport;
+
+/// Where a connection stands.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Dialled, not there yet. `limit` is the dial's end.
+    Dialling,
+    /// Bytes go both ways. `limit` is the end of the first frame, then of an unfinished message.
+    Open,
+    /// Nothing is read any more; it is closed, for this reason, once its outbox is empty or `limit` has come.
+    Flushing(Box<CloseReason>),
+    /// Marked; freed at the end of the turn.
+    Closing,
+}
+
+/// One connection. No buffer while it is idle.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub framer: Box<Framer>,
+    pub state: State,
+    /// Bytes not cut yet.
+    pub received: Vec<u8>,
+    pub outbox: Outbox,
+    /// The session's own timer.
+    pub session: Due,
+    /// The hub's deadline; what for, the state says.
+    pub limit: Due,
+    /// When the outbox will have made no progress for too long.
+    pub stalled: Due,
+    /// Since when it is not read by our own choice: `session` and `limit` stand still.
+    pub barred: Due,
+    /// Its entry among the timers.
+    pub entry: Due,
+    pub addr: SocketAddr,
+    pub generation: u32,
+    /// The row that accepted it; dialled if none.
+    pub listener: Option<u16>,
+    pub lane: Lane,
+    pub transport: Transport,
+    /// Tickets of it that are out.
+    pub tickets: u8,
+    /// Frames of it in the inbox.
+    pub inbox: u8,
+    /// There may be bytes: told by an event, taken back by `WouldBlock`.
+    pub readable: bool,
+    /// The other side is gone or the socket has failed: a short read does not mean drained.
+    pub hung_up: bool,
+    /// It has been read to its end.
+    pub ended: bool,
+    /// The session does not want to hear it now.
+    pub paused: bool,
+    /// It sent something but not all: not read next turn.
+    pub lagging: bool,
+    /// The socket took no more; an event will tell when it does.
+    pub full: bool,
+    /// The outbox is over its soft cap.
+    pub over_soft: bool,
+    /// Its first frame has come.
+    pub spoke: bool,
+    /// It is in the backlog of that stage.
+    pub in_reads: bool,
+    pub in_frames: bool,
+    pub in_writes: bool,
+}
+
+const _: () = assert!(std::mem::size_of::<Conn>() <= CONN_BYTES_MAX);
+
+impl Conn {
+    /// Whether it still has a session: frames of others are dropped, and nothing is sent to them.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Dialling | State::Open)
+    }
+
+    /// What of its unfinished bytes is held from the pool: in steps of 4 KiB, as the buffer grows.
+    pub fn pooled(&self) -> usize {
+        pooled(self.received.len())
+    }
+
+    /// Gives back what the buffer has in excess, all of it when nothing is left over.
+    pub fn settle(&mut self) {
+        let fits = self.received.len().next_multiple_of(RECEIVE_FREE_BYTES);
+        if self.received.capacity() > fits {
+            self.received.shrink_to(fits);
+        }
+    }
+
+    /// Makes room for bytes that have arrived, and for no more than that (in steps of 4 KiB).
+    pub fn make_room(&mut self, bytes: usize) {
+        let wanted = (self.received.len() + bytes).next_multiple_of(RECEIVE_FREE_BYTES);
+        self.received.reserve_exact(wanted - self.received.len());
+    }
+
+    /// A frame was cut, or what is left is another message's beginning, or nothing: the deadline of an unfinished message.
+    pub fn message_deadline(&mut self, now: Duration, cut: bool) {
+        if !self.spoke {
+            return;
+        }
+        if self.received.is_empty() {
+            self.limit = Due::NEVER;
+        } else if cut || self.limit == Due::NEVER {
+            self.limit = Due::at(now + MESSAGE_TIME_MAX);
+        }
+    }
+
+    /// Its clocks stand still from now on, or go on with what they had left.
+    pub fn bar(&mut self, now: Duration, barred: bool) {
+        match (self.barred.mono(), barred) {
+            (None, true) => self.barred = Due::at(now),
+            (Some(since), false) => {
+                let pause = now.saturating_sub(since);
+                self.session = self.session.put_off(pause);
+                self.limit = self.limit.put_off(pause);
+                self.barred = Due::NEVER;
+            }
+            _ => {}
+        }
+    }
+
+    /// Its earliest deadline.
+    pub fn earliest(&self) -> Due {
+        if self.barred == Due::NEVER { self.session.min(self.limit).min(self.stalled) } else { self.stalled }
+    }
+}
+
+/// What so many unfinished bytes take from the pool.
+pub(crate) fn pooled(bytes: usize) -> usize {
+    bytes.next_multiple_of(RECEIVE_FREE_BYTES).saturating_sub(RECEIVE_FREE_BYTES)
+}
+
+/// All connections, by slot, with the generation of every slot that was ever used.
+#[derive(Debug)]
+pub(crate) struct Conns {
+    slab: Slab<Conn>,
+    generations: Vec<u32>,
+    max: usize,
+}
+
+impl Conns {
+    /// Room for `max`, allocated now.
+    pub fn new(max: usize) -> Conns {
+        Conns { slab: Slab::with_capacity(max), generations: Vec::with_capacity(max), max }
+    }
+
+    /// The name that the next connection gets, if there is a slot.
+    pub fn next_id(&mut self) -> Option<ConnId> {
+        if self.slab.len() >= self.max {
+            return None;
+        }
+        let slot = self.slab.vacant_key();
+        if slot == self.generations.len() {
+            self.generations.push(1);
+        }
+        Some(ConnId { slot: u32::try_from(slot).ok()?, generation: self.generations[slot] })
+    }
+
+    /// Takes a connection in under the name that [`Conns::next_id`] has just told.
+    pub fn insert(&mut self, conn: Conn) {
+        self.slab.insert(conn);
+    }
+
+    /// The connection of this name, if it is still that one.
+    pub fn get(&self, id: ConnId) -> Option<&Conn> {
+        self.slab.get(id.slot as usize).filter(|conn| conn.generation == id.generation)
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.slab.get_mut(id.slot as usize).filter(|conn| conn.generation == id.generation)
+    }
+
+    /// Whoever is in this slot.
+    pub fn at(&self, slot: u32) -> Option<(ConnId, &Conn)> {
+        self.slab.get(slot as usize).map(|conn| (ConnId { slot, generation: conn.generation }, conn))
+    }
+
+    /// The same, to change it.
+    pub fn at_mut(&mut self, slot: u32) -> Option<(ConnId, &mut Conn)> {
+        self.slab.get_mut(slot as usize).map(|conn| (ConnId { slot, generation: conn.generation }, conn))
+    }
+
+    /// Frees a slot; its next tenant has another generation (never 0).
+    pub fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.get(id)?;
+        let generation = &mut self.generations[id.slot as usize];
+        *generation = generation.wrapping_add(1).max(1);
+        self.slab.try_remove(id.slot as usize)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        self.slab.iter().map(|(slot, conn)| (ConnId { slot: slot as u32, generation: conn.generation }, conn))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+}

@@ -1,0 +1,153 @@
+//! What waits to be written to one connection, in order.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::limits::WRITE_SLICES;
+use crate::payload::Payload;
+use crate::transport::Transport;
+
+/// A piece of output: shared with other outboxes, or this connection's own.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Encoded once for all who get it.
+    Shared(Arc<Payload>),
+    /// For this connection alone.
+    Own(Box<[u8]>),
+}
+
+impl Entry {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Entry::Shared(payload) => payload.bytes(),
+            Entry::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// The queue of one connection. No heap memory while it is empty.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    entries: VecDeque<Entry>,
+    /// Bytes that are not written yet.
+    bytes: u32,
+    /// Bytes of the first entry that are written.
+    written: u32,
+    /// Entries from the front that are wire bytes already.
+    sealed: u32,
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Adds an entry; an empty one is nothing.
+    pub fn push(&mut self, entry: Entry) {
+        let len = entry.bytes().len();
+        if len > 0 {
+            // An outbox is cut at `OUTBOX_HARD_BYTES` by its owner, and an entry is a message: far below 4 GiB.
+            self.bytes = self.bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+            self.entries.push_back(entry);
+        }
+    }
+
+    /// Makes wire bytes of as many entries as one write can take.
+    pub fn seal(&mut self, transport: &mut Transport) {
+        while (self.sealed as usize) < self.entries.len().min(WRITE_SLICES) {
+            let entry = &mut self.entries[self.sealed as usize];
+            let plain = entry.bytes().len() as u32;
+            let taken = std::mem::replace(entry, Entry::Own(Box::default()));
+            *entry = transport.seal(taken);
+            self.bytes = self.bytes - plain + entry.bytes().len() as u32;
+            self.sealed += 1;
+        }
+    }
+
+    /// The next wire bytes, at most `budget`, as slices. Returns how many slices and their bytes.
+    pub fn gather<'a>(&'a self, budget: usize, slices: &mut [IoSlice<'a>; WRITE_SLICES]) -> (usize, usize) {
+        let (mut count, mut total) = (0, 0);
+        for (index, entry) in self.entries.iter().take(self.sealed as usize).enumerate().take(WRITE_SLICES) {
+            let start = if index == 0 { self.written as usize } else { 0 };
+            let bytes = &entry.bytes()[start..];
+            let bytes = &bytes[..bytes.len().min(budget - total)];
+            if bytes.is_empty() {
+                break;
+            }
+            slices[count] = IoSlice::new(bytes);
+            count += 1;
+            total += bytes.len();
+        }
+        (count, total)
+    }
+
+    /// Drops bytes that were written.
+    pub fn written(&mut self, mut n: usize) {
+        self.bytes -= n as u32;
+        while let Some(first) = self.entries.front() {
+            let left = first.bytes().len() - self.written as usize;
+            if n < left {
+                self.written += n as u32;
+                return;
+            }
+            n -= left;
+            self.written = 0;
+            self.sealed -= 1;
+            self.entries.pop_front();
+        }
+        self.entries = VecDeque::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered(outbox: &Outbox, budget: usize) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+        let (count, total) = outbox.gather(budget, &mut slices);
+        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+        assert_eq!(bytes.len(), total);
+        bytes
+    }
+
+    #[test]
+    fn bytes_leave_in_order_whatever_the_pieces() {
+        let shared = Arc::new(Payload::new(*b"defg"));
+        for step in 1..12 {
+            let mut outbox = Outbox::default();
+            for entry in [Entry::Own(Box::from(*b"abc")), Entry::Own(Box::default()), Entry::Shared(shared.clone()), Entry::Own(Box::from(*b"h"))] {
+                outbox.push(entry);
+            }
+            let mut out = Vec::new();
+            while !outbox.is_empty() {
+                outbox.seal(&mut Transport::Plain);
+                let piece = gathered(&outbox, step);
+                outbox.written(piece.len());
+                out.extend(piece);
+            }
+            assert_eq!(out, b"abcdefgh");
+            assert_eq!((outbox.len(), outbox.entries.capacity()), (0, 0));
+        }
+        assert_eq!(Arc::strong_count(&shared), 1);
+    }
+
+    #[test]
+    fn one_write_takes_a_bounded_number_of_slices() {
+        let mut outbox = Outbox::default();
+        (0..WRITE_SLICES as u8 + 4).for_each(|byte| outbox.push(Entry::Own(Box::from([byte]))));
+        outbox.seal(&mut Transport::Plain);
+        assert_eq!(gathered(&outbox, 1_000).len(), WRITE_SLICES);
+        outbox.written(WRITE_SLICES);
+        outbox.seal(&mut Transport::Plain);
+        assert_eq!(gathered(&outbox, 1_000), [16, 17, 18, 19]);
+    }
+}

@@ -1,0 +1,327 @@
+//! What judgement may do: send, close, dial, set timers, take tickets. It changes the hub's tables only; sockets are touched by the turn.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::close::CloseReason;
+use crate::counters::Counters;
+use crate::events::{Event, Events};
+use crate::frame::Framer;
+use crate::hub::backlog::Backlog;
+use crate::hub::conn::{Conn, Conns, State};
+use crate::hub::outbox::{Entry, Outbox};
+use crate::hub::tickets::{Lanes, Ticket};
+use crate::hub::timers::{Due, Timers};
+use crate::hub::{FramerKind, HubConfig};
+use crate::id::{ConnId, Lane};
+use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES};
+use crate::payload::Payload;
+use crate::time::Now;
+use crate::transport::Transport;
+
+/// The hub as dispatch sees it. Names of connections that have ended are ignored everywhere: answers come late.
+#[derive(Debug)]
+pub struct Outlet {
+    pub(crate) now: Now,
+    pub(crate) magic: [u8; 4],
+    pub(crate) conns: Conns,
+    pub(crate) timers: Timers,
+    pub(crate) lanes: Lanes,
+    /// The ticket of the frame that is being dispatched.
+    pub(crate) ticket: Option<Ticket>,
+    /// Who has bytes to be read, bytes to be cut, bytes to be written.
+    pub(crate) reads: Backlog,
+    pub(crate) frames: Backlog,
+    pub(crate) writes: Backlog,
+    /// Dials to begin.
+    pub(crate) dials: Vec<ConnId>,
+    pub(crate) dials_now: usize,
+    dials_max: usize,
+    /// Marked to be freed, each once.
+    pub(crate) closing: Vec<(ConnId, CloseReason)>,
+    /// The node's own timer.
+    pub(crate) wake: Due,
+    pub(crate) reading: bool,
+    pub(crate) outbox_sum: usize,
+    pub(crate) pool: usize,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) events: Events,
+}
+
+impl Outlet {
+    pub(crate) fn new(config: &HubConfig) -> Outlet {
+        Outlet {
+            now: Now { mono: Duration::ZERO, wall: Duration::ZERO },
+            magic: config.magic,
+            conns: Conns::new(config.conns_max()),
+            timers: Timers::default(),
+            lanes: Lanes::default(),
+            ticket: None,
+            reads: Backlog::default(),
+            frames: Backlog::default(),
+            writes: Backlog::default(),
+            dials: Vec::new(),
+            dials_now: 0,
+            dials_max: config.dials_max,
+            closing: Vec::new(),
+            wake: Due::NEVER,
+            reading: true,
+            outbox_sum: 0,
+            pool: 0,
+            counters: Arc::new(Counters::default()),
+            events: Events::default(),
+        }
+    }
+
+    /// Sends a payload that others may get too. Over the hard cap the connection is closed as a slow reader.
+    pub fn send(&mut self, conn: ConnId, payload: Arc<Payload>) {
+        self.enqueue(conn, Entry::Shared(payload));
+    }
+
+    /// Sends bytes of this connection's own.
+    pub fn send_bytes(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        self.enqueue(conn, Entry::Own(bytes.into_boxed_slice()));
+    }
+
+    /// Whether what the connection asked for may be served now: its outbox is under the soft cap. If not, [`Input::Room`] will tell.
+    ///
+    /// [`Input::Room`]: crate::hub::io::Input::Room
+    pub fn room(&self, conn: ConnId) -> bool {
+        self.conns.get(conn).is_some_and(|conn| conn.is_live() && conn.outbox.len() < OUTBOX_SOFT_BYTES)
+    }
+
+    /// Closes: what waits in the outbox is lost. `Closed` follows with this reason, unless it was closed before.
+    pub fn close(&mut self, conn: ConnId, why: CloseReason) {
+        let Some(c) = self.conns.get_mut(conn).filter(|c| !matches!(c.state, State::Closing)) else { return };
+        c.state = State::Closing;
+        self.pool -= c.pooled();
+        self.outbox_sum -= c.outbox.len();
+        c.received = Vec::new();
+        c.outbox = Outbox::default();
+        self.timers.remove(conn.slot, &mut c.entry);
+        self.closing.push((conn, why));
+    }
+
+    /// Closes once the outbox is empty, or [`FLUSH_MAX`] has passed. Nothing is read or sent any more.
+    pub fn close_after_flush(&mut self, conn: ConnId, why: CloseReason) {
+        let now = self.now.mono;
+        let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
+        if c.outbox.is_empty() || matches!(c.state, State::Dialling) {
+            return self.close(conn, why);
+        }
+        self.pool -= c.pooled();
+        c.received = Vec::new();
+        c.bar(now, false);
+        (c.session, c.limit) = (Due::NEVER, Due::at(now + FLUSH_MAX));
+        c.state = State::Flushing(Box::new(why));
+        self.rearm(conn.slot);
+    }
+
+    /// Dials. `Opened` or `Closed` follows, never neither; a refusal here is followed by nothing.
+    pub fn dial(&mut self, lane: Lane, addr: SocketAddr) -> Result<ConnId, CloseReason> {
+        if self.dials_now >= self.dials_max {
+            return Err(CloseReason::Full("as many dialled connections as configured"));
+        }
+        let kind = match lane {
+            Lane::Peer => FramerKind::V1,
+            Lane::Stratum => FramerKind::LineOrHttp,
+            Lane::Http => FramerKind::Http,
+        };
+        let id = self.admit(lane, kind, addr, None, DIAL_MAX).ok_or(CloseReason::Full("all slots are taken"))?;
+        self.dials_now += 1;
+        self.dials.push(id);
+        self.counters.dialled.add(1);
+        Ok(id)
+    }
+
+    /// Sets or drops the session's timer of a connection: [`Input::Timer`](crate::hub::io::Input::Timer) comes at this monotonic time, later
+    /// by any pause in which the connection was not read by our own choice. One timer each; the last call counts.
+    pub fn set_timer(&mut self, conn: ConnId, at: Option<Duration>) {
+        let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
+        c.session = at.map_or(Due::NEVER, Due::at);
+        // Set within a pause, it is counted from now: only what is left of the pause puts it off.
+        if let Some(since) = c.barred.mono() {
+            let passed = self.now.mono.saturating_sub(since);
+            c.session = c.session.mono().map_or(Due::NEVER, |at| Due::at(at.saturating_sub(passed)));
+        }
+        self.rearm(conn.slot);
+    }
+
+    /// Sets or drops the node's own timer: [`Input::Wake`](crate::hub::io::Input::Wake) comes at this monotonic time, once.
+    pub fn set_wake(&mut self, at: Option<Duration>) {
+        self.wake = at.map_or(Due::NEVER, Due::at);
+    }
+
+    /// Takes the ticket of the frame that is being dispatched, for the job made of it. Once; `None` for inputs that are no frame.
+    pub fn take_ticket(&mut self) -> Option<Ticket> {
+        self.ticket.take()
+    }
+
+    /// A ticket comes home without mail: the job was not given after all.
+    pub fn home(&mut self, ticket: Ticket) {
+        self.lanes.home(&ticket);
+        self.counters.tickets(ticket.lane).set(self.lanes.out(ticket.lane) as u64);
+        if let Some(conn) = self.conns.get_mut(ticket.conn) {
+            conn.tickets = conn.tickets.saturating_sub(1);
+        }
+    }
+
+    /// The peer's handshake is done: its framer lets other commands through.
+    pub fn set_handshaken(&mut self, conn: ConnId) {
+        if let Some(conn) = self.conns.get_mut(conn) {
+            conn.framer.set_ready();
+        }
+    }
+
+    /// We ask the peer for a large message: one of this command is let through.
+    pub fn expect(&mut self, conn: ConnId, command: crate::wire::message::Command) {
+        if let Some(conn) = self.conns.get_mut(conn) {
+            conn.framer.expect(command);
+        }
+    }
+
+    /// Stops or resumes reading one connection. Its clocks stand still meanwhile.
+    pub fn pause(&mut self, conn: ConnId, paused: bool) {
+        let now = self.now.mono;
+        let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
+        c.paused = paused;
+        c.bar(now, paused);
+        self.rearm(conn.slot);
+    }
+
+    /// Reads, cuts and accepts nothing any more: the node stops. What is in the inbox is dispatched, mail is taken, outboxes are written.
+    pub fn stop_reading(&mut self) {
+        self.reading = false;
+    }
+
+    /// Tickets that are out, of all lanes.
+    pub fn tickets_out(&self) -> usize {
+        self.lanes.all_out()
+    }
+
+    /// Bytes that wait in all outboxes.
+    pub fn unsent(&self) -> usize {
+        self.outbox_sum
+    }
+
+    /// The address at the other side.
+    pub fn addr(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.conns.get(conn).map(|conn| conn.addr)
+    }
+
+    /// The time of this turn. Goes by suspends unmoved, unlike the clock that it is taken from.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// The registry of notifications, to subscribe to.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Publishes a notification.
+    pub fn publish(&self, event: Event) {
+        self.counters.published.add(1);
+        self.events.publish(event);
+    }
+
+    /// Takes a connection in: a dial, or an accepted one. `first` is its time to the first frame, or for the dial.
+    pub(crate) fn admit(
+        &mut self,
+        lane: Lane,
+        kind: FramerKind,
+        addr: SocketAddr,
+        listener: Option<u16>,
+        first: Duration,
+    ) -> Option<ConnId> {
+        let id = self.conns.next_id()?;
+        let framer = match kind {
+            FramerKind::V1 => Framer::v1(self.magic),
+            FramerKind::LineOrHttp => Framer::Sniff,
+            FramerKind::Http => Framer::http(),
+        };
+        self.conns.insert(Conn {
+            framer: Box::new(framer),
+            state: if listener.is_some() { State::Open } else { State::Dialling },
+            received: Vec::new(),
+            outbox: Outbox::default(),
+            session: Due::NEVER,
+            limit: Due::at(self.now.mono + first),
+            stalled: Due::NEVER,
+            barred: Due::NEVER,
+            entry: Due::NEVER,
+            addr,
+            generation: id.generation,
+            listener,
+            lane,
+            transport: Transport::Plain,
+            tickets: 0,
+            inbox: 0,
+            readable: false,
+            hung_up: false,
+            ended: false,
+            paused: false,
+            lagging: false,
+            full: false,
+            over_soft: false,
+            spoke: false,
+            in_reads: false,
+            in_frames: false,
+            in_writes: false,
+        });
+        self.counters.conns.set(self.conns.len() as u64);
+        self.rearm(id.slot);
+        Some(id)
+    }
+
+    /// Moves a connection's one entry among the timers to its earliest deadline.
+    pub(crate) fn rearm(&mut self, slot: u32) {
+        if let Some((_, conn)) = self.conns.at_mut(slot) {
+            let due = conn.earliest();
+            // An entry that comes early finds nothing due and is set anew: cheaper than moving it whenever a deadline is put off.
+            if due < conn.entry || conn.entry.is_past(self.now.mono) {
+                self.timers.replace(slot, &mut conn.entry, due);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, id: ConnId, entry: Entry) {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_live()) else { return };
+        let before = conn.outbox.len();
+        conn.outbox.push(entry);
+        let after = conn.outbox.len();
+        self.outbox_sum += after - before;
+        conn.over_soft |= after >= OUTBOX_SOFT_BYTES;
+        if after > OUTBOX_HARD_BYTES {
+            return self.close(id, CloseReason::SlowReader(after));
+        }
+        self.want_write(id.slot);
+        while self.outbox_sum > OUTBOX_SUM_BYTES {
+            self.cut_largest();
+        }
+    }
+
+    /// Puts a connection with output on the write stage's backlog, unless the socket is known to be full or still dialling.
+    pub(crate) fn want_write(&mut self, slot: u32) {
+        let Some((_, conn)) = self.conns.at_mut(slot) else { return };
+        let able = matches!(conn.state, State::Open | State::Flushing(_)) && !conn.full;
+        if able && !conn.outbox.is_empty() && !conn.in_writes {
+            conn.in_writes = true;
+            self.writes.push(slot);
+        }
+    }
+
+    /// The sum of all outboxes is over its limit: who holds most of it goes.
+    fn cut_largest(&mut self) {
+        let largest = self.conns.iter().map(|(id, conn)| (conn.outbox.len(), id)).max();
+        let Some((bytes, id)) = largest else { return };
+        self.counters.outbox_cut.add(1);
+        self.close(id, CloseReason::SlowReader(bytes));
+    }
+}

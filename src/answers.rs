@@ -1,0 +1,241 @@
+//! What the stages answer, and what follows from it: the other half of the node's dispatch.
+
+use std::sync::Arc;
+
+use rockpool_net::close::CloseReason;
+use rockpool_net::events::Event;
+use rockpool_net::hub::Outlet;
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::time::Now;
+use rockpool_net::wire::message::Message;
+use rockpool_net::wire::share::Share;
+use rockpool_store::handle::Found;
+use rockpool_store::organised::ChainChange;
+use rockpool_workers::jobs::{Answer, Claim, Fate, FetchJob, ShareFate, Stages, SubmitRefusal};
+use rockpool_workers::template::Template;
+
+use crate::limits::{BLOCKS_SHOWN, PUSH_DEPTH};
+use crate::node::{Node, Parts, Stopping};
+use crate::peer::relay::Push;
+use crate::peer::session::chain_tip;
+use crate::session::Session;
+use crate::status::{FoundBlock, Serving};
+
+impl<S: Stages> Node<S> {
+    pub(crate) fn answer(&mut self, now: Now, answer: Answer, out: &mut Outlet) {
+        match answer {
+            Answer::Verdict { claim, result } => self.verdict(now, &claim, result, out),
+            Answer::BlockFound { hash, height, conn } => self.block_found(now, hash, height, conn, out),
+            Answer::Organised { change, refused, fates, missing, bulk_done } => {
+                if let Some(change) = change {
+                    self.changed(now, &change, out);
+                }
+                refused.into_iter().for_each(|(claim, refusal)| self.verdict(now, &claim, Err(refusal), out));
+                fates.into_iter().for_each(|(conn, id, fate)| self.share_fate(conn, id, &fate, out));
+                // What a sync is about to bring need not be asked for one by one.
+                if !self.peers.syncing() {
+                    missing.into_iter().for_each(|(id, conn)| self.fetch_job(FetchJob::Missing(id, conn)));
+                }
+                let Parts { peers, mut turn, .. } = self.parts(now, out);
+                bulk_done.into_iter().for_each(|(conn, _)| peers.on_bulk_done(conn, &mut turn));
+            }
+            Answer::Stored { ids, claims } => {
+                self.chain.view.stored(&ids);
+                claims.iter().for_each(|claim| self.verdict(now, claim, Ok(()), out));
+            }
+            Answer::DiskFull(full) => {
+                self.disk_full = full;
+                if full {
+                    log::error!("the disk is full: shares are held back until there is room");
+                }
+                out.publish(Event::DiskFull(full));
+            }
+            Answer::Requests(requests) => {
+                self.fetch.credit();
+                self.ask(now, requests, out);
+            }
+            Answer::Read { conn, tag, rows } => self.read(now, conn, tag, rows, out),
+            Answer::Template(template) => self.template(template, out),
+            Answer::BitcoinDown(why) => {
+                match &why {
+                    Some(why) => log::warn!("bitcoind cannot be reached: {why}"),
+                    None => log::info!("bitcoind is reached again"),
+                }
+                self.bitcoin_down.clone_from(&why);
+                out.publish(Event::BitcoinDown(why));
+            }
+            Answer::Mistake(why) => self.stop(now, Stopping::Mistake(why)),
+            Answer::Fate { hash, node, fate } => self.block_fate(hash, node, fate, out),
+            Answer::Died { stage, why } => {
+                log::error!("{stage} has died: {why}");
+                self.stop(now, Stopping::Died { stage, why });
+            }
+            Answer::Stop => self.stop(now, Stopping::Asked),
+        }
+    }
+
+    /// The end of a turn: claims and dials, then new jobs for miners, one each whatever has changed.
+    pub(crate) fn look_around(&mut self, now: Now, out: &mut Outlet) {
+        let Parts { sessions, peers, mut turn, .. } = self.parts(now, out);
+        peers.compare(sessions, &mut turn);
+        peers.dials.dial(now.mono, turn.out);
+        let wake = peers.due();
+        out.set_wake(wake);
+        let before = std::mem::replace(&mut self.server.serving, self.serving());
+        let begins = before != Serving::Yes && self.server.serving == Serving::Yes;
+        let news = std::mem::take(&mut self.news);
+        let clean = news.template == Some(true);
+        // While we are behind, tips follow each other faster than miners care to hear; those at work get jobs in their time.
+        if news.template.is_some() || begins || (news.tip && self.server.serving == Serving::Yes) {
+            if let Some(template) = self.server.boards.template() {
+                out.publish(Event::WorkChanged { bitcoin_height: template.height, clean });
+            }
+            let Parts { sessions, server, mut turn, .. } = self.parts(now, out);
+            for (conn, miner) in sessions.miners_mut() {
+                miner.issue(conn, clean, server, &mut turn);
+            }
+        }
+    }
+
+    /// The end of a turn while the node stops: nothing new is read, and what waits to be served is not.
+    pub(crate) fn wind_down(&mut self, now: Now, out: &mut Outlet) {
+        let Parts { sessions, mut turn, .. } = self.parts(now, out);
+        turn.out.stop_reading();
+        for (_, session) in sessions.all_mut() {
+            match session {
+                Session::Peer(peer) => peer.release(&mut turn),
+                Session::Web(web) => web.release(&mut turn),
+                // A submit's ticket is with the stages.
+                Session::Miner(_) => {}
+            }
+        }
+        let soon = now.mono + std::time::Duration::from_millis(50);
+        turn.out.set_wake(Some(soon));
+    }
+
+    /// Whether miners are served (SHARECHAIN §11). The tip's age plays no part.
+    fn serving(&self) -> Serving {
+        match self.peers.ahead {
+            _ if self.server.boards.template().is_none() => Serving::NoTemplate,
+            Some(height) => Serving::Behind { height },
+            None if self.peers.up == 0 && !self.config.alone => Serving::NoPeer,
+            None => Serving::Yes,
+        }
+    }
+
+    fn verdict(&mut self, now: Now, claim: &Claim, result: Result<(), SubmitRefusal>, out: &mut Outlet) {
+        let Parts { sessions, server, mut turn, .. } = self.parts(now, out);
+        if let Some(miner) = sessions.miner_mut(claim.conn) {
+            miner.on_verdict(claim, result, server, &mut turn);
+        }
+    }
+
+    /// The view follows before anything is sent that mentions the change.
+    fn changed(&mut self, now: Now, change: &ChainChange, out: &mut Outlet) {
+        let before = self.chain.view.confirmed_tip().id;
+        let depth = self.chain.view.apply(change);
+        if depth > 0 {
+            log::info!("reorganised: {depth} shares of the best chain replaced");
+        }
+        self.peers.look();
+        let shares = self.confirmed(change, out);
+        let tip = Arc::clone(self.chain.view.confirmed_tip());
+        self.pages.remember(self.chain.view.payouts());
+        if tip.id == before && shares.is_empty() {
+            return;
+        }
+        self.server.boards.forget();
+        self.news.tip = true;
+        out.publish(Event::TipChanged { id: tip.id, height: tip.height, score: tip.score });
+        let Parts { sessions, mut turn, .. } = self.parts(now, out);
+        let tip = chain_tip(&turn);
+        for (conn, peer) in sessions.peers_mut() {
+            peer.push(conn, &shares, &mut turn);
+            peer.tell_tip(conn, &tip, &mut turn);
+        }
+    }
+
+    /// Newly confirmed shares: counted, told of, and those near the tip made ready to be pushed.
+    fn confirmed(&mut self, change: &ChainChange, out: &mut Outlet) -> Vec<Push> {
+        let near = self.chain.view.confirmed_height().saturating_sub(PUSH_DEPTH);
+        let mut pushes = Vec::new();
+        for id in &change.confirmed {
+            self.counters.chain_shares.add(1);
+            let Some(record) = self.chain.view.get(id) else { continue };
+            let height = record.height;
+            if height <= near {
+                continue;
+            }
+            // Older ones come by sync.
+            let Ok(Found::Bytes(bytes)) = self.chain.share_bytes(id) else { continue };
+            let own = Share::decode(&bytes).is_ok_and(|share| self.server.boards.ours(share.salt));
+            out.publish(Event::ShareAccepted { id: *id, height, own });
+            pushes.push(Push { id: *id, payload: Message::share_from_bytes(self.config.params.magic, &bytes) });
+        }
+        pushes
+    }
+
+    fn share_fate(&mut self, conn: ConnId, id: ShareId, fate: &ShareFate, out: &mut Outlet) {
+        match fate {
+            ShareFate::Taken | ShareFate::Pending => {}
+            ShareFate::Invalid(why) => {
+                self.counters.shares_invalid.add(1);
+                log::info!("share {id} is invalid: {why}");
+            }
+            ShareFate::Bad(why) => {
+                self.counters.shares_bad.add(1);
+                out.close(conn, CloseReason::Misbehaviour(format!("bad share {id}: {why}")));
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Now, requests: Vec<(ConnId, Vec<ShareId>)>, out: &mut Outlet) {
+        let Parts { sessions, mut turn, .. } = self.parts(now, out);
+        for (conn, ids) in requests {
+            // Of one that has left the fetcher hears, or has heard.
+            if let Some(peer) = sessions.peer_mut(conn) {
+                peer.ask(conn, ids, &mut turn);
+            }
+        }
+    }
+
+    fn fetch_job(&mut self, job: FetchJob) {
+        if self.fetch.say(job) {
+            self.counters.fetch_dropped.add(1);
+        }
+    }
+
+    fn template(&mut self, template: Arc<Template>, out: &mut Outlet) {
+        if self.server.boards.template().is_some_and(|before| before.sequence >= template.sequence) {
+            return;
+        }
+        if self.bitcoin_down.take().is_some() {
+            out.publish(Event::BitcoinDown(None));
+        }
+        let clean = self.server.boards.set_template(template, &mut self.rng);
+        self.news.template = Some(clean || self.news.template == Some(true));
+    }
+
+    fn block_found(&mut self, now: Now, hash: ShareId, height: u32, conn: ConnId, out: &mut Outlet) {
+        log::warn!("block found: {hash} at height {height}, by miner {conn}");
+        self.counters.blocks_found.add(1);
+        if self.blocks.len() == BLOCKS_SHOWN {
+            self.blocks.pop_front();
+        }
+        self.blocks.push_back(FoundBlock { hash, height, time: now.unix(), fates: Vec::new() });
+        out.publish(Event::BlockFound { hash, height, own: true });
+    }
+
+    fn block_fate(&mut self, hash: ShareId, node: String, fate: Fate, out: &mut Outlet) {
+        let text = match &fate {
+            Fate::Accepted => format!("{node}: accepted"),
+            Fate::Refused(why) => format!("{node}: refused, {why}"),
+            Fate::Unreachable(why) => format!("{node}: unreachable, {why}"),
+        };
+        log::warn!("block {hash}: {text}");
+        if let Some(block) = self.blocks.iter_mut().find(|block| block.hash == hash) {
+            block.fates.push((node, fate));
+        }
+        out.publish(Event::BlockFate { hash, fate: text });
+    }
+}

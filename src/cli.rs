@@ -1,0 +1,237 @@
+//! What the user typed: arguments to a [`Command`]. Checks the shape alone; values are judged in [`crate::config`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+use crate::config::{ConfigError, Options};
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+Rockpool: a peer-to-peer Bitcoin mining pool node for small hardware.
+
+usage: rockpool demo [--seconds N] [--datadir DIR]
+       rockpool run [options]
+       rockpool status [--json] [--datadir DIR | --http ADDR]
+
+demo: two nodes and a CPU miner on this machine, on an embedded regtest chain. Needs nothing else.
+  --seconds N           end after N seconds (default: at Ctrl-C)
+  --datadir DIR         keep the two nodes' data in DIR/a and DIR/b (default: a temporary directory)
+
+run: one node.
+  --network NAME        main, testnet4, signet or regtest (default main)
+  --datadir DIR         where the node keeps its data (default ~/.rockpool/NAME)
+  --bitcoind URL        http://user:password@host:port, repeatable; regtest goes without
+  --bitcoind-cookie F   bitcoind's .cookie file, for URLs without user and password
+  --p2p ADDR            listen for other nodes here (default 0.0.0.0:9333)
+  --peer ADDR           connect to this node, repeatable; port 9333 if none is given
+  --stratum ADDR        listen for miners here (default 0.0.0.0:3333)
+  --http ADDR           status page, API and metrics (default 127.0.0.1:9332)
+  --standalone          no peers at all: a share chain of your own
+  --alone               serve miners even while no peer is connected (default on regtest)
+  --max-peers N         most nodes connected at once (default 1000)
+  --config FILE         TOML with the same names; flags win over it
+
+status: asks a running node how it is.
+  --json                print the answer as the node gave it
+  --datadir DIR         find the node by its data directory
+  --http ADDR           or by its address (default 127.0.0.1:9332)
+
+  -h, --help            this text
+  -V, --version         the version
+
+Exit codes: 0 done, 2 a mistake in what was asked, 3 the node's own fault. RUST_LOG sets what is logged.
+";
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    /// `--help`.
+    Help,
+    /// `--version`.
+    Version,
+    /// `demo`.
+    Demo {
+        /// After how many seconds it ends.
+        seconds: Option<u64>,
+        /// Where its data goes.
+        datadir: Option<PathBuf>,
+    },
+    /// `run`.
+    Run {
+        /// The flags.
+        flags: Box<Options>,
+        /// `--config`.
+        config: Option<PathBuf>,
+    },
+    /// `status`.
+    Status {
+        /// Print JSON.
+        json: bool,
+        /// The node's data directory.
+        datadir: Option<PathBuf>,
+        /// The node's HTTP address.
+        http: Option<String>,
+    },
+}
+
+/// Reads the arguments, the program's name not among them.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigError> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let Some(first) = parser.next().map_err(usage)? else {
+        return Err(ConfigError::Usage("say what to do: demo, run or status".into()));
+    };
+    let command = match first {
+        Short('h') | Long("help") => return Ok(Command::Help),
+        Short('V') | Long("version") => return Ok(Command::Version),
+        Value(name) => name,
+        other => return Err(usage(other.unexpected())),
+    };
+    match command.to_str() {
+        Some("demo") => parse_demo(&mut parser),
+        Some("run") => parse_run(&mut parser),
+        Some("status") => parse_status(&mut parser),
+        Some("help") => Ok(Command::Help),
+        _ => Err(ConfigError::Usage(format!("unknown command {command:?}: demo, run and status are known"))),
+    }
+}
+
+fn parse_demo(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
+    let (mut seconds, mut datadir) = (None, None);
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("seconds") => seconds = Some(number(parser, "--seconds")?),
+            Long("datadir") => datadir = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    Ok(Command::Demo { seconds, datadir })
+}
+
+fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
+    let mut flags = Options::default();
+    let mut config = None;
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("config") => config = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Long("network") => flags.network = Some(text(parser, "--network")?),
+            Long("datadir") => flags.datadir = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Long("bitcoind") => flags.bitcoind.push(text(parser, "--bitcoind")?),
+            Long("bitcoind-cookie") => flags.bitcoind_cookie = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Long("bitcoin-peer") => flags.bitcoin_peer = Some(text(parser, "--bitcoin-peer")?),
+            Long("p2p") => flags.p2p = Some(text(parser, "--p2p")?),
+            Long("peer") => flags.peer.push(text(parser, "--peer")?),
+            Long("stratum") => flags.stratum = Some(text(parser, "--stratum")?),
+            Long("http") => flags.http = Some(text(parser, "--http")?),
+            Long("solo") => flags.solo = Some(true),
+            Long("standalone") => flags.standalone = Some(true),
+            Long("alone") => flags.alone = Some(true),
+            Long("max-peers") => flags.max_peers = Some(number(parser, "--max-peers")?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    Ok(Command::Run { flags: Box::new(flags), config })
+}
+
+fn parse_status(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
+    let (mut json, mut datadir, mut http) = (false, None, None);
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("json") => json = true,
+            Long("datadir") => datadir = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Long("http") => http = Some(text(parser, "--http")?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    if datadir.is_some() && http.is_some() {
+        return Err(ConfigError::Usage("give --datadir or --http, not both".into()));
+    }
+    Ok(Command::Status { json, datadir, http })
+}
+
+fn text(parser: &mut lexopt::Parser, flag: &'static str) -> Result<String, ConfigError> {
+    let value = parser.value().map_err(usage)?;
+    value.into_string().map_err(|value| ConfigError::Usage(format!("{flag}: {value:?} is not text")))
+}
+
+fn number(parser: &mut lexopt::Parser, flag: &'static str) -> Result<u64, ConfigError> {
+    let value = text(parser, flag)?;
+    value.parse().map_err(|_| ConfigError::Usage(format!("{flag}: {value:?} is not a whole number")))
+}
+
+fn usage(error: lexopt::Error) -> ConfigError {
+    // lexopt's sentences are one line but for what a hostile argument holds.
+    ConfigError::Usage(error.to_string().replace(char::is_control, " "))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn commands_and_flags_are_read() {
+        assert_eq!(parsed("--help"), Ok(Command::Help));
+        assert_eq!(parsed("run --p2p 1 --help"), Ok(Command::Help));
+        assert_eq!(parsed("-V"), Ok(Command::Version));
+        assert_eq!(parsed("demo --seconds 30"), Ok(Command::Demo { seconds: Some(30), datadir: None }));
+        assert_eq!(parsed("demo --seconds=5 --datadir x"), Ok(Command::Demo { seconds: Some(5), datadir: Some("x".into()) }));
+        assert_eq!(
+            parsed("status --json --http 127.0.0.1:1"),
+            Ok(Command::Status { json: true, datadir: None, http: Some("127.0.0.1:1".into()) })
+        );
+        let line = "run --network regtest --datadir d --bitcoind http://a --bitcoind http://b --bitcoind-cookie c --p2p 1:1 --peer 2:2 \
+                    --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo --bitcoin-peer 6:6";
+        let Command::Run { flags, config } = parsed(line).unwrap() else { panic!("not run") };
+        assert_eq!(config, Some("f".into()));
+        assert_eq!(
+            *flags,
+            Options {
+                network: Some("regtest".into()),
+                datadir: Some("d".into()),
+                bitcoind: vec!["http://a".into(), "http://b".into()],
+                bitcoind_cookie: Some("c".into()),
+                bitcoin_peer: Some("6:6".into()),
+                p2p: Some("1:1".into()),
+                peer: vec!["2:2".into(), "3:3".into()],
+                stratum: Some("4:4".into()),
+                http: Some("5:5".into()),
+                solo: Some(true),
+                standalone: Some(true),
+                alone: Some(true),
+                max_peers: Some(7),
+            }
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_one_line_that_names_it() {
+        for (line, says) in [
+            ("", "say what to do"),
+            ("fly", "unknown command \"fly\""),
+            ("--fly", "--fly"),
+            ("run --fly", "--fly"),
+            ("run here", "here"),
+            ("run --p2p", "--p2p"),
+            ("run --alone=yes", "--alone"),
+            ("run --max-peers many", "--max-peers: \"many\" is not a whole number"),
+            ("demo --seconds -1", "--seconds: \"-1\" is not a whole number"),
+            ("demo --network main", "--network"),
+            ("status --datadir d --http 127.0.0.1:1", "not both"),
+        ] {
+            let said = parsed(line).unwrap_err();
+            assert!(said.contains(says), "{line:?} said {said:?}");
+            assert!(!said.contains('\n') && said.ends_with("; see rockpool --help"), "{said:?}");
+        }
+        let odd = parse([OsString::from("run"), OsString::from("--a\nb")]).unwrap_err().to_string();
+        assert!(!odd.contains('\n'), "{odd:?}");
+    }
+}

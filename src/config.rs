@@ -1,0 +1,402 @@
+//! What the user wants, checked: flags over file over defaults. Every mistake is one line that says what to do.
+
+use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use rockpool_store::params::Network;
+use rockpool_workers::limits::BITCOINDS_MAX;
+use rockpool_workers::outside::{BitcoindConfig, BitcoindMistake};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::limits::{CONFIG_BYTES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
+
+/// Port on which nodes listen for each other (DESIGN §4).
+pub const P2P_PORT: u16 = 9333;
+/// Port on which miners are served.
+pub const STRATUM_PORT: u16 = 3333;
+/// Port of status page, API and metrics.
+pub const HTTP_PORT: u16 = 9332;
+
+/// Flags or a file's fields as they were written, unchecked. Names are the flags'.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// `--network`.
+    pub network: Option<String>,
+    /// `--datadir`.
+    pub datadir: Option<PathBuf>,
+    /// `--bitcoind`, repeatable.
+    pub bitcoind: Vec<String>,
+    /// `--bitcoind-cookie`.
+    pub bitcoind_cookie: Option<PathBuf>,
+    /// `--bitcoin-peer`.
+    pub bitcoin_peer: Option<String>,
+    /// `--p2p`.
+    pub p2p: Option<String>,
+    /// `--peer`, repeatable.
+    pub peer: Vec<String>,
+    /// `--stratum`.
+    pub stratum: Option<String>,
+    /// `--http`.
+    pub http: Option<String>,
+    /// `--solo`.
+    pub solo: Option<bool>,
+    /// `--standalone`.
+    pub standalone: Option<bool>,
+    /// `--alone`.
+    pub alone: Option<bool>,
+    /// `--max-peers`.
+    pub max_peers: Option<u64>,
+}
+
+/// A checked configuration of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The Bitcoin network and with it the share chain.
+    pub network: Network,
+    /// Where its data is.
+    pub datadir: PathBuf,
+    /// Bitcoin nodes; none on regtest means the embedded chain.
+    pub bitcoinds: Vec<BitcoindConfig>,
+    /// Where it listens for other nodes; `None` if it knows no others.
+    pub p2p: Option<SocketAddr>,
+    /// Nodes that it dials.
+    pub peers: Vec<SocketAddr>,
+    /// Where it listens for miners.
+    pub stratum: SocketAddr,
+    /// Where it answers HTTP.
+    pub http: SocketAddr,
+    /// Serve miners while no peer is there.
+    pub alone: bool,
+    /// Most peers at once.
+    pub max_peers: usize,
+}
+
+/// A mistake of the user: one line.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// The command line's shape.
+    #[error("{0}; see rockpool --help")]
+    Usage(String),
+    /// `--network`.
+    #[error("unknown network {0:?}: choose main, testnet4, signet or regtest")]
+    Network(String),
+    /// An address that is none.
+    #[error("{flag}: {value:?} is no address: give an IP address and a port, like {example}")]
+    Address {
+        /// The flag.
+        flag: &'static str,
+        /// What it was given.
+        value: String,
+        /// What would do.
+        example: String,
+    },
+    /// `--bitcoind`.
+    #[error(transparent)]
+    Bitcoind(#[from] BitcoindMistake),
+    /// A real network without a Bitcoin node.
+    #[error("network {0} needs a Bitcoin node: give --bitcoind http://user:password@host:port (regtest goes without)")]
+    NoBitcoind(Network),
+    /// A number out of range.
+    #[error("{flag}: {value} is out of range: at least {least}, at most {most}")]
+    Range {
+        /// The flag.
+        flag: &'static str,
+        /// What it was given.
+        value: u64,
+        /// Least.
+        least: u64,
+        /// Most.
+        most: u64,
+    },
+    /// Two that exclude each other.
+    #[error("{0} and {1} exclude each other")]
+    Excludes(&'static str, &'static str),
+    /// Named in the design, not yet there.
+    #[error("{0} is not in this version")]
+    NotYet(&'static str),
+    /// The configuration file cannot be read.
+    #[error("cannot read {file}: {why}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// What the system says.
+        why: String,
+    },
+    /// The configuration file does not parse.
+    #[error("{file}: {why}")]
+    File {
+        /// The file, with line.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// No default data directory.
+    #[error("HOME is not set: give --datadir DIR")]
+    NoHome,
+}
+
+impl Config {
+    /// Checks flags and, if one is named, the file under them. `home` is where the default data directory stands.
+    pub fn new(flags: Options, file: Option<&Path>, home: Option<&Path>) -> Result<Config, ConfigError> {
+        let options = match file {
+            Some(file) => over(flags, read(file)?),
+            None => flags,
+        };
+        check(options, home)
+    }
+}
+
+/// Where a running node is: `--http`, checked.
+pub fn http_address(value: &str) -> Result<SocketAddr, ConfigError> {
+    address("--http", value, HTTP_PORT)
+}
+
+/// Reads a configuration file.
+fn read(file: &Path) -> Result<Options, ConfigError> {
+    let name = file.display().to_string();
+    let unreadable = |why: String| ConfigError::Unreadable { file: name.clone(), why };
+    let opened = fs::File::open(file).map_err(|error| unreadable(error.to_string()))?;
+    let mut text = String::new();
+    // Whatever it is, a device without an end too.
+    opened.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
+    if text.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(unreadable(format!("a configuration has at most {CONFIG_BYTES_MAX} bytes")));
+    }
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        ConfigError::File { file: format!("{name}, line {line}"), why: one_line(error.message()) }
+    })
+}
+
+/// Flags over a file: a list that was given by flags replaces the file's.
+fn over(flags: Options, file: Options) -> Options {
+    let list = |flags: Vec<String>, file: Vec<String>| if flags.is_empty() { file } else { flags };
+    Options {
+        network: flags.network.or(file.network),
+        datadir: flags.datadir.or(file.datadir),
+        bitcoind: list(flags.bitcoind, file.bitcoind),
+        bitcoind_cookie: flags.bitcoind_cookie.or(file.bitcoind_cookie),
+        bitcoin_peer: flags.bitcoin_peer.or(file.bitcoin_peer),
+        p2p: flags.p2p.or(file.p2p),
+        peer: list(flags.peer, file.peer),
+        stratum: flags.stratum.or(file.stratum),
+        http: flags.http.or(file.http),
+        solo: flags.solo.or(file.solo),
+        standalone: flags.standalone.or(file.standalone),
+        alone: flags.alone.or(file.alone),
+        max_peers: flags.max_peers.or(file.max_peers),
+    }
+}
+
+fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
+    if options.solo == Some(true) {
+        return Err(ConfigError::NotYet("--solo"));
+    }
+    if options.bitcoin_peer.is_some() {
+        return Err(ConfigError::NotYet("--bitcoin-peer"));
+    }
+    let network = network(options.network.as_deref().unwrap_or("main"))?;
+    let standalone = options.standalone == Some(true);
+    if standalone && !options.peer.is_empty() {
+        return Err(ConfigError::Excludes("--standalone", "--peer"));
+    }
+    if standalone && options.p2p.is_some() {
+        return Err(ConfigError::Excludes("--standalone", "--p2p"));
+    }
+    let listen = |flag, value: Option<String>, default: SocketAddr| match value {
+        Some(value) => address(flag, &value, default.port()),
+        None => Ok(default),
+    };
+    let everywhere = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    let p2p = listen("--p2p", options.p2p, everywhere(P2P_PORT))?;
+    let stratum = listen("--stratum", options.stratum, everywhere(STRATUM_PORT))?;
+    let http = listen("--http", options.http, SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), HTTP_PORT))?;
+    within("the number of --peer", options.peer.len() as u64, 0, PEERS_CONFIGURED_MAX as u64)?;
+    let peers = options.peer.iter().map(|value| peer_address(value)).collect::<Result<Vec<_>, _>>()?;
+    let max_peers = options.max_peers.unwrap_or(PEERS_DEFAULT as u64);
+    within("--max-peers", max_peers, 1, PEERS_MAX as u64)?;
+    within("the number of --bitcoind", options.bitcoind.len() as u64, 0, BITCOINDS_MAX as u64)?;
+    let bitcoind = |url: &String| BitcoindConfig::new(url, options.bitcoind_cookie.clone(), network);
+    let bitcoinds = options.bitcoind.iter().map(bitcoind).collect::<Result<Vec<_>, _>>()?;
+    if bitcoinds.is_empty() && network != Network::Regtest {
+        return Err(ConfigError::NoBitcoind(network));
+    }
+    let datadir = match (options.datadir, home) {
+        (Some(dir), _) => dir,
+        (None, Some(home)) => home.join(".rockpool").join(network.name()),
+        (None, None) => return Err(ConfigError::NoHome),
+    };
+    Ok(Config {
+        network,
+        datadir,
+        bitcoinds,
+        p2p: (!standalone).then_some(p2p),
+        peers,
+        stratum,
+        http,
+        alone: standalone || options.alone.unwrap_or(network == Network::Regtest),
+        max_peers: max_peers as usize,
+    })
+}
+
+fn network(name: &str) -> Result<Network, ConfigError> {
+    Network::ALL.into_iter().find(|network| network.name() == name).ok_or_else(|| ConfigError::Network(name.into()))
+}
+
+fn within(flag: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if value < least || value > most { Err(ConfigError::Range { flag, value, least, most }) } else { Ok(()) }
+}
+
+/// An address to dial: the port may be left out, but it is not 0.
+fn peer_address(value: &str) -> Result<SocketAddr, ConfigError> {
+    let addr = address("--peer", value, P2P_PORT)?;
+    if addr.port() == 0 || addr.ip().is_unspecified() {
+        return Err(bad_address("--peer", value, P2P_PORT));
+    }
+    Ok(addr)
+}
+
+/// `IP:port`, `[IPv6]:port`, either without port, `:port` for every address, or `localhost`. Names are not looked up.
+fn address(flag: &'static str, value: &str, port: u16) -> Result<SocketAddr, ConfigError> {
+    let text = match value.strip_prefix("localhost") {
+        Some(rest) => format!("127.0.0.1{rest}"),
+        None if value.starts_with(':') => format!("0.0.0.0{value}"),
+        None => value.to_string(),
+    };
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
+    text.parse().or_else(|_| bare.parse().map(|ip| SocketAddr::new(ip, port))).map_err(|_| bad_address(flag, value, port))
+}
+
+fn bad_address(flag: &'static str, value: &str, port: u16) -> ConfigError {
+    let host = if flag == "--peer" { "192.0.2.7" } else { "0.0.0.0" };
+    ConfigError::Address { flag, value: value.into(), example: format!("{host}:{port}") }
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const HOME: &str = "/home/nobody";
+
+    fn regtest() -> Options {
+        Options { network: Some("regtest".into()), ..Options::default() }
+    }
+
+    fn checked(options: Options) -> Result<Config, String> {
+        Config::new(options, None, Some(Path::new(HOME))).map_err(|error| error.to_string())
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help() {
+        let config = checked(regtest()).unwrap();
+        assert_eq!(config.datadir, Path::new("/home/nobody/.rockpool/regtest"));
+        assert_eq!(config.p2p, Some("0.0.0.0:9333".parse().unwrap()));
+        assert_eq!(config.stratum, "0.0.0.0:3333".parse().unwrap());
+        assert_eq!(config.http, "127.0.0.1:9332".parse().unwrap());
+        assert!(config.alone && config.bitcoinds.is_empty() && config.peers.is_empty());
+        let main = checked(Options { bitcoind: vec!["http://u:p@h".into()], ..Options::default() }).unwrap();
+        assert_eq!((main.network, main.alone), (Network::Main, false));
+        assert_eq!(main.bitcoinds[0].host, "h:8332");
+    }
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        for (text, read) in [
+            ("1.2.3.4:5", "1.2.3.4:5"),
+            ("1.2.3.4", "1.2.3.4:9333"),
+            ("localhost:7", "127.0.0.1:7"),
+            ("localhost", "127.0.0.1:9333"),
+            ("[::1]:7", "[::1]:7"),
+            ("::1", "[::1]:9333"),
+            ("[::1]", "[::1]:9333"),
+        ] {
+            let config = checked(Options { peer: vec![text.into()], ..regtest() }).unwrap();
+            assert_eq!(config.peers, [read.parse().unwrap()], "{text}");
+        }
+        let config = checked(Options { stratum: Some(":4444".into()), p2p: Some("127.0.0.1:0".into()), ..regtest() }).unwrap();
+        assert_eq!((config.stratum, config.p2p), ("0.0.0.0:4444".parse().unwrap(), Some("127.0.0.1:0".parse().unwrap())));
+    }
+
+    #[test]
+    fn every_mistake_is_one_line_that_says_what_to_do() {
+        let many = |text: &str, n: usize| vec![text.to_string(); n];
+        let table = [
+            (Options { network: Some("mian".into()), ..regtest() }, "unknown network \"mian\": choose main, testnet4, signet or regtest"),
+            (Options::default(), "network main needs a Bitcoin node: give --bitcoind"),
+            (Options { network: Some("signet".into()), ..regtest() }, "network signet needs a Bitcoin node"),
+            (Options { p2p: Some("here".into()), ..regtest() }, "--p2p: \"here\" is no address: give an IP address and a port, like 0.0.0.0:9333"),
+            (Options { stratum: Some("1.2.3.4:99999".into()), ..regtest() }, "like 0.0.0.0:3333"),
+            (Options { http: Some(String::new()), ..regtest() }, "--http: \"\" is no address"),
+            (Options { peer: vec!["pool.example.org:9333".into()], ..regtest() }, "--peer: \"pool.example.org:9333\" is no address"),
+            (Options { peer: vec!["1.2.3.4:0".into()], ..regtest() }, "like 192.0.2.7:9333"),
+            (Options { peer: vec!["0.0.0.0:1".into()], ..regtest() }, "like 192.0.2.7:9333"),
+            (Options { peer: many("1.2.3.4", PEERS_CONFIGURED_MAX + 1), ..regtest() }, "the number of --peer: 65 is out of range"),
+            (Options { bitcoind: many("http://u:p@h", BITCOINDS_MAX + 1), ..regtest() }, "the number of --bitcoind: 5 is out of range"),
+            (Options { max_peers: Some(0), ..regtest() }, "--max-peers: 0 is out of range: at least 1"),
+            (Options { max_peers: Some(1 << 40), ..regtest() }, "--max-peers"),
+            (Options { standalone: Some(true), peer: vec!["1.2.3.4".into()], ..regtest() }, "--standalone and --peer exclude each other"),
+            (Options { standalone: Some(true), p2p: Some("1.2.3.4".into()), ..regtest() }, "--standalone and --p2p exclude each other"),
+            (Options { solo: Some(true), ..regtest() }, "--solo is not in this version"),
+            (Options { bitcoin_peer: Some("1.2.3.4".into()), ..regtest() }, "--bitcoin-peer is not in this version"),
+        ];
+        for (options, says) in table {
+            let said = checked(options).unwrap_err();
+            assert!(said.contains(says) && !said.contains('\n'), "{said:?} lacks {says:?}");
+        }
+        for url in ["127.0.0.1:8332", "https://u:secret@h", "http://u:secret@h:port", "http://u:secret@", "http://u@h:1"] {
+            let said = checked(Options { bitcoind: vec![url.into()], ..regtest() }).unwrap_err();
+            assert!(said.contains("--bitcoind") && !said.contains("secret") && !said.contains('\n'), "{said:?}");
+        }
+        assert_eq!(Config::new(regtest(), None, None), Err(ConfigError::NoHome));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = file("network = \"regtest\"\nhttp = \"127.0.0.1:1\"\nstratum = \"127.0.0.1:2\"\npeer = [\"1.1.1.1\"]\nmax-peers = 5\n");
+        let flags = Options { http: Some("127.0.0.1:9".into()), peer: vec!["2.2.2.2".into()], ..Options::default() };
+        let config = Config::new(flags, Some(file.path()), Some(Path::new(HOME))).unwrap();
+        assert_eq!(config.http.port(), 9);
+        assert_eq!(config.stratum.port(), 2);
+        assert_eq!(config.peers, ["2.2.2.2:9333".parse().unwrap()]);
+        assert_eq!((config.network, config.max_peers), (Network::Regtest, 5));
+    }
+
+    #[test]
+    fn a_bad_file_is_named_with_its_line() {
+        for (text, says) in [
+            ("network = \"regtest\"\nport = 3\n", "line 2: unknown field `port`"),
+            ("network = \n", "line 1: "),
+            ("max-peers = -4", "line 1: "),
+            ("peer = \"1.2.3.4\"", "line 1: "),
+            ("\u{fffd}", "line 1: "),
+        ] {
+            let file = file(text);
+            let said = Config::new(Options::default(), Some(file.path()), None).unwrap_err().to_string();
+            assert!(said.contains(says) && said.contains(file.path().to_str().unwrap()) && !said.contains('\n'), "{said:?}");
+        }
+        let said = Config::new(Options::default(), Some(Path::new("/no/such")), None).unwrap_err().to_string();
+        assert!(said.starts_with("cannot read /no/such: "), "{said}");
+        let said = Config::new(Options::default(), Some(Path::new("/")), None).unwrap_err().to_string();
+        assert!(said.starts_with("cannot read /: "), "{said}");
+        let large = file(&"#".repeat(CONFIG_BYTES_MAX as usize + 1));
+        let said = Config::new(Options::default(), Some(large.path()), None).unwrap_err().to_string();
+        assert!(said.contains("at most 65536 bytes"), "{said}");
+    }
+}

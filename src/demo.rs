@@ -1,0 +1,171 @@
+//! `rockpool demo`: two nodes on loopback beside one embedded regtest chain, and a CPU miner that mines at the first through real Stratum.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rockpool_net::wire::share::Script;
+use rockpool_store::kv::Kv;
+use rockpool_store::params::{Network, params};
+use rockpool_workers::crew::Bitcoin;
+use rockpool_workers::embedded::EmbeddedChain;
+use serde_json::Value;
+
+use crate::assemble::{self, Running};
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::http::ask;
+use crate::limits::{DEMO_LOOK, DEMO_RATE, DEMO_SETTLE_MAX, DEMO_THREADS, WATCH_EVERY};
+use crate::miner::{Miner, MinerConfig};
+use crate::signals::{Pulse, Signals};
+
+/// What a demo runs on.
+pub struct Demo {
+    /// After how many seconds it ends by itself.
+    pub seconds: Option<u64>,
+    /// The rows of the two nodes.
+    pub stores: [Arc<dyn Kv>; 2],
+    /// Where they came from, for error messages.
+    pub datadirs: [PathBuf; 2],
+}
+
+/// What one node says of itself.
+#[derive(Debug, Default, PartialEq)]
+struct View {
+    tip: String,
+    height: u64,
+}
+
+impl Demo {
+    /// Runs until its time is over or a signal comes. What a person wants to see goes to `out`.
+    pub fn run(self, signals: &mut Signals, out: &mut impl Write) -> Result<(), Failure> {
+        let params = params(Network::Regtest);
+        let start = self.stores.iter().map(|kv| assemble::bitcoin_tip(&**kv, params)).collect::<Result<Vec<_>, _>>()?;
+        let newest = start.into_iter().flatten().max_by_key(|tip| tip.height);
+        let bitcoin = Arc::new(EmbeddedChain::new(params, newest));
+        let [first, second] = self.stores;
+        let [first_dir, second_dir] = self.datadirs;
+        let a = assemble::start(&config(first_dir, Vec::new()), first, Bitcoin::Embedded(bitcoin.clone()))?;
+        let peers = a.listen.p2p.into_iter().collect();
+        let b = assemble::start(&config(second_dir, peers), second, Bitcoin::Embedded(bitcoin))?;
+        let nodes = [a, b];
+        let shown = show(self.seconds, &nodes, signals, out);
+        // In order, whatever happened before.
+        nodes.iter().for_each(Running::stop);
+        let ends = nodes.map(Running::join);
+        shown?;
+        ends.into_iter().collect()
+    }
+}
+
+fn config(datadir: PathBuf, peers: Vec<SocketAddr>) -> Config {
+    let free = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    Config {
+        network: Network::Regtest,
+        datadir,
+        bitcoinds: Vec::new(),
+        p2p: Some(free),
+        peers,
+        stratum: free,
+        http: free,
+        alone: true,
+        max_peers: 8,
+    }
+}
+
+/// Mines, tells once a second how it goes, and at the end waits until both nodes agree.
+fn show(seconds: Option<u64>, nodes: &[Running; 2], signals: &mut Signals, out: &mut impl Write) -> Result<(), Failure> {
+    let [a, b] = nodes;
+    let stratum = a.listen.stratum.ok_or_else(|| Failure::Fault("the first node has no Stratum address".into()))?;
+    for (name, node) in [("A", a), ("B", b)] {
+        if let Some(http) = node.listen.http {
+            say(out, &format!("node {name}: http://{http}/"));
+        }
+    }
+    say(out, &format!("miners may join at stratum+tcp://{stratum}, user name {}", address()));
+    let mut miner = mine(stratum)?;
+    let begin = look(a)?;
+    let mut pulses = [Pulse::of(&a.heart), Pulse::of(&b.heart)];
+    let (mut elapsed, mut hashes) = (0, 0);
+    while seconds.is_none_or(|seconds| elapsed < seconds) {
+        let signalled = signals.wait(WATCH_EVERY);
+        if signalled {
+            break;
+        }
+        elapsed += 1;
+        if pulses.iter_mut().any(Pulse::lost) {
+            return Err(Failure::Fault("a node's reactor stands still".into()));
+        }
+        let views = [look(a)?, look(b)?];
+        let done = miner.tally().hashes.load(Relaxed);
+        say(out, &summary(elapsed, &views, &miner, done - hashes));
+        hashes = done;
+    }
+    miner.stop();
+    let views = settle(nodes, signals)?;
+    if views[0].tip != views[1].tip {
+        return Err(Failure::Fault(format!("the nodes are on different tips, {} and {}", views[0].tip, views[1].tip)));
+    }
+    let shares = views[0].height.saturating_sub(begin.height);
+    say(out, &format!("both nodes on tip {}, {shares} shares, {} blocks", views[0].tip, views[0].blocks));
+    Ok(())
+}
+
+fn mine(server: SocketAddr) -> Result<Miner, Failure> {
+    let (user, difficulty) = (format!("{}.cpu", address()), Some(crate::limits::DIFFICULTY_MIN));
+    Miner::start(&MinerConfig { server, user, threads: DEMO_THREADS, rate: DEMO_RATE, difficulty })
+        .map_err(|error| Failure::Fault(format!("cannot start the CPU miner: {error}")))
+}
+
+/// Waits, but not for long, until both nodes are on one tip.
+fn settle(nodes: &[Running; 2], signals: &mut Signals) -> Result<[View; 2], Failure> {
+    let mut left = DEMO_SETTLE_MAX;
+    let mut last = None;
+    loop {
+        let views = [look(&nodes[0])?, look(&nodes[1])?];
+        // Twice the same: a submit of the miner may still have been on its way.
+        if views[0].tip == views[1].tip && last == Some(views[0].height) || left.is_zero() {
+            return Ok(views);
+        }
+        last = Some(views[0].height);
+        signals.wait(DEMO_LOOK);
+        left = left.saturating_sub(DEMO_LOOK);
+    }
+}
+
+/// Asks a node through its own front door.
+fn look(node: &Running) -> Result<View, Failure> {
+    let http = node.listen.http.ok_or_else(|| Failure::Fault("the node has no HTTP address".into()))?;
+    let (_, body) = ask::get(http, "/api/v1/status").map_err(|error| Failure::Fault(format!("node at {http} does not answer: {error}")))?;
+    let status: Value = serde_json::from_str(&body).map_err(|error| Failure::Fault(format!("node at {http} answers oddly: {error}")))?;
+    Ok(View {
+        tip: status["tip"]["id"].as_str().unwrap_or_default().into(),
+        height: status["tip"]["height"].as_u64().unwrap_or(0),
+    })
+}
+
+fn summary(elapsed: u64, views: &[View; 2], miner: &Miner, hashes: u64) -> String {
+    let [a, b] = views;
+    let same = if a.tip == b.tip { "same tip" } else { "tips differ" };
+    let (accepted, refused) = (miner.tally().accepted.load(Relaxed), miner.tally().refused.load(Relaxed));
+    let rate = Duration::from_secs(1).as_secs_f64() * hashes as f64 / 1e3;
+    format!(
+        "{elapsed:>4} s  A at {}, B at {}, {same}  submits {accepted} accepted, {refused} refused  blocks {}  {rate:.0} kH/s",
+        a.height, b.height, a.blocks
+    )
+}
+
+/// An address that nobody has the key of: coins of a regtest chain that ends with the process are no loss.
+fn address() -> String {
+    let script = Script::P2wpkh(*b"rockpool demo miner.");
+    let script = bitcoin::ScriptBuf::from_bytes(script.script_pubkey());
+    bitcoin::Address::from_script(&script, bitcoin::Network::Regtest).map(|address| address.to_string()).unwrap_or_default()
+}
+
+/// Prints a line at once. A reader that has gone away (`| head`) is no reason to stop, nor to panic.
+fn say(out: &mut impl Write, line: &str) {
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

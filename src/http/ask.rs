@@ -1,0 +1,36 @@
+//! The other side of the API: what `rockpool status` asks a running node. A program of its own, so it may wait on its socket.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::limits::{STATUS_BYTES_MAX, STATUS_TIME_MAX};
+
+/// `GET path`: the code and the body.
+pub fn get(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut socket = TcpStream::connect_timeout(&addr, STATUS_TIME_MAX)?;
+    socket.set_read_timeout(Some(STATUS_TIME_MAX))?;
+    socket.set_write_timeout(Some(STATUS_TIME_MAX))?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    socket.take(STATUS_BYTES_MAX).read_to_end(&mut answer)?;
+    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what answers there is no Rockpool node"))
+}
+
+fn parse(answer: &[u8]) -> Option<(u16, String)> {
+    let (head, body) = std::str::from_utf8(answer).ok()?.split_once("\r\n\r\n")?;
+    let code = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((code, body.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_its_code_and_its_body() {
+        assert_eq!(parse(b"HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\nwhy\r\n\r\n"), Some((503, "why\r\n\r\n".into())));
+        for no in [&b"HTTP/1.1 200 OK\r\n"[..], b"SSH-2.0\r\n\r\n", b"HTTP/1.1 2", b"", b"HTTP/1.1 \xff\xff\xff\r\n\r\n"] {
+            assert_eq!(parse(no), None, "{no:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The JSON that the API answers with.
+
+use std::net::SocketAddr;
+
+use bitcoin::hex::DisplayHex;
+use rockpool_net::id::ShareId;
+use rockpool_net::wire::share::{Class, Layout, Script, Share};
+use rockpool_store::handle::ChainStoreHandle;
+use rockpool_store::params::{Network, Params};
+use rockpool_store::payouts::Payouts;
+use rockpool_workers::jobs::Fate;
+use serde::Serialize;
+
+use crate::http::trouble;
+use crate::status::Facts;
+
+/// All satoshis that there will ever be.
+pub const SATS_MAX: u64 = 2_100_000_000_000_000;
+
+/// `GET /api/v1/status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    network: &'static str,
+    magic: String,
+    version: &'static str,
+    /// The confirmed tip.
+    tip: Tip,
+    /// Height up to which shares are tied; above the tip's while coinbases are being rebuilt.
+    candidate_height: u32,
+    /// Height of the best claim of a peer that is ahead of us.
+    claimed_height: Option<u32>,
+    peers: usize,
+    miners: usize,
+    shares: Shares,
+    /// Blocks our miners found since the start, and the newest of them.
+    blocks_found: u64,
+    blocks: Vec<Block>,
+    bitcoin: Bitcoin,
+    trouble: Option<String>,
+    listen: Listen,
+    uptime_s: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Tip {
+    id: String,
+    height: u32,
+    score: u128,
+}
+
+#[derive(Debug, Serialize)]
+struct Shares {
+    accepted: u64,
+    rejected: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Block {
+    hash: String,
+    height: u32,
+    time: u32,
+    fates: Vec<BlockFate>,
+}
+
+#[derive(Debug, Serialize)]
+struct BlockFate {
+    node: String,
+    fate: &'static str,
+    why: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Bitcoin {
+    tip: Option<String>,
+    height: Option<u32>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listen {
+    p2p: Option<SocketAddr>,
+    stratum: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+}
+
+impl Status {
+    /// The node at this moment.
+    pub fn of(facts: Facts<'_>) -> Status {
+        let status = facts.status;
+        let blocks = status.blocks.iter().map(|block| Block {
+            hash: block.hash.to_string(),
+            height: block.height,
+            time: block.time,
+            fates: block.fates.iter().map(|(node, fate)| block_fate(node, fate)).collect(),
+        });
+        Status {
+            network: status.network,
+            magic: status.magic.to_lower_hex_string(),
+            version: status.version,
+            tip: Tip { id: status.tip.id.to_string(), height: status.tip.height, score: status.tip.score },
+            candidate_height: status.candidate_height,
+            claimed_height: status.claimed_height,
+            peers: status.peers,
+            miners: status.miners,
+            shares: Shares { accepted: status.accepted, rejected: status.rejected },
+            blocks_found: facts.counters.blocks_found.get(),
+            blocks: blocks.collect(),
+            bitcoin: Bitcoin {
+                tip: status.bitcoin.map(|(tip, _)| tip.to_string()),
+                height: status.bitcoin.map(|(_, height)| height),
+            },
+            trouble: trouble(facts),
+            listen: Listen { p2p: status.listen.p2p, stratum: status.listen.stratum, http: status.listen.http },
+            uptime_s: status.uptime.as_secs(),
+        }
+    }
+}
+
+fn block_fate(node: &str, fate: &Fate) -> BlockFate {
+    let (fate, why) = match fate {
+        Fate::Accepted => ("accepted", None),
+        Fate::Refused(why) => ("refused", Some(why.clone())),
+        Fate::Unreachable(why) => ("unreachable", Some(why.clone())),
+    };
+    BlockFate { node: node.into(), fate, why }
+}
+
+/// `GET /api/v1/share/<id>`.
+#[derive(Debug, Serialize)]
+pub struct ShareView {
+    id: String,
+    height: u32,
+    confirmed: bool,
+    parent: String,
+    uncles: Vec<String>,
+    script: String,
+    address: Option<String>,
+    bits: String,
+    time: u32,
+    lead: u32,
+    score: u128,
+    version: u8,
+    class: &'static str,
+    layout: &'static str,
+    salt: u32,
+    value: u64,
+    witness_commitment: String,
+    bitcoin_height: u32,
+    bitcoin_parent: String,
+    header: String,
+}
+
+/// A share and where it stands in the chain.
+pub fn share(share: &Share, params: &Params, chain: &ChainStoreHandle) -> ShareView {
+    let id = if share.height == 0 { params.genesis_id() } else { share.id() };
+    ShareView {
+        id: id.to_string(),
+        height: share.height,
+        confirmed: chain.view.is_confirmed(&id),
+        parent: share.parent.to_string(),
+        uncles: share.uncles.iter().map(ShareId::to_string).collect(),
+        script: share.script.script_pubkey().to_lower_hex_string(),
+        address: address(&share.script, params),
+        bits: format!("{:08x}", share.bits),
+        time: share.time,
+        lead: share.lead,
+        score: share.score,
+        version: share.version,
+        class: class(share.class),
+        layout: match share.layout {
+            Layout::Tail => "tail",
+            Layout::Front => "front",
+        },
+        salt: share.salt,
+        value: share.value,
+        witness_commitment: share.witness_commitment.to_lower_hex_string(),
+        bitcoin_height: share.bitcoin_height,
+        bitcoin_parent: ShareId(share.bitcoin_prev()).to_string(),
+        header: share.header.to_lower_hex_string(),
+    }
+}
+
+/// `GET /api/v1/payouts`.
+#[derive(Debug, Serialize)]
+pub struct PayoutsView {
+    parent: String,
+    height: u32,
+    class: &'static str,
+    value: u64,
+    bitcoin_height: u32,
+    pays: Vec<Pay>,
+    note: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Pay {
+    script: String,
+    address: Option<String>,
+    sats: u64,
+}
+
+/// What a block with these payouts pays.
+pub fn payouts(params: &Params, payouts: &Payouts, of: Class, value: u64, bitcoin_height: u32) -> PayoutsView {
+    let first = payouts.weights.is_empty();
+    // Without weights all goes to the share's own script, which nobody has told us here (SHARECHAIN §7).
+    let outputs = if first { Vec::new() } else { payouts.outputs(params, of, value, bitcoin_height, &Script::P2wpkh([0; 20])) };
+    let pays = outputs.iter().map(|(script, sats)| Pay {
+        script: script.script_pubkey().to_lower_hex_string(),
+        address: address(script, params),
+        sats: *sats,
+    });
+    PayoutsView {
+        parent: payouts.parent.to_string(),
+        height: payouts.parent_height,
+        class: class(of),
+        value,
+        bitcoin_height,
+        pays: pays.collect(),
+        note: first.then_some("the first share after genesis pays all to its own miner"),
+    }
+}
+
+/// An id as it is shown: 64 hexadecimal digits, the last byte first.
+pub fn parse_id(text: &str) -> Option<ShareId> {
+    let mut bytes = <[u8; 32] as bitcoin::hex::FromHex>::from_hex(text).ok()?;
+    bytes.reverse();
+    Some(ShareId(bytes))
+}
+
+/// A class by its name.
+pub fn class(class: Class) -> &'static str {
+    match class {
+        Class::N12 => "N12",
+        Class::N46 => "N46",
+        Class::N144 => "N144",
+        Class::N360 => "N360",
+    }
+}
+
+fn address(script: &Script, params: &Params) -> Option<String> {
+    let network = match params.network {
+        Network::Main => bitcoin::Network::Bitcoin,
+        Network::Testnet4 => bitcoin::Network::Testnet4,
+        Network::Signet => bitcoin::Network::Signet,
+        Network::Regtest => bitcoin::Network::Regtest,
+    };
+    let script = bitcoin::ScriptBuf::from_bytes(script.script_pubkey());
+    bitcoin::Address::from_script(&script, network).ok().map(|address| address.to_string())
+}

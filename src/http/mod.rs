@@ -1,0 +1,185 @@
+//! HTTP: what a request is answered with. Pure: the node hands in the request and what it knows, and gets bytes to send.
+
+pub mod ask;
+pub mod json;
+pub mod metrics;
+pub mod page;
+pub mod reply;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rockpool_net::frame::http::{Method, Request};
+use rockpool_net::id::ShareId;
+use rockpool_net::payload::Payload;
+use rockpool_net::time::Now;
+use rockpool_net::wire::share::{Class, Share};
+use rockpool_store::handle::Found;
+use rockpool_store::params::Params;
+use rockpool_store::payouts::Payouts;
+
+use crate::http::reply::Reply;
+use crate::limits::PAYOUTS_KEPT;
+use crate::status::{Facts, Serving};
+
+/// What is to be done about a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Send this.
+    Send {
+        /// Head and body.
+        payload: Arc<Payload>,
+        /// Close the connection once it is sent.
+        close: bool,
+    },
+    /// A share's row must be read from disk: a job for the reader, whose answer goes to [`Pages::read`].
+    Read {
+        /// The share's height.
+        height: u32,
+        /// Its id.
+        id: ShareId,
+        /// The word for the job, given back with its answer.
+        tag: u64,
+    },
+}
+
+/// HTTP's side of a node: what it has rendered and remembers.
+#[derive(Debug)]
+pub struct Pages {
+    params: &'static Params,
+    /// The moment for which `status` was rendered: all that a turn dispatches has the same.
+    rendered: Option<Duration>,
+    status: Vec<u8>,
+    /// Payouts at the newest confirmed tips, newest last.
+    payouts: VecDeque<Arc<Payouts>>,
+}
+
+/// Bits of a read job's tag.
+const KEEP: u64 = 1;
+const HEAD: u64 = 2;
+
+impl Pages {
+    /// Of a node on this network.
+    pub fn new(params: &'static Params) -> Pages {
+        Pages { params, rendered: None, status: Vec::new(), payouts: VecDeque::new() }
+    }
+
+    /// The confirmed tip has these payouts now: they are remembered for a while after it has moved on.
+    pub fn remember(&mut self, payouts: &Arc<Payouts>) {
+        if self.payouts.back().is_some_and(|last| last.parent == payouts.parent) {
+            return;
+        }
+        if self.payouts.len() == PAYOUTS_KEPT {
+            self.payouts.pop_front();
+        }
+        self.payouts.push_back(payouts.clone());
+    }
+
+    /// What a request is answered with.
+    pub fn answer(&mut self, now: Now, request: &Request, facts: Facts<'_>) -> Answer {
+        let head = request.method == Method::Head;
+        let tag = if request.keep_alive { KEEP } else { 0 } | if head { HEAD } else { 0 };
+        if !head && request.method != Method::Get {
+            return send(tag, &Reply::error(405, "only GET and HEAD are answered here"));
+        }
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        let reply = match path {
+            "/" => Reply::html(page::render(facts)),
+            "/health" => health(facts),
+            "/metrics" => Reply::text(200, metrics::render(facts)),
+            "/api/v1/status" => self.status(now, facts),
+            "/api/v1/payouts" => self.payouts(query, facts),
+            _ => match path.strip_prefix("/api/v1/share/") {
+                Some(id) => match self.share(id, facts) {
+                    Ok((height, id)) => return Answer::Read { height, id, tag },
+                    Err(reply) => reply,
+                },
+                None => Reply::error(404, "there is nothing here; begin with / or /api/v1/status"),
+            },
+        };
+        send(tag, &reply)
+    }
+
+    /// The answer to a request that waited for a row.
+    pub fn read(&self, tag: u64, row: Option<&[u8]>, facts: Facts<'_>) -> Answer {
+        let share = row.and_then(|bytes| Share::decode(bytes).ok());
+        send(tag, &share.map_or_else(no_such_share, |share| Reply::json(&json::share(&share, self.params, facts.chain))))
+    }
+
+    fn status(&mut self, now: Now, facts: Facts<'_>) -> Reply {
+        if self.rendered != Some(now.mono) {
+            self.rendered = Some(now.mono);
+            self.status = Reply::json(&json::Status::of(facts)).body;
+        }
+        Reply::json_bytes(self.status.clone())
+    }
+
+    /// `?value=SATS&class=N12&parent=ID`: what a block on the confirmed tip, or on a parent of a moment ago, pays.
+    fn payouts(&self, query: &str, facts: Facts<'_>) -> Reply {
+        let height = facts.status.bitcoin.map_or(1, |(_, height)| height.saturating_add(1));
+        let (mut value, mut class, mut payouts) = (self.params.subsidy(height), Class::N12, facts.chain.view.payouts());
+        for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+            match name {
+                "value" => match text.parse().ok().filter(|value| *value <= json::SATS_MAX) {
+                    Some(read) => value = read,
+                    None => return Reply::error(400, "value is a number of satoshis, at most 2100000000000000"),
+                },
+                "class" => match Class::ALL.into_iter().find(|class| json::class(*class) == text) {
+                    Some(read) => class = read,
+                    None => return Reply::error(400, "class is N12, N46, N144 or N360"),
+                },
+                "parent" => match json::parse_id(text).map(|id| self.payouts.iter().find(|payouts| payouts.parent == id)) {
+                    Some(Some(found)) => payouts = found,
+                    Some(None) => return Reply::error(404, "payouts are kept for the newest few confirmed tips only"),
+                    None => return Reply::error(400, "parent is a share's id, 64 hexadecimal digits"),
+                },
+                _ => return Reply::error(400, "value, class and parent are understood here"),
+            }
+        }
+        Reply::json(&json::payouts(self.params, payouts, class, value, height))
+    }
+
+    /// The share itself if it is in memory, else where its row is.
+    fn share(&self, id: &str, facts: Facts<'_>) -> Result<(u32, ShareId), Reply> {
+        let Some(id) = json::parse_id(id) else { return Err(Reply::error(400, "a share's id is 64 hexadecimal digits")) };
+        if id == self.params.genesis_id() {
+            return Err(Reply::json(&json::share(self.params.genesis(), self.params, facts.chain)));
+        }
+        match facts.chain.share_bytes(&id) {
+            Ok(Found::Bytes(bytes)) => Err(match Share::decode(&bytes) {
+                Ok(share) => Reply::json(&json::share(&share, self.params, facts.chain)),
+                Err(error) => Reply::error(500, &format!("the stored share does not decode: {error}")),
+            }),
+            Ok(Found::Cold(height)) => Ok((height, id)),
+            Ok(Found::Absent) => Err(no_such_share()),
+            Err(error) => Err(Reply::error(500, &error.to_string())),
+        }
+    }
+}
+
+/// Why miners are not served, or not well; `None` if all is as it should be.
+pub fn trouble(facts: Facts<'_>) -> Option<String> {
+    let status = facts.status;
+    match status.serving {
+        _ if status.disk_full => Some("the disk is full: make room, shares are held back until then".into()),
+        _ if status.bitcoin_down.is_some() => status.bitcoin_down.as_ref().map(|why| format!("bitcoind cannot be reached: {why}")),
+        Serving::Yes => None,
+        Serving::NoTemplate => Some("no block template has come from bitcoind yet".into()),
+        Serving::NoPeer => Some("no peer is connected; give --peer, or --alone to mine without".into()),
+        Serving::Behind { height } => Some(format!("syncing: at height {} of {height}", status.tip.height)),
+    }
+}
+
+fn health(facts: Facts<'_>) -> Reply {
+    trouble(facts).map_or_else(|| Reply::text(200, "ok\n".into()), |why| Reply::text(503, format!("{why}\n")))
+}
+
+fn no_such_share() -> Reply {
+    Reply::error(404, "no such share in this node's chain")
+}
+
+fn send(tag: u64, reply: &Reply) -> Answer {
+    let keep = tag & KEEP != 0;
+    Answer::Send { payload: reply.payload(tag & HEAD != 0, keep), close: !keep }
+}

@@ -1,0 +1,141 @@
+//! Every limit of the root crate: a named constant with its unit and its reason.
+
+use std::time::Duration;
+
+use rockpool_workers::limits::TURN_MAX;
+
+// Peers
+
+/// Time a peer has for the whole handshake, from the connection's first moment, whatever it sends meanwhile.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Time between our pings.
+pub const PING_EVERY: Duration = Duration::from_secs(30);
+/// A peer of which nothing was heard for so long is dead: three pings unanswered.
+pub const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// Least time between two `chaintip` to one peer: ten times a tip's usual life, and nothing against a burst of tips.
+pub const CHAINTIP_EVERY: Duration = Duration::from_secs(1);
+/// Ids per peer that it is known to have, oldest forgotten: twice what is pushed. A forgotten one costs a share sent twice.
+pub const KNOWN_MAX: usize = 64;
+/// Shares further than this below the tip come by sync, not by push (SHARECHAIN, parameters: near tip).
+pub const PUSH_DEPTH: u32 = 30;
+/// Time between the first dial of a configured peer and the second; it doubles from there.
+pub const DIAL_FIRST: Duration = Duration::from_secs(1);
+/// Most time between two dials of a configured peer: a peer that comes back is found within a minute.
+pub const DIAL_LAST: Duration = Duration::from_secs(60);
+/// A peer that stayed so long was a good one: the next dial comes at once.
+pub const DIAL_GOOD: Duration = Duration::from_secs(60);
+/// Requests of one peer that wait to be served. Its tickets bound them before this does; more is nobody's honest need.
+pub const SERVE_WAITING_MAX: usize = 16;
+/// Shares asked of one peer by id and not come yet: the fetcher keeps 16, a few may overlap while a peer says it has not got them.
+pub const ASKED_MAX: usize = 256;
+
+// Sync
+
+/// Shares in our answer to `getheaders`, always if there are so many: of the largest size they fit a `shareheaders`. An answer of fewer
+/// ends at the sender's tip.
+pub const SYNC_SHARES: usize = 500;
+/// Time a peer has to answer `getheaders`: half a megabyte over a poor line.
+pub const SYNC_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Time between the organiser's word that a sync's last shares are worked off and our tip being there: its changes may be several.
+pub const SYNC_SETTLE_MAX: Duration = Duration::from_secs(10);
+/// Time that a claim a little above ours is left to the push of its shares before it is worth a sync.
+pub const SYNC_GRACE: Duration = Duration::from_secs(1);
+/// Heights that push and fetcher are trusted to close by themselves.
+pub const SYNC_GAP: u32 = 2;
+/// A claim that brings nothing better for so long is ignored, its peer dropped (SHARECHAIN §11).
+pub const CLAIM_MAX: Duration = Duration::from_secs(60);
+
+// Words to the fetcher
+
+/// Words that wait for the fetcher's credit, those of who came and left apart: a sync's worth of missing shares.
+pub const FETCH_WAITING_MAX: usize = 4_096;
+
+// Miners
+
+/// Time from the connection to the first line.
+pub const FIRST_LINE_MAX: Duration = Duration::from_secs(10);
+/// Time from the connection to a successful `mining.authorize`.
+pub const AUTHORIZE_MAX: Duration = Duration::from_secs(60);
+/// Time without any line after which a miner is gone: ten times what the slowest sends at our difficulty.
+pub const MINER_IDLE_MAX: Duration = Duration::from_secs(600);
+/// Most time between two jobs: some firmware reconnects after a minute or three without one.
+pub const NOTIFY_EVERY: Duration = Duration::from_secs(55);
+/// Age at which work is joined anew for a fresh share time when a job is due.
+pub const BOARD_AGE_MAX: Duration = Duration::from_secs(20);
+/// Past jobs of one miner that are still taken while their Bitcoin parent holds.
+pub const JOBS_PAST_MAX: usize = 16;
+/// Submits of one miner remembered to tell duplicates, those of its oldest work forgotten first: at 0.3 a second an hour's.
+pub const SUBMITS_SEEN_MAX: usize = 1_024;
+/// Bytes kept of a miner's user agent.
+pub const AGENT_BYTES_MAX: usize = 128;
+/// Bytes of a user name, `address[.worker]`: the longest that firmware sends whole is 127.
+pub const USER_BYTES_MAX: usize = 192;
+/// Bytes of transactions that `mining.get_transactions` answers with; more is bitcoind's to tell.
+pub const TRANSACTIONS_BYTES_MAX: usize = 64 << 10;
+/// Salts remembered to tell our own shares: those of the last templates that a share may still come from.
+pub const SALTS_KEPT: usize = 64;
+/// Easiest difficulty that vardiff gives: a device of 13 kH/s then finds 0.3 shares a second.
+pub const DIFFICULTY_MIN: f64 = 1e-5;
+/// Hardest difficulty that may be asked for: beyond it a 256-bit target has no bits left worth the name.
+pub const DIFFICULTY_MAX: f64 = 1e15;
+/// Difficulty of a miner that gave no hint: a device of 1 MH/s is led down from here in five minutes, one of 1 PH/s up in seconds.
+pub const DIFFICULTY_START: f64 = 1.0;
+
+// HTTP
+
+/// Time an HTTP connection has for its request and for taking the answer.
+pub const HTTP_MAX: Duration = Duration::from_secs(30);
+/// Confirmed tips whose payouts can be asked for: a minute's, so that who has just seen a block can check what it pays.
+pub const PAYOUTS_KEPT: usize = 6;
+
+// The node
+
+/// Time an ordered stop waits for tickets to come home.
+pub const STOP_MAX: Duration = Duration::from_secs(2);
+/// Blocks that `status` lists.
+pub const BLOCKS_SHOWN: usize = 16;
+
+// Configuration and the shell
+
+/// Peers connected at once where the configuration does not say: a home machine's file limit is 1,024 and miners need some.
+pub const PEERS_DEFAULT: usize = 1_000;
+/// Most that `--max-peers` may ask for: slabs are allocated at start.
+pub const PEERS_MAX: usize = 10_000;
+/// Peers that may be configured to dial: each is dialled for ever.
+pub const PEERS_CONFIGURED_MAX: usize = 64;
+/// Bytes of a configuration file: a hundred lines are 4 KiB.
+pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// Log lines that wait for whoever reads the log: a burst, not a stall.
+pub const LOG_LINES_MAX: usize = 1_024;
+/// Bytes of one log line: what strangers send may stand in it.
+pub const LOG_LINE_BYTES_MAX: usize = 1 << 10;
+/// Time that the end of the process waits for the log to be written, twice at most.
+pub const LOG_FLUSH_MAX: Duration = Duration::from_millis(250);
+/// Time that `rockpool status` gives the node to connect and to answer.
+pub const STATUS_TIME_MAX: Duration = Duration::from_secs(5);
+/// Bytes of an answer that `rockpool status` reads: the largest page is far below.
+pub const STATUS_BYTES_MAX: u64 = 1 << 20;
+/// How often the watchdog looks.
+pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Looks of the watchdog that may find the same turn: the longest turn that is allowed (DESIGN §5).
+pub const TURN_LOOKS: u32 = (TURN_MAX.as_secs() / WATCH_EVERY.as_secs()) as u32;
+
+// The demo
+
+/// Time that the demo's second node is given, once nothing is mined any more, to reach the first one's tip.
+pub const DEMO_SETTLE_MAX: Duration = Duration::from_secs(5);
+/// How often it is asked meanwhile.
+pub const DEMO_LOOK: Duration = Duration::from_millis(50);
+/// Threads of the demo's miner.
+pub const DEMO_THREADS: usize = 1;
+/// Hashes a second of each: a tenth of what a small machine's core can do.
+pub const DEMO_RATE: u64 = 200_000;
+
+// The CPU miner
+
+/// How often a thread of the CPU miner hashes a slice; it listens in between.
+pub const MINER_SLICE: Duration = Duration::from_millis(20);
+/// Pause of the CPU miner between two tries to reach its server, and its time for a connection to stand.
+pub const MINER_RETRY: Duration = Duration::from_secs(1);
+/// Bytes of one line that the CPU miner takes from its server: the largest coinbase in hex and some.
+pub const MINER_LINE_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,150 @@
+//! The log: `log` and env_logger, quiet by default, written by a thread of its own through a bounded pipe.
+//!
+//! Whoever logs never waits: a stalled terminal costs lines, and how many is told when it reads again.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::limits::{LOG_FLUSH_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
+
+/// What is logged where `RUST_LOG` does not say otherwise, by the node.
+pub const RUN_LEVELS: &str = "warn,rockpool=info";
+/// The same by `demo`, which has a summary to show.
+pub const DEMO_LEVELS: &str = "error";
+
+static PIPE: OnceLock<Sender<Line>> = OnceLock::new();
+
+enum Line {
+    Text(Vec<u8>),
+    /// All before it is written when this is answered.
+    Flush(Sender<()>),
+}
+
+/// The log's end of the pipe.
+struct Pipe {
+    lines: Sender<Line>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Starts the log. `levels` as in `RUST_LOG`, which wins. A second call changes nothing.
+pub fn start(levels: &str) -> io::Result<()> {
+    let (pipe, lines) = pipe();
+    let lost = pipe.lost.clone();
+    let sender = pipe.lines.clone();
+    let env = env_logger::Env::default().default_filter_or(levels);
+    let logger = env_logger::Builder::from_env(env).target(env_logger::Target::Pipe(Box::new(pipe))).format(format).try_init();
+    if logger.is_ok() {
+        // Not one of the stages: it lives as long as the process, and nothing waits for it but `flush`, and that not for long.
+        thread::Builder::new().name("log".into()).spawn(move || write_out(&lines, &lost, &mut io::stderr()))?;
+        let _ = PIPE.set(sender);
+    }
+    Ok(())
+}
+
+/// Waits until what was logged is written, but not for ever: a terminal may never read again.
+pub fn flush() {
+    let Some(lines) = PIPE.get() else { return };
+    let (done, written) = bounded(1);
+    if lines.send_timeout(Line::Flush(done), LOG_FLUSH_MAX).is_ok() {
+        let _ = written.recv_timeout(LOG_FLUSH_MAX);
+    }
+}
+
+/// Level, source and text; the time is the reader's (journald, `ts`) to add, or `RUST_LOG`'s debug levels would need a clock here.
+fn format(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io::Result<()> {
+    let mut text = record.args().to_string();
+    // What strangers send may stand in a line; it must not begin another, nor paint the terminal.
+    if text.contains(char::is_control) {
+        text = text.replace(char::is_control, " ");
+    }
+    if text.len() > LOG_LINE_BYTES_MAX {
+        let end = (0..=LOG_LINE_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    writeln!(out, "{:<5} {text}", record.level())
+}
+
+fn pipe() -> (Pipe, Receiver<Line>) {
+    let (lines, reader) = bounded(LOG_LINES_MAX);
+    (Pipe { lines, lost: Arc::default() }, reader)
+}
+
+impl Write for Pipe {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.lines.try_send(Line::Text(line.to_vec())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes lines until the pipe's other end is gone. A terminal that is gone too is no reason to stop.
+fn write_out(lines: &Receiver<Line>, lost: &AtomicU64, out: &mut impl Write) {
+    for line in lines {
+        match line {
+            Line::Text(text) => {
+                let _ = out.write_all(&text);
+            }
+            Line::Flush(done) => {
+                let _ = out.flush();
+                let _ = done.try_send(());
+            }
+        }
+        let lost = lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let _ = writeln!(out, "WARN  {lost} log lines lost: whoever reads this log was too slow");
+        }
+    }
+}
+
+// A flush is at most two of these; together with the rest of an ordered stop it stays under three seconds (DESIGN §5).
+const _: () = assert!(LOG_FLUSH_MAX.as_millis() * 2 <= Duration::from_millis(500).as_millis());
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stalled_reader_costs_lines_and_never_waits() {
+        let (mut pipe, reader) = pipe();
+        for n in 0..LOG_LINES_MAX + 3 {
+            pipe.write_all(format!("line {n}\n").as_bytes()).unwrap();
+        }
+        let lost = pipe.lost.clone();
+        drop(pipe);
+        let mut out = Vec::new();
+        write_out(&reader, &lost, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("line 0\nWARN  3 log lines lost"), "{}", &text[..80]);
+        assert_eq!(text.matches("line ").count(), LOG_LINES_MAX);
+        assert!(text.ends_with(&format!("line {}\n", LOG_LINES_MAX - 1)));
+    }
+
+    #[test]
+    fn strangers_cannot_forge_or_flood_lines() {
+        let (pipe, reader) = pipe();
+        let builder = env_logger::Builder::new().filter_level(log::LevelFilter::Warn).target(env_logger::Target::Pipe(Box::new(pipe)))
+            .format(format).build();
+        let log = |text: &str| log::Log::log(&builder, &log::Record::builder().level(log::Level::Warn).args(format_args!("{text}")).build());
+        log("agent \"a\nERROR all is lost\u{1b}[2J\"");
+        log(&"é".repeat(LOG_LINE_BYTES_MAX));
+        let next = || match reader.try_recv().unwrap() {
+            Line::Text(text) => String::from_utf8(text).unwrap(),
+            Line::Flush(_) => panic!("no flush was asked"),
+        };
+        assert_eq!(next(), "WARN  agent \"a ERROR all is lost [2J\"\n");
+        let long = next();
+        assert!(long.len() <= LOG_LINE_BYTES_MAX + 16 && long.ends_with("…\n"), "{}", long.len());
+    }
+}

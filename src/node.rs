@@ -1,0 +1,335 @@
+//! The node: one exhaustive match over what the hub and the stages tell it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::Rng;
+use rockpool_net::close::CloseReason;
+use rockpool_net::frame::Frame;
+use rockpool_net::hub::Outlet;
+use rockpool_net::hub::io::{Dispatch, Input};
+use rockpool_net::id::{ConnId, Lane, ShareId};
+use rockpool_net::time::Now;
+use rockpool_store::handle::ChainStoreHandle;
+use rockpool_store::params::Params;
+use rockpool_workers::jobs::{Answer, Jobs, Stages};
+
+use crate::fetch::FetchLine;
+use crate::http::Pages;
+use crate::limits::STOP_MAX;
+use crate::peer::Peers;
+use crate::peer::session::Peer;
+use crate::session::{Session, Sessions};
+use crate::status::{Counters, FoundBlock, Listen, Status, Tip};
+use crate::stratum::session::Miner;
+use crate::stratum::{FRIENDLY, Server};
+use crate::turn::Turn;
+use crate::web::Web;
+
+/// What the node is told at start.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The share chain's parameters; the magic of messages is among them.
+    pub params: &'static Params,
+    /// Peers to dial, and to dial again for ever.
+    pub peers: Vec<SocketAddr>,
+    /// Serve miners without a peer (default in demo, regtest and standalone).
+    pub alone: bool,
+    /// Where the listeners are bound, for `status`.
+    pub listen: Listen,
+}
+
+/// Why the node stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopping {
+    /// A signal, or the end of a demo: exit code 0.
+    Asked,
+    /// Bitcoin's side is configured wrongly, which showed only after the start: exit code 2.
+    Mistake(String),
+    /// A stage died: exit code 3.
+    Died {
+        /// Its thread's name.
+        stage: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A node. The hub drives it, in the binary as in the simulator; `S` is where its jobs go.
+pub struct Node<S> {
+    pub(crate) config: NodeConfig,
+    pub(crate) chain: ChainStoreHandle,
+    stages: S,
+    pub(crate) rng: ChaCha12Rng,
+    pub(crate) sessions: Sessions,
+    pub(crate) peers: Peers,
+    pub(crate) server: Server,
+    pub(crate) pages: Pages,
+    pub(crate) fetch: FetchLine,
+    jobs: Jobs,
+    pub(crate) counters: Arc<Counters>,
+    /// The monotonic time of the first input.
+    started: Option<Duration>,
+    /// What miners are to be told when the turn ends.
+    pub(crate) news: News,
+    pub(crate) blocks: VecDeque<FoundBlock>,
+    pub(crate) bitcoin_down: Option<String>,
+    pub(crate) disk_full: bool,
+    stopping: Option<(Stopping, Duration)>,
+    finished: bool,
+}
+
+/// Why miners get new jobs at the end of a turn.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// A template: whether what they had is worthless.
+    pub template: Option<bool>,
+    /// Another confirmed tip.
+    pub tip: bool,
+}
+
+impl<S: Stages> Node<S> {
+    /// A node over this chain. Its generator draws nonces, salts and extranonces.
+    pub fn new(config: NodeConfig, chain: ChainStoreHandle, stages: S, mut rng: ChaCha12Rng) -> Node<S> {
+        let mut pages = Pages::new(config.params);
+        pages.remember(chain.view.payouts());
+        Node {
+            peers: Peers::new(&config.peers),
+            server: Server::new(rng.next_u32()),
+            config,
+            chain,
+            stages,
+            rng,
+            sessions: Sessions::default(),
+            pages,
+            fetch: FetchLine::default(),
+            jobs: Jobs::default(),
+            counters: Arc::default(),
+            started: None,
+            news: News::default(),
+            blocks: VecDeque::new(),
+            bitcoin_down: None,
+            disk_full: false,
+            stopping: None,
+            finished: false,
+        }
+    }
+
+    /// The stages, for who drives them inline.
+    pub fn stages_mut(&mut self) -> &mut S {
+        &mut self.stages
+    }
+
+    /// Ends the node's use of the stages, so that they can be stopped in order.
+    pub fn into_stages(self) -> S {
+        self.stages
+    }
+
+    /// The chain as this node sees it.
+    pub fn chain(&self) -> &ChainStoreHandle {
+        &self.chain
+    }
+
+    /// Counters of judgement.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Why the node stops, once it does.
+    pub fn stopping(&self) -> Option<&Stopping> {
+        self.stopping.as_ref().map(|(why, _)| why)
+    }
+
+    /// Stopping, and all tickets are home or have had their time: no further turn is needed.
+    pub fn finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Asks the node to stop in order.
+    pub fn stop(&mut self, now: Now, why: Stopping) {
+        if self.stopping.is_none() {
+            self.stopping = Some((why, now.mono));
+        }
+    }
+
+    /// The node at this moment.
+    pub fn status(&self, now: Now) -> Status {
+        let tip = self.chain.view.confirmed_tip();
+        let template = self.server.boards.template();
+        Status {
+            network: self.config.params.name,
+            magic: self.config.params.magic,
+            version: env!("CARGO_PKG_VERSION"),
+            tip: Tip { id: tip.id, height: tip.height, score: tip.score },
+            candidate_height: self.chain.view.tip().height,
+            claimed_height: self.peers.ahead,
+            peers: self.peers.up,
+            miners: self.sessions.miners(),
+            accepted: self.counters.shares_accepted.get(),
+            rejected: self.counters.shares_rejected.get(),
+            bitcoin: template.map(|template| (ShareId(template.prev), template.height.saturating_sub(1))),
+            bitcoin_down: self.bitcoin_down.clone(),
+            disk_full: self.disk_full,
+            serving: self.server.serving,
+            blocks: self.blocks.iter().cloned().collect(),
+            listen: self.config.listen,
+            uptime: now.mono.saturating_sub(self.started.unwrap_or(now.mono)),
+        }
+    }
+
+    /// The parts that a session's dispatch works on.
+    pub(crate) fn parts<'a>(&'a mut self, now: Now, out: &'a mut Outlet) -> Parts<'a> {
+        let turn = Turn {
+            now,
+            out,
+            jobs: &mut self.jobs,
+            fetch: &mut self.fetch,
+            chain: &mut self.chain,
+            rng: &mut self.rng,
+            config: &self.config,
+            counters: &self.counters,
+        };
+        Parts { sessions: &mut self.sessions, peers: &mut self.peers, server: &mut self.server, pages: &mut self.pages, turn }
+    }
+
+    fn opened(&mut self, now: Now, conn: ConnId, lane: Lane, addr: SocketAddr, outbound: bool, out: &mut Outlet) {
+        let Parts { sessions, peers, server, mut turn, .. } = self.parts(now, out);
+        let session = match lane {
+            Lane::Peer => Session::Peer(Peer::open(conn, addr, outbound, peers, &mut turn)),
+            Lane::Stratum => Session::Miner(Miner::open(conn, addr, server, &mut turn)),
+            Lane::Http => Session::Web(Web::open(conn, addr, &mut turn)),
+        };
+        sessions.insert(conn, session);
+    }
+
+    fn frame(&mut self, now: Now, conn: ConnId, frame: Frame, out: &mut Outlet) {
+        let status = matches!(frame, Frame::Http(_)).then(|| self.status(now));
+        let Parts { sessions, peers, server, pages, mut turn } = self.parts(now, out);
+        match (sessions.get_mut(conn), frame, &status) {
+            (Some(Session::Peer(peer)), Frame::Message { command, payload }, _) => {
+                peer.on_message(conn, command, &payload, peers, &mut turn);
+            }
+            (Some(Session::Miner(miner)), Frame::Line(line), _) => miner.on_line(conn, &line, server, &mut turn),
+            (Some(Session::Miner(_)), Frame::Http(_), _) => {
+                turn.out.send_bytes(conn, FRIENDLY.as_bytes().to_vec());
+                turn.out.close_after_flush(conn, CloseReason::Done("HTTP on the Stratum port"));
+            }
+            (Some(Session::Web(web)), Frame::Http(request), Some(status)) => web.on_request(conn, request, pages, status, &mut turn),
+            // A listener's framer cuts nothing else.
+            (Some(_), _, _) => turn.out.close(conn, CloseReason::Misbehaviour("a frame of another protocol".to_owned())),
+            (None, _, _) => {}
+        }
+    }
+
+    fn timer(&mut self, now: Now, conn: ConnId, out: &mut Outlet) {
+        let Parts { sessions, server, mut turn, .. } = self.parts(now, out);
+        match sessions.get_mut(conn) {
+            Some(Session::Peer(peer)) => peer.on_timer(conn, &mut turn),
+            Some(Session::Miner(miner)) => miner.on_timer(conn, server, &mut turn),
+            Some(Session::Web(web)) => web.on_timer(conn, &mut turn),
+            None => {}
+        }
+    }
+
+    fn room(&mut self, now: Now, conn: ConnId, out: &mut Outlet) {
+        let status = self.status_for(now, conn);
+        let Parts { sessions, pages, mut turn, .. } = self.parts(now, out);
+        match (sessions.get_mut(conn), &status) {
+            (Some(Session::Peer(peer)), _) => peer.on_room(conn, &mut turn),
+            (Some(Session::Web(web)), Some(status)) => web.serve(conn, pages, status, &mut turn),
+            // Nothing waits for a miner.
+            (Some(Session::Web(_) | Session::Miner(_)) | None, _) => {}
+        }
+    }
+
+    pub(crate) fn read(&mut self, now: Now, conn: ConnId, tag: u64, rows: Vec<Option<Vec<u8>>>, out: &mut Outlet) {
+        let status = self.status_for(now, conn);
+        let Parts { sessions, pages, mut turn, .. } = self.parts(now, out);
+        match (sessions.get_mut(conn), &status) {
+            (Some(Session::Peer(peer)), _) => peer.on_read(conn, tag, rows, &mut turn),
+            (Some(Session::Web(web)), Some(status)) => web.on_read(conn, tag, &rows, pages, status, &mut turn),
+            (Some(Session::Web(_) | Session::Miner(_)) | None, _) => {}
+        }
+    }
+
+    fn closed(&mut self, now: Now, conn: ConnId, why: &CloseReason, out: &mut Outlet) {
+        let Parts { sessions, peers, mut turn, .. } = self.parts(now, out);
+        match sessions.remove(conn).map(|session| *session) {
+            Some(Session::Peer(mut peer)) => {
+                log_end("peer", peer.addr, why);
+                peer.on_closed(conn, why, peers, &mut turn);
+                peers.on_closed(conn, &mut turn);
+            }
+            Some(Session::Miner(miner)) => {
+                log_end("miner", miner.addr, why);
+                miner.on_closed(conn, &mut turn);
+            }
+            Some(Session::Web(mut web)) => {
+                log_end("HTTP client", web.addr, why);
+                web.release(&mut turn);
+            }
+            // A dial that failed never became a session.
+            None => {
+                log::debug!("connection {conn}: {why}");
+                peers.on_closed(conn, &mut turn);
+            }
+        }
+    }
+
+    /// The status, if this connection is one that answers are made of it for.
+    fn status_for(&mut self, now: Now, conn: ConnId) -> Option<Status> {
+        matches!(self.sessions.get_mut(conn), Some(Session::Web(_))).then(|| self.status(now))
+    }
+}
+
+/// The parts of a node, borrowed apart.
+pub(crate) struct Parts<'a> {
+    pub sessions: &'a mut Sessions,
+    pub peers: &'a mut Peers,
+    pub server: &'a mut Server,
+    pub pages: &'a mut Pages,
+    pub turn: Turn<'a>,
+}
+
+/// Faults are worth a warning, the rest is daily life.
+fn log_end(who: &str, addr: SocketAddr, why: &CloseReason) {
+    if why.is_fault() {
+        log::warn!("{who} {addr} dropped: {why}");
+    } else {
+        log::info!("{who} {addr} left: {why}");
+    }
+}
+
+impl<S: Stages> Dispatch for Node<S> {
+    type Answer = Answer;
+
+    fn on(&mut self, now: Now, input: Input<Answer>, out: &mut Outlet) {
+        self.started.get_or_insert(now.mono);
+        match input {
+            Input::Opened { conn, lane, addr, listener } => self.opened(now, conn, lane, addr, listener.is_none(), out),
+            Input::Frame { conn, frame } => self.frame(now, conn, frame, out),
+            Input::Timer { conn } => self.timer(now, conn, out),
+            Input::Room { conn } => self.room(now, conn, out),
+            // What is due is looked at when every turn ends.
+            Input::Wake => {}
+            Input::Closed { conn, why } => self.closed(now, conn, &why, out),
+            Input::Answer(answer) => self.answer(now, answer, out),
+        }
+    }
+
+    fn turn_ends(&mut self, now: Now, out: &mut Outlet) {
+        self.started.get_or_insert(now.mono);
+        if let Some((_, since)) = &self.stopping {
+            let late = now.mono >= *since + STOP_MAX;
+            self.wind_down(now, out);
+            self.finished = late || out.tickets_out() == 0;
+        } else {
+            self.look_around(now, out);
+        }
+        self.jobs.fetch = self.fetch.take();
+        self.stages.give(&mut self.jobs);
+    }
+}

@@ -1,0 +1,140 @@
+//! Peers from the configuration: dialled, and dialled again for ever, with growing pauses.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rockpool_net::hub::Outlet;
+use rockpool_net::id::{ConnId, Lane};
+
+use crate::limits::{DIAL_FIRST, DIAL_GOOD, DIAL_LAST};
+
+/// One peer to dial.
+#[derive(Debug)]
+struct Row {
+    addr: SocketAddr,
+    /// The dial under way or the connection that stands.
+    conn: Option<ConnId>,
+    /// When its handshake was done, on this connection.
+    up: Option<Duration>,
+    /// When it is dialled next.
+    next: Duration,
+    /// The pause after the next failure.
+    pause: Duration,
+}
+
+/// All peers to dial.
+#[derive(Debug)]
+pub struct Dials {
+    rows: Vec<Row>,
+    /// Nonces of our `version`s on connections that we dialled: who hears one has dialled himself.
+    nonces: BTreeMap<u64, ConnId>,
+}
+
+impl Dials {
+    /// To be dialled at once.
+    pub fn new(peers: &[SocketAddr]) -> Dials {
+        let row = |addr: &SocketAddr| Row { addr: *addr, conn: None, up: None, next: Duration::ZERO, pause: DIAL_FIRST };
+        Dials { rows: peers.iter().map(row).collect(), nonces: BTreeMap::new() }
+    }
+
+    /// Dials all that are due.
+    pub fn dial(&mut self, now: Duration, out: &mut Outlet) {
+        for row in self.rows.iter_mut().filter(|row| row.conn.is_none() && row.next <= now) {
+            match out.dial(Lane::Peer, row.addr) {
+                Ok(conn) => row.conn = Some(conn),
+                Err(why) => {
+                    log::info!("peer {}: {why}", row.addr);
+                    row.fail(now);
+                }
+            }
+        }
+    }
+
+    /// When the next dial is due.
+    pub fn due(&self) -> Option<Duration> {
+        self.rows.iter().filter(|row| row.conn.is_none()).map(|row| row.next).min()
+    }
+
+    /// We have said `version` on a connection that we dialled.
+    pub fn spoke(&mut self, conn: ConnId, nonce: u64) {
+        self.nonces.insert(nonce, conn);
+    }
+
+    /// Whether a nonce that we hear is our own; then its row is dropped: the address is this node's.
+    pub fn is_self(&mut self, nonce: u64) -> bool {
+        let Some(conn) = self.nonces.get(&nonce) else { return false };
+        if let Some(index) = self.rows.iter().position(|row| row.conn == Some(*conn)) {
+            let row = self.rows.swap_remove(index);
+            log::warn!("peer {} is this node itself; it is not dialled again", row.addr);
+        }
+        true
+    }
+
+    /// The handshake on this connection is done.
+    pub fn up(&mut self, now: Duration, conn: ConnId) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.conn == Some(conn)) {
+            row.up = Some(now);
+        }
+    }
+
+    /// A dial has failed or a connection ended. One that stood long was a good one.
+    pub fn closed(&mut self, now: Duration, conn: ConnId) {
+        self.nonces.retain(|_, of| *of != conn);
+        if let Some(row) = self.rows.iter_mut().find(|row| row.conn == Some(conn)) {
+            if row.up.is_some_and(|up| now.saturating_sub(up) >= DIAL_GOOD) {
+                row.pause = DIAL_FIRST;
+            }
+            row.fail(now);
+        }
+    }
+}
+
+impl Row {
+    fn fail(&mut self, now: Duration) {
+        (self.conn, self.up, self.next) = (None, None, now + self.pause);
+        self.pause = (self.pause * 2).min(DIAL_LAST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONN: ConnId = ConnId { slot: 3, generation: 1 };
+
+    fn dialled() -> Dials {
+        let mut dials = Dials::new(&[SocketAddr::from(([127, 0, 0, 1], 9333))]);
+        dials.rows[0].conn = Some(CONN);
+        dials
+    }
+
+    #[test]
+    fn pauses_double_to_a_minute_and_begin_anew_after_a_good_connection() {
+        let mut dials = dialled();
+        let mut pauses = Vec::new();
+        for second in 1..9 {
+            let now = Duration::from_secs(second * 100);
+            dials.rows[0].conn = Some(CONN);
+            assert_eq!(dials.due(), None);
+            dials.closed(now, CONN);
+            pauses.push(dials.due().unwrap_or_default().saturating_sub(now).as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        dials.rows[0].conn = Some(CONN);
+        dials.up(Duration::from_secs(2_000), CONN);
+        dials.closed(Duration::from_secs(2_000) + DIAL_GOOD, CONN);
+        assert_eq!(dials.due(), Some(Duration::from_secs(2_000) + DIAL_GOOD + DIAL_FIRST));
+    }
+
+    #[test]
+    fn who_hears_his_own_nonce_is_not_dialled_again() {
+        let mut dials = dialled();
+        dials.spoke(CONN, 7);
+        assert!(!dials.is_self(8));
+        assert!(dials.is_self(7));
+        dials.closed(Duration::ZERO, CONN);
+        assert_eq!(dials.due(), None);
+        assert!(!dials.is_self(7), "a nonce is forgotten with its connection");
+    }
+}

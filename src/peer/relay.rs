@@ -1,0 +1,65 @@
+//! What is sent to peers unasked: newly confirmed shares, each once to who is not known to have it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::payload::Payload;
+
+use crate::limits::KNOWN_MAX;
+use crate::turn::Turn;
+
+/// Ids that a peer is known to have, the newest few.
+#[derive(Debug, Default)]
+pub struct Known {
+    ids: VecDeque<ShareId>,
+}
+
+impl Known {
+    /// It has this one. Whether that is news.
+    pub fn insert(&mut self, id: ShareId) -> bool {
+        if self.ids.contains(&id) {
+            return false;
+        }
+        if self.ids.len() == KNOWN_MAX {
+            self.ids.pop_front();
+        }
+        self.ids.push_back(id);
+        true
+    }
+}
+
+/// A share ready to be pushed.
+pub struct Push {
+    /// Its id.
+    pub id: ShareId,
+    /// The message, encoded once for all.
+    pub payload: Arc<Payload>,
+}
+
+/// Pushes shares to one peer.
+pub fn push(conn: ConnId, known: &mut Known, shares: &[Push], turn: &mut Turn<'_>) {
+    for share in shares {
+        if known.insert(share.id) {
+            turn.out.send(conn, Arc::clone(&share.payload));
+            turn.counters.shares_pushed.add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_bounded_and_forgets_the_oldest() {
+        let mut known = Known::default();
+        let id = |number: usize| ShareId([number as u8; 32]);
+        assert!((0..KNOWN_MAX).all(|number| known.insert(id(number))));
+        assert!(!known.insert(id(0)));
+        assert!(known.insert(id(KNOWN_MAX)));
+        assert_eq!(known.ids.len(), KNOWN_MAX);
+        assert!(known.insert(id(0)), "the oldest is forgotten");
+        assert!(!known.insert(id(2)));
+    }
+}

@@ -1,0 +1,150 @@
+//! What a peer asked for: it waits on its connection and is served while there is room to send.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rockpool_net::hub::tickets::Ticket;
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::wire::message::{GetHeaders, Message};
+use rockpool_store::handle::Found;
+use rockpool_workers::jobs::ReadJob;
+
+use crate::limits::SYNC_SHARES;
+use crate::turn::Turn;
+
+/// A request.
+#[derive(Debug)]
+pub enum Wanted {
+    /// Shares from a fork point on.
+    Headers(GetHeaders),
+    /// Shares by id.
+    Data(Vec<ShareId>),
+}
+
+/// What the reader was asked for on a peer's behalf.
+#[derive(Debug)]
+enum Reading {
+    Headers(Vec<ShareId>),
+    Data(Vec<ShareId>),
+}
+
+/// Requests of one peer, in order. Each keeps its ticket until it is served, so that a peer that does not read may not ask on.
+#[derive(Debug, Default)]
+pub struct Requests {
+    waiting: VecDeque<(Wanted, Ticket)>,
+    reading: Option<(u64, Reading)>,
+    reads: u64,
+}
+
+impl Requests {
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// One more.
+    pub fn push(&mut self, wanted: Wanted, ticket: Ticket) {
+        self.waiting.push_back((wanted, ticket));
+    }
+
+    /// The peer is gone: its tickets go home.
+    pub fn drain(&mut self) -> impl Iterator<Item = Ticket> {
+        self.reading = None;
+        self.waiting.drain(..).map(|(_, ticket)| ticket)
+    }
+
+    /// Serves while there is room and nothing is being read. Returns the ids of shares that were sent.
+    pub fn serve(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        while self.reading.is_none() && turn.out.room(conn) {
+            let Some((wanted, ticket)) = self.waiting.pop_front() else { return };
+            match wanted {
+                Wanted::Headers(headers) => self.headers(conn, &headers, ticket, turn),
+                Wanted::Data(ids) => self.data(conn, ids, ticket, turn),
+            }
+        }
+    }
+
+    /// The reader's answer: what was asked for goes out, and the next request has its turn.
+    pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: Vec<Option<Vec<u8>>>, turn: &mut Turn<'_>) {
+        match self.reading.take_if(|(asked, _)| *asked == tag) {
+            None => return,
+            Some((_, Reading::Headers(ids))) => {
+                // A row that is gone by now (a reorg) is the end of what we can say; one not stored yet is in the view.
+                let shares = ids.iter().zip(rows).map_while(|(id, row)| row.map(Arc::from).or_else(|| turn.chain.view.bytes(id)));
+                let (payload, _) = Message::share_headers_from_bytes(turn.config.params.magic, shares);
+                turn.out.send(conn, payload);
+            }
+            Some((_, Reading::Data(ids))) => {
+                let mut absent = Vec::new();
+                for (id, row) in ids.into_iter().zip(rows) {
+                    match row {
+                        Some(bytes) => turn.out.send(conn, Message::share_from_bytes(turn.config.params.magic, &bytes)),
+                        None => absent.push(id),
+                    }
+                }
+                not_found(conn, absent, turn);
+            }
+        }
+        self.serve(conn, turn);
+    }
+
+    fn headers(&mut self, conn: ConnId, wanted: &GetHeaders, ticket: Ticket, turn: &mut Turn<'_>) {
+        let view = &turn.chain.view;
+        let first = view.find_fork(&wanted.locator) + 1;
+        let mut rows = Vec::new();
+        for record in (first..=view.tip().height).take(SYNC_SHARES).map_while(|height| view.at_height(height)) {
+            rows.push((record.height, record.id));
+            if record.id == wanted.stop {
+                break;
+            }
+        }
+        let mut warm = Vec::with_capacity(rows.len());
+        for (_, id) in &rows {
+            match turn.chain.share_bytes(id) {
+                Ok(Found::Bytes(bytes)) => warm.push(bytes),
+                // All of them then, so that nothing waits in memory for the rest.
+                _ => {
+                    let ids = rows.iter().map(|(_, id)| *id).collect();
+                    return self.read(conn, Reading::Headers(ids), rows, ticket, turn);
+                }
+            }
+        }
+        let (payload, _) = Message::share_headers_from_bytes(turn.config.params.magic, warm);
+        turn.out.send(conn, payload);
+        turn.out.home(ticket);
+    }
+
+    fn data(&mut self, conn: ConnId, ids: Vec<ShareId>, ticket: Ticket, turn: &mut Turn<'_>) {
+        let (mut absent, mut cold) = (Vec::new(), Vec::new());
+        for id in ids {
+            match turn.chain.share_bytes(&id) {
+                Ok(Found::Bytes(bytes)) => turn.out.send(conn, Message::share_from_bytes(turn.config.params.magic, &bytes)),
+                Ok(Found::Cold(height)) => cold.push((height, id)),
+                Ok(Found::Absent) => absent.push(id),
+                Err(error) => {
+                    log::error!("share {id}: {error}");
+                    absent.push(id);
+                }
+            }
+        }
+        not_found(conn, absent, turn);
+        if cold.is_empty() {
+            turn.out.home(ticket);
+        } else {
+            let ids = cold.iter().map(|(_, id)| *id).collect();
+            self.read(conn, Reading::Data(ids), cold, ticket, turn);
+        }
+    }
+
+    fn read(&mut self, conn: ConnId, reading: Reading, rows: Vec<(u32, ShareId)>, ticket: Ticket, turn: &mut Turn<'_>) {
+        self.reads += 1;
+        self.reading = Some((self.reads, reading));
+        turn.jobs.read.push(ReadJob { conn, tag: self.reads, rows, ticket });
+    }
+}
+
+fn not_found(conn: ConnId, ids: Vec<ShareId>, turn: &mut Turn<'_>) {
+    if !ids.is_empty() {
+        super::say(conn, &Message::NotFound(ids), turn);
+    }
+}

@@ -1,0 +1,340 @@
+//! A peer's connection.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_chacha::rand_core::Rng;
+use rockpool_net::close::CloseReason;
+use rockpool_net::events::Event;
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::payload::Payload;
+use rockpool_net::wire::message::{ChainTip, Command, Message, NetAddr, PROTOCOL_VERSION, Version};
+use rockpool_net::wire::share::Share;
+use rockpool_workers::jobs::{FetchJob, OrganiseJob};
+
+use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, PING_EVERY, SERVE_WAITING_MAX, SILENCE_MAX};
+use crate::peer::handshake::{self, State, Step};
+use crate::peer::relay::{Known, Push, push};
+use crate::peer::serve::{Requests, Wanted};
+use crate::peer::sync::Claim;
+use crate::peer::{Peers, say};
+use crate::turn::Turn;
+
+/// What our `version` calls this program.
+pub const USER_AGENT: &str = concat!("/rockpool:", env!("CARGO_PKG_VERSION"), "/");
+
+/// A peer.
+#[derive(Debug)]
+pub struct Peer {
+    /// The other side.
+    pub addr: SocketAddr,
+    /// Whether we dialled.
+    pub outbound: bool,
+    /// Where it says its chain stands.
+    pub claim: Option<Claim>,
+    state: State,
+    nonce: u64,
+    opened: Duration,
+    heard: Duration,
+    pinged: Duration,
+    /// The tip we told it of last, and when.
+    told: Option<(ShareId, Duration)>,
+    /// There is a newer one to tell of.
+    tell: bool,
+    known: Known,
+    /// Shares asked of it by id that have not come.
+    asked: BTreeSet<ShareId>,
+    requests: Requests,
+    /// The organiser was given something of it.
+    gave: bool,
+}
+
+type Verdict = Result<(), CloseReason>;
+
+impl Peer {
+    /// A connection that stands. Who dialled speaks first.
+    pub fn open(conn: ConnId, addr: SocketAddr, outbound: bool, peers: &mut Peers, turn: &mut Turn<'_>) -> Peer {
+        let now = turn.now.mono;
+        let mut peer = Peer {
+            addr,
+            outbound,
+            claim: None,
+            state: State::VersionWanted,
+            nonce: turn.rng.next_u64(),
+            opened: now,
+            heard: now,
+            pinged: now,
+            told: None,
+            tell: false,
+            known: Known::default(),
+            asked: BTreeSet::new(),
+            requests: Requests::default(),
+            gave: false,
+        };
+        if outbound {
+            peers.dials.spoke(conn, peer.nonce);
+            peer.say_version(conn, turn);
+        }
+        peer.set_timer(conn, turn);
+        peer
+    }
+
+    /// Whether its handshake is done.
+    pub fn ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    /// A message came. What breaks the protocol closes the connection with a reason.
+    pub fn on_message(&mut self, conn: ConnId, command: Command, payload: &[u8], peers: &mut Peers, turn: &mut Turn<'_>) {
+        self.heard = turn.now.mono;
+        if let Err(why) = self.step(conn, command, payload, peers, turn) {
+            if !self.ready() {
+                turn.counters.peers_refused.add(1);
+            }
+            turn.out.close(conn, why);
+        }
+        self.set_timer(conn, turn);
+    }
+
+    /// Its timer is due.
+    pub fn on_timer(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        if !self.ready() && now >= self.opened + HANDSHAKE_MAX {
+            turn.out.close(conn, CloseReason::Timeout("handshake"));
+        } else if self.ready() && now >= self.heard + SILENCE_MAX {
+            turn.out.close(conn, CloseReason::Timeout("silent peer"));
+        } else if self.ready() {
+            if now >= self.pinged + PING_EVERY {
+                self.pinged = now;
+                let nonce = turn.rng.next_u64();
+                say(conn, &Message::Ping(nonce), turn);
+            }
+            if self.tell {
+                self.tell_tip(conn, &chain_tip(turn), turn);
+            }
+        }
+        self.set_timer(conn, turn);
+    }
+
+    /// There is room to send again.
+    pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        self.requests.serve(conn, turn);
+    }
+
+    /// Rows that it asked for were read.
+    pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: Vec<Option<Vec<u8>>>, turn: &mut Turn<'_>) {
+        self.requests.on_read(conn, tag, rows, turn);
+    }
+
+    /// It has gone: its tickets go home, and who counted on it is told.
+    pub fn on_closed(&mut self, conn: ConnId, why: &CloseReason, peers: &mut Peers, turn: &mut Turn<'_>) {
+        self.requests.drain().for_each(|ticket| turn.out.home(ticket));
+        if self.gave {
+            turn.jobs.organise.push(OrganiseJob::PeerGone(conn));
+        }
+        if self.ready() {
+            turn.say_fetcher(FetchJob::PeerDown(conn));
+            turn.out.publish(Event::PeerDown { conn, why: why.to_string() });
+            peers.up -= 1;
+        }
+    }
+
+    /// Kept requests' tickets go home: the node stops.
+    pub fn release(&mut self, turn: &mut Turn<'_>) {
+        self.requests.drain().for_each(|ticket| turn.out.home(ticket));
+    }
+
+    /// Newly confirmed shares.
+    pub fn push(&mut self, conn: ConnId, shares: &[Push], turn: &mut Turn<'_>) {
+        if self.ready() {
+            push(conn, &mut self.known, shares, turn);
+        }
+    }
+
+    /// Our confirmed tip is another: told at once, unless it was told of one a moment ago.
+    pub fn tell_tip(&mut self, conn: ConnId, tip: &Arc<Payload>, turn: &mut Turn<'_>) {
+        let (id, now) = (turn.chain.view.confirmed_tip().id, turn.now.mono);
+        if !self.ready() || self.told.is_some_and(|(told, _)| told == id) {
+            self.tell = false;
+            return;
+        }
+        self.tell = self.told.is_some_and(|(_, at)| now < at + CHAINTIP_EVERY);
+        if !self.tell {
+            self.told = Some((id, now));
+            turn.out.send(conn, Arc::clone(tip));
+        }
+        self.set_timer(conn, turn);
+    }
+
+    /// Asks for shares by id. The fetcher hears of those that cannot be asked for.
+    pub fn ask(&mut self, conn: ConnId, ids: Vec<ShareId>, turn: &mut Turn<'_>) {
+        let room = ASKED_MAX.saturating_sub(self.asked.len());
+        let (now, over) = ids.split_at(ids.len().min(room));
+        for id in over {
+            turn.say_fetcher(FetchJob::NotFound(*id, conn));
+        }
+        for some in now.chunks(rockpool_net::limits::GETDATA_MAX) {
+            self.asked.extend(some);
+            turn.counters.shares_asked.add(some.len() as u64);
+            say(conn, &Message::GetData(some.to_vec()), turn);
+        }
+    }
+
+    fn step(&mut self, conn: ConnId, command: Command, payload: &[u8], peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+        let (state, step) = handshake::step(self.state, command).map_err(misbehaviour)?;
+        let message = Message::decode(command, payload).map_err(|error| CloseReason::Misbehaviour(format!("{command}: {error}")))?;
+        match step {
+            Step::Answer => self.answer(conn, &message, peers, turn)?,
+            Step::Up => {}
+            Step::Dispatch => return self.dispatch(conn, message, peers, turn),
+        }
+        self.state = state;
+        if step == Step::Up {
+            self.up(conn, peers, turn);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, conn: ConnId, message: &Message, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+        let Message::Version(version) = message else { return Err(misbehaviour("no version")) };
+        if peers.dials.is_self(version.nonce) {
+            return Err(CloseReason::Done("connected to itself"));
+        }
+        if version.protocol < PROTOCOL_VERSION {
+            return Err(CloseReason::Misbehaviour(format!("protocol {} is too old", version.protocol)));
+        }
+        log::debug!("peer {}: {} at height {}", self.addr, version.user_agent, version.start_height);
+        if !self.outbound {
+            self.say_version(conn, turn);
+        }
+        say(conn, &Message::Verack, turn);
+        Ok(())
+    }
+
+    fn up(&mut self, conn: ConnId, peers: &mut Peers, turn: &mut Turn<'_>) {
+        turn.out.set_handshaken(conn);
+        peers.up += 1;
+        peers.dials.up(turn.now.mono, conn);
+        peers.look();
+        self.pinged = turn.now.mono;
+        turn.say_fetcher(FetchJob::PeerUp(conn));
+        turn.out.publish(Event::PeerUp { conn, addr: self.addr, outbound: self.outbound });
+        log::info!("peer {} is up", self.addr);
+        self.tell_tip(conn, &chain_tip(turn), turn);
+    }
+
+    fn dispatch(&mut self, conn: ConnId, message: Message, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+        match message {
+            // The table of the handshake leaves none of these.
+            Message::Version(_) | Message::Verack => return Err(misbehaviour("a second handshake")),
+            Message::Ping(nonce) => say(conn, &Message::Pong(nonce), turn),
+            // Any word shows that it lives.
+            Message::Pong(_) => {}
+            Message::ChainTip(tip) => self.on_chain_tip(tip, peers, turn)?,
+            Message::GetHeaders(wanted) => self.on_request(conn, Wanted::Headers(wanted), turn)?,
+            Message::GetData(ids) => self.on_request(conn, Wanted::Data(ids), turn)?,
+            Message::ShareHeaders(shares) => {
+                self.gave = true;
+                return peers.on_shares(conn, shares, turn);
+            }
+            Message::Share(share) => self.on_share(*share, turn),
+            Message::Inv(ids) => {
+                for id in ids {
+                    self.known.insert(id);
+                    if turn.chain.view.get(&id).is_none() {
+                        turn.say_fetcher(FetchJob::Missing(id, conn));
+                    }
+                }
+            }
+            Message::NotFound(ids) => {
+                for id in ids {
+                    if self.asked.remove(&id) {
+                        turn.say_fetcher(FetchJob::NotFound(id, conn));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_chain_tip(&mut self, tip: ChainTip, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+        if tip.genesis != turn.config.params.genesis_id() {
+            return Err(CloseReason::Misbehaviour(format!("its share chain begins with {}, ours does not", tip.genesis)));
+        }
+        self.known.insert(tip.tip);
+        let ours = turn.chain.view.tip().score;
+        // A claim that stays ahead of us keeps its clock, or its owner could wind it for ever.
+        let since = match self.claim {
+            Some(before) if before.score > ours => before.since,
+            _ => turn.now.mono,
+        };
+        self.claim = Some(Claim { height: tip.height, score: tip.score, since });
+        peers.look();
+        Ok(())
+    }
+
+    fn on_request(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) -> Verdict {
+        if self.requests.len() >= SERVE_WAITING_MAX {
+            return Err(misbehaviour("more requests than may wait"));
+        }
+        if let Some(ticket) = turn.out.take_ticket() {
+            self.requests.push(wanted, ticket);
+            self.requests.serve(conn, turn);
+        }
+        Ok(())
+    }
+
+    fn on_share(&mut self, share: Share, turn: &mut Turn<'_>) {
+        let id = share.id();
+        self.asked.remove(&id);
+        self.known.insert(id);
+        turn.say_fetcher(FetchJob::Arrived(id));
+        if turn.chain.view.get(&id).is_some() {
+            return;
+        }
+        if let Some(ticket) = turn.out.take_ticket() {
+            self.gave = true;
+            turn.jobs.organise.push(OrganiseJob::Tip { share: Arc::new(share), ticket });
+        }
+    }
+
+    fn say_version(&self, conn: ConnId, turn: &mut Turn<'_>) {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let version = Version {
+            protocol: PROTOCOL_VERSION,
+            services: 0,
+            time: turn.now.wall.as_secs(),
+            receiver: NetAddr { services: 0, addr: self.addr },
+            sender: NetAddr { services: 0, addr: nowhere },
+            nonce: self.nonce,
+            user_agent: USER_AGENT.to_owned(),
+            start_height: turn.chain.view.confirmed_height(),
+            relay: true,
+        };
+        say(conn, &Message::Version(version), turn);
+    }
+
+    fn set_timer(&self, conn: ConnId, turn: &mut Turn<'_>) {
+        let due = if self.ready() {
+            let tell = self.told.filter(|_| self.tell).map(|(_, at)| at + CHAINTIP_EVERY);
+            (self.pinged + PING_EVERY).min(self.heard + SILENCE_MAX).min(tell.unwrap_or(Duration::MAX))
+        } else {
+            self.opened + HANDSHAKE_MAX
+        };
+        turn.out.set_timer(conn, Some(due));
+    }
+}
+
+/// Our `chaintip`, encoded once for all who are told.
+pub fn chain_tip(turn: &Turn<'_>) -> Arc<Payload> {
+    let tip = turn.chain.view.confirmed_tip();
+    let genesis = turn.config.params.genesis_id();
+    let message = Message::ChainTip(ChainTip { genesis, tip: tip.id, height: tip.height, score: tip.score, features: 0 });
+    super::encoded(&message, turn)
+}
+
+fn misbehaviour(what: &str) -> CloseReason {
+    CloseReason::Misbehaviour(what.to_owned())
+}

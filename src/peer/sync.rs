@@ -1,0 +1,154 @@
+//! Sync: shares by locator, from one peer at a time, begun on a better claim.
+//!
+//! `getheaders` → `shareheaders` → the organiser's bulk lane → `getheaders` from the last share on, until our tip is as good as the claim.
+//! Who does not answer, or ends below his claim, is dropped, and the next best claim has its turn.
+
+use std::time::Duration;
+
+use rockpool_net::close::CloseReason;
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::wire::message::{Command, GetHeaders, Message};
+use rockpool_net::wire::share::Share;
+use rockpool_workers::jobs::OrganiseJob;
+
+use crate::limits::{SYNC_ANSWER_MAX, SYNC_GAP, SYNC_GRACE, SYNC_SETTLE_MAX, SYNC_SHARES};
+use crate::turn::Turn;
+
+/// Where a peer says its chain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The tip's height.
+    pub height: u32,
+    /// The tip's score.
+    pub score: u128,
+    /// Since when it has been better than what we have, or something was last done about it.
+    pub since: Duration,
+}
+
+/// How far the sync is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// `getheaders` is out.
+    Asked { deadline: Duration },
+    /// The organiser works on an answer; `ended`: it was the peer's last.
+    Organising { ended: bool },
+    /// The organiser has seen all; whether our tip is as good as the claim will show when its changes are here.
+    Settling { deadline: Duration },
+}
+
+/// The one sync under way.
+#[derive(Debug)]
+pub struct Sync {
+    /// With whom.
+    pub conn: ConnId,
+    /// Score of the claim it was begun on.
+    score: u128,
+    /// The last share that came.
+    last: Option<ShareId>,
+    stage: Stage,
+}
+
+/// Why a sync is over before its end.
+pub type Fault = CloseReason;
+
+impl Claim {
+    /// Whether a sync on this claim is due: at once if it is far ahead, else after push and fetcher had their time.
+    pub fn due(&self, height: u32) -> Duration {
+        if self.height > height.saturating_add(SYNC_GAP) { self.since } else { self.since + SYNC_GRACE }
+    }
+}
+
+impl Sync {
+    /// Begins one.
+    pub fn begin(conn: ConnId, claim: &Claim, turn: &mut Turn<'_>) -> Sync {
+        turn.counters.syncs.add(1);
+        let mut sync = Sync { conn, score: claim.score, last: None, stage: Stage::Settling { deadline: Duration::ZERO } };
+        sync.ask(turn);
+        sync
+    }
+
+    /// Whether our best chain is as good as the claim.
+    fn reached(&self, turn: &Turn<'_>) -> bool {
+        turn.chain.view.tip().score >= self.score
+    }
+
+    /// Whether it is over: nothing is under way and our best chain is as good as the claim.
+    pub fn finished(&self, turn: &Turn<'_>) -> bool {
+        matches!(self.stage, Stage::Settling { .. }) && self.reached(turn)
+    }
+
+    /// When it is to be looked at again, whatever happens.
+    pub fn due(&self) -> Option<Duration> {
+        match self.stage {
+            Stage::Asked { deadline } | Stage::Settling { deadline } => Some(deadline),
+            // The organiser waits for nothing but its input.
+            Stage::Organising { .. } => None,
+        }
+    }
+
+    /// Why the peer is to be dropped at this time, if so.
+    pub fn late(&self, now: Duration) -> Option<Fault> {
+        match self.stage {
+            Stage::Asked { deadline } if now >= deadline => Some(CloseReason::Timeout("answer to getheaders")),
+            Stage::Settling { deadline } if now >= deadline => Some(below_claim()),
+            _ => None,
+        }
+    }
+
+    /// The answer to `getheaders`. Its ticket goes with the job.
+    pub fn on_shares(&mut self, shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if !matches!(self.stage, Stage::Asked { .. }) {
+            return Err(misbehaviour("shareheaders that were not asked for"));
+        }
+        let mut parent = self.last;
+        for share in &shares {
+            let fits = match parent {
+                Some(parent) => share.parent == parent,
+                None => turn.chain.view.get(&share.parent).is_some(),
+            };
+            if !fits {
+                return Err(misbehaviour("shareheaders that do not follow each other"));
+            }
+            parent = Some(share.id());
+        }
+        let ended = shares.len() < SYNC_SHARES;
+        let score = shares.last().map_or(0, |share| share.score);
+        if ended && score < self.score && !self.reached(turn) {
+            return Err(below_claim());
+        }
+        self.last = parent;
+        let Some(ticket) = turn.out.take_ticket().filter(|_| !shares.is_empty()) else {
+            self.stage = Stage::Settling { deadline: turn.now.mono + SYNC_SETTLE_MAX };
+            return Ok(());
+        };
+        self.stage = Stage::Organising { ended };
+        turn.jobs.organise.push(OrganiseJob::Bulk { shares, ticket });
+        Ok(())
+    }
+
+    /// The organiser has worked off the last answer.
+    pub fn on_bulk_done(&mut self, turn: &mut Turn<'_>) {
+        let Stage::Organising { ended } = self.stage else { return };
+        if self.reached(turn) || ended {
+            self.stage = Stage::Settling { deadline: turn.now.mono + SYNC_SETTLE_MAX };
+        } else {
+            self.ask(turn);
+        }
+    }
+
+    fn ask(&mut self, turn: &mut Turn<'_>) {
+        // What came last is not of our best chain yet, so the locator alone would bring it again.
+        let locator = self.last.into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
+        turn.out.expect(self.conn, Command::ShareHeaders);
+        super::say(self.conn, &Message::GetHeaders(GetHeaders { locator, stop: ShareId::default() }), turn);
+        self.stage = Stage::Asked { deadline: turn.now.mono + SYNC_ANSWER_MAX };
+    }
+}
+
+fn below_claim() -> Fault {
+    misbehaviour("a chain that ends below its claim")
+}
+
+fn misbehaviour(what: &str) -> Fault {
+    CloseReason::Misbehaviour(what.to_owned())
+}

@@ -1,0 +1,187 @@
+//! `rockpool run`, a node of its own, and `rockpool status`, the question how it is.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+use std::thread;
+
+use rockpool_store::kv::Kv;
+use serde_json::Value;
+
+use crate::assemble::{self, Stopper};
+use crate::config::{Config, HTTP_PORT, http_address};
+use crate::exit::Failure;
+use crate::http::ask;
+use crate::limits::WATCH_EVERY;
+use crate::logging;
+use crate::signals::{Heart, Pulse, Signals};
+
+/// Runs a node on the calling thread until a signal, or its own fault, ends it. Its addresses are told to `out`.
+pub fn run(config: &Config, kv: Arc<dyn Kv>, signals: Signals, out: &mut impl Write) -> Result<(), Failure> {
+    let bitcoin = assemble::bitcoin(config, &*kv)?;
+    let node = assemble::build(config, kv, bitcoin)?;
+    let listen = node.listen();
+    for (what, addr) in [("p2p", listen.p2p), ("stratum", listen.stratum), ("http", listen.http)] {
+        if let Some(addr) = addr {
+            let _ = writeln!(out, "{what} {addr}").and_then(|()| out.flush());
+        }
+    }
+    let _address = listen.http.map(|addr| AddressFile::write(&config.datadir, addr)).transpose()?;
+    watch(signals, node.heart(), node.stopper()).map_err(|error| Failure::Fault(format!("cannot start a thread: {error}")))?;
+    node.run()
+}
+
+/// `DIR/http`, where the node's HTTP address stands while it runs.
+struct AddressFile(PathBuf);
+
+impl AddressFile {
+    fn write(dir: &Path, addr: SocketAddr) -> Result<AddressFile, Failure> {
+        let (file, new) = (dir.join("http"), dir.join("http.new"));
+        // Whoever reads it sees all of it or nothing.
+        let written = fs::write(&new, format!("{addr}\n")).and_then(|()| fs::rename(&new, &file));
+        written.map_err(|error| Failure::Mistake(format!("cannot write {}: {error}", file.display())))?;
+        Ok(AddressFile(file))
+    }
+}
+
+impl Drop for AddressFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The thread that hears signals and watches the reactor. It ends with the process.
+fn watch(mut signals: Signals, heart: Heart, stopper: Stopper) -> io::Result<()> {
+    let body = move || {
+        let mut pulse = Pulse::of(&heart);
+        loop {
+            if signals.wait(WATCH_EVERY) {
+                stopper.stop();
+            } else if pulse.lost() {
+                die("the reactor stands still: one turn took more than 10 s; this is a defect, please report it");
+            }
+        }
+    };
+    thread::Builder::new().name("watch".into()).spawn(body).map(drop)
+}
+
+/// Ends the process at once, for a reactor that cannot end it any more.
+#[expect(clippy::disallowed_methods, reason = "the main thread is the one that hangs")]
+fn die(why: &str) -> ! {
+    log::error!("{why}");
+    logging::flush();
+    process::exit(3);
+}
+
+/// Asks a running node how it is, and tells it as JSON or for a person.
+pub fn status(json: bool, datadir: Option<&Path>, http: Option<&str>, out: &mut impl Write) -> Result<(), Failure> {
+    let addr = match (datadir, http) {
+        (Some(dir), _) => find(dir)?,
+        (None, Some(addr)) => http_address(addr)?,
+        (None, None) => SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
+    };
+    let silent = |why: String| Failure::Mistake(format!("no Rockpool node answers at {addr} ({why}): is it running?"));
+    let (code, body) = ask::get(addr, "/api/v1/status").map_err(|error| silent(error.to_string()))?;
+    let status: Value = serde_json::from_str(&body).map_err(|_| silent(format!("HTTP {code}, but no status")))?;
+    let text = if json { body } else { describe(&status) };
+    let _ = writeln!(out, "{}", text.trim_end());
+    Ok(())
+}
+
+/// Where the node that runs on this data directory answers.
+fn find(dir: &Path) -> Result<SocketAddr, Failure> {
+    let file = dir.join("http");
+    let text = fs::read_to_string(&file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::Mistake(format!("no node runs on data directory {}", dir.display())),
+        _ => Failure::Mistake(format!("cannot read {}: {error}", file.display())),
+    })?;
+    text.trim().parse().map_err(|_| Failure::Mistake(format!("{} holds no address", file.display())))
+}
+
+/// The status for a person.
+fn describe(status: &Value) -> String {
+    let text = |path: &str| match status.pointer(path) {
+        None | Some(Value::Null) => "-".to_string(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    };
+    let rows = [
+        ("network", format!("{}, version {}", text("/network"), text("/version"))),
+        ("share chain", format!("height {}, tip {}", text("/tip/height"), text("/tip/id"))),
+        ("being confirmed", format!("up to height {}", text("/candidate_height"))),
+        ("a peer claims", format!("height {}", text("/claimed_height"))),
+        ("bitcoin", format!("height {}, tip {}", text("/bitcoin/height"), text("/bitcoin/tip"))),
+        ("peers", text("/peers")),
+        ("miners", text("/miners")),
+        ("submits", format!("{} accepted, {} refused", text("/shares/accepted"), text("/shares/rejected"))),
+        ("blocks found", text("/blocks_found")),
+        ("listens", format!("p2p {}, stratum {}, http {}", text("/listen/p2p"), text("/listen/stratum"), text("/listen/http"))),
+        ("running for", format!("{} s", text("/uptime_s"))),
+        ("trouble", text("/trouble")),
+    ];
+    let shown = rows.iter().filter(|(name, text)| match *name {
+        "being confirmed" => status["candidate_height"] != status["tip"]["height"],
+        "a peer claims" => !status["claimed_height"].is_null(),
+        "trouble" => text != "-",
+        _ => true,
+    });
+    shown.map(|(name, text)| format!("{name:<16}{text}\n")).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked(datadir: Option<&Path>, http: Option<&str>) -> String {
+        let failure = status(false, datadir, http, &mut Vec::new()).unwrap_err();
+        assert_eq!(failure.code(), 2);
+        failure.to_string()
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(asked(Some(dir.path()), None).starts_with("no node runs on data directory "));
+        fs::write(dir.path().join("http"), "nonsense").unwrap();
+        assert!(asked(Some(dir.path()), None).ends_with("/http holds no address"));
+        // Port 1 of loopback: nobody may listen there without being root, and nobody does.
+        fs::write(dir.path().join("http"), "127.0.0.1:1\n").unwrap();
+        let said = asked(Some(dir.path()), None);
+        assert!(said.starts_with("no Rockpool node answers at 127.0.0.1:1 (") && said.ends_with("is it running?"), "{said}");
+        assert!(asked(None, Some("nowhere")).starts_with("--http: \"nowhere\" is no address"));
+    }
+
+    #[test]
+    fn the_address_file_lives_as_long_as_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let addr = "127.0.0.1:4711".parse().unwrap();
+        let file = AddressFile::write(dir.path(), addr).unwrap();
+        assert_eq!(find(dir.path()).unwrap(), addr);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        drop(file);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn people_are_told_what_matters() {
+        let mut status = json!({
+            "network": "regtest", "version": "0.1.0", "tip": {"id": "ab", "height": 7, "score": 1}, "candidate_height": 7, "claimed_height": null,
+            "peers": 2, "miners": 1, "shares": {"accepted": 5, "rejected": 1}, "blocks_found": 3, "bitcoin": {"tip": null, "height": null},
+            "listen": {"p2p": "1.2.3.4:5", "stratum": "1.2.3.4:6", "http": null}, "uptime_s": 9, "trouble": null
+        });
+        let said = describe(&status);
+        assert!(said.contains("share chain     height 7, tip ab\n") && said.contains("submits         5 accepted, 1 refused\n"), "{said}");
+        assert!(!said.contains("trouble") && !said.contains("confirmed") && !said.contains("claims"), "{said}");
+        status["candidate_height"] = 9.into();
+        status["claimed_height"] = 12.into();
+        status["trouble"] = "no peer".into();
+        let said = describe(&status);
+        assert!(said.contains("up to height 9\n") && said.contains("height 12\n") && said.contains("trouble         no peer\n"), "{said}");
+    }
+}

@@ -1,0 +1,133 @@
+//! What the node tells of itself: plain values, gathered when somebody asks.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rockpool_net::id::ShareId;
+use rockpool_store::handle::ChainStoreHandle;
+use rockpool_workers::jobs::Fate;
+
+rockpool_net::counters! {
+    /// Counters of judgement: sessions and what they decided.
+    Counters {
+        shares_accepted: "submits", "Submits of our miners that were accepted.";
+        shares_rejected: "submits", "Submits of our miners that were refused.";
+        submits_stale: "submits", "Submits refused because their job is no longer worked on.";
+        submits_duplicate: "submits", "Submits refused because they came before.";
+        submits_low: "submits", "Submits refused because their hash misses the job's difficulty.";
+        chain_shares: "shares", "Shares confirmed since the node started.";
+        shares_pushed: "messages", "Newly confirmed shares sent to peers that were not known to have them.";
+        shares_bad: "shares", "Shares of peers that cost their sender the connection.";
+        shares_invalid: "shares", "Shares of peers that break a rule of the share chain.";
+        shares_asked: "shares", "Shares asked of peers by id.";
+        syncs: "syncs", "Syncs begun on a peer's better claim.";
+        syncs_failed: "syncs", "Syncs given up because the peer stalled or ended below its claim.";
+        jobs_sent: "jobs", "Jobs sent to miners.";
+        blocks_found: "blocks", "Blocks found by our miners.";
+        peers_refused: "connections", "Peers whose handshake was refused.";
+        fetch_dropped: "jobs", "Words to the fetcher dropped because too many waited; it asks again by its deadlines.";
+    }
+}
+
+/// A place in the share chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tip {
+    /// Id of the share.
+    pub id: ShareId,
+    /// Its height.
+    pub height: u32,
+    /// Its score.
+    pub score: u128,
+}
+
+/// Whether miners are served, and if not, what they wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// They are.
+    Yes,
+    /// No template has come from Bitcoin's side.
+    NoTemplate,
+    /// No peer is there and the node was not told to mine alone.
+    NoPeer,
+    /// A peer claims a better chain that has not been fetched yet.
+    Behind {
+        /// Height of the claim.
+        height: u32,
+    },
+}
+
+/// Where the node listens; `None` where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// For share peers.
+    pub p2p: Option<SocketAddr>,
+    /// For miners.
+    pub stratum: Option<SocketAddr>,
+    /// For browsers and scripts.
+    pub http: Option<SocketAddr>,
+}
+
+/// A block that one of our miners found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundBlock {
+    /// Its hash.
+    pub hash: ShareId,
+    /// Its height in Bitcoin's chain.
+    pub height: u32,
+    /// When it was found, Unix seconds.
+    pub time: u32,
+    /// What each bitcoind said of it so far.
+    pub fates: Vec<(String, Fate)>,
+}
+
+/// The node at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The network's name.
+    pub network: &'static str,
+    /// The magic of its messages.
+    pub magic: [u8; 4],
+    /// This program's version.
+    pub version: &'static str,
+    /// The confirmed tip: what miners build on.
+    pub tip: Tip,
+    /// Height of the candidate tip: above the confirmed one while coinbases are being rebuilt.
+    pub candidate_height: u32,
+    /// Height of the best claim of a peer that is ahead of us.
+    pub claimed_height: Option<u32>,
+    /// Peers whose handshake is done.
+    pub peers: usize,
+    /// Miners that have authorised.
+    pub miners: usize,
+    /// Submits accepted since start.
+    pub accepted: u64,
+    /// Submits refused since start.
+    pub rejected: u64,
+    /// The block to build on and the height it has in Bitcoin's chain, as the newest template says.
+    pub bitcoin: Option<(ShareId, u32)>,
+    /// Why Bitcoin's side cannot be reached, if so.
+    pub bitcoin_down: Option<String>,
+    /// Whether the disk is full.
+    pub disk_full: bool,
+    /// Whether miners are served.
+    pub serving: Serving,
+    /// Blocks our miners found, newest last, at most [`BLOCKS_SHOWN`](crate::limits::BLOCKS_SHOWN).
+    pub blocks: Vec<FoundBlock>,
+    /// Where we listen.
+    pub listen: Listen,
+    /// How long the node has run.
+    pub uptime: Duration,
+}
+
+/// What an HTTP answer may draw on.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// The node at this moment.
+    pub status: &'a Status,
+    /// The chain: heights, shares, payouts at the confirmed tip.
+    pub chain: &'a ChainStoreHandle,
+    /// Counters of judgement.
+    pub counters: &'a Counters,
+    /// Counters of the network core.
+    pub net: &'a rockpool_net::counters::Counters,
+}

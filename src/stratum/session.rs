@@ -1,0 +1,426 @@
+//! A miner's connection: what it said, what it was given, and what its next line means.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rockpool_net::close::CloseReason;
+use rockpool_net::events::Event;
+use rockpool_net::id::ConnId;
+use rockpool_net::wire::share::Script;
+use rockpool_workers::jobs::{Claim, EmissionJob, SubmitRefusal};
+use rockpool_workers::template::Template;
+use rockpool_workers::work::VERSION_MASK;
+use serde_json::value::RawValue;
+
+use crate::limits::{
+    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
+};
+use crate::status::Serving;
+use crate::stratum::difficulty::{rounded, target_of};
+use crate::stratum::Server;
+use crate::stratum::jobs::{Board, Job, hex};
+use crate::stratum::request::{
+    EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, granted, login, password_difficulty, rolled,
+};
+use crate::stratum::vardiff::Vardiff;
+use crate::turn::Turn;
+
+/// A refusal as Stratum spells it: code and text.
+type Refusal<'a> = (i32, &'a str);
+
+const UNAUTHORISED: Refusal<'static> = (24, "Unauthorized worker: send mining.authorize first");
+const NOT_SUBSCRIBED: Refusal<'static> = (25, "Not subscribed: send mining.subscribe first");
+const STALE: Refusal<'static> = (21, "Job not found (stale)");
+const DUPLICATE: Refusal<'static> = (22, "Duplicate share");
+
+/// Who is paid on a connection.
+#[derive(Clone, Debug)]
+struct Login {
+    user: String,
+    script: Script,
+}
+
+/// A miner.
+#[derive(Debug)]
+pub struct Miner {
+    /// The other side.
+    pub addr: SocketAddr,
+    opened: Duration,
+    /// When its last line came; `None` before the first.
+    heard: Option<Duration>,
+    extranonce1: [u8; EXTRANONCE1_BYTES],
+    /// Its user agent, once it has subscribed.
+    agent: Option<String>,
+    login: Option<Login>,
+    mask: u32,
+    vardiff: Vardiff,
+    /// The difficulty it was last told.
+    told: Option<f64>,
+    /// Its jobs that are still taken, newest last.
+    jobs: VecDeque<Job>,
+    /// When the newest was sent.
+    notified: Duration,
+    /// Submits by board and what the miner rolled.
+    seen: BTreeSet<(u64, [u8; 20])>,
+    /// It was told once what it waits for.
+    told_to_wait: bool,
+}
+
+impl Miner {
+    /// A connection that stands. Its extranonce1 is its own among all that are here.
+    pub fn open(conn: ConnId, addr: SocketAddr, server: &mut Server, turn: &mut Turn<'_>) -> Miner {
+        let miner = Miner::new(turn.now.mono, addr, server.extranonce1());
+        miner.set_timer(conn, turn);
+        miner
+    }
+
+    /// One that has said nothing yet.
+    pub fn new(now: Duration, addr: SocketAddr, extranonce1: [u8; EXTRANONCE1_BYTES]) -> Miner {
+        Miner {
+            addr,
+            opened: now,
+            heard: None,
+            extranonce1,
+            agent: None,
+            login: None,
+            mask: VERSION_MASK,
+            vardiff: Vardiff::new(now, DIFFICULTY_START),
+            told: None,
+            jobs: VecDeque::new(),
+            notified: now,
+            seen: BTreeSet::new(),
+            told_to_wait: false,
+        }
+    }
+
+    /// It has gone.
+    pub fn on_closed(&self, conn: ConnId, turn: &mut Turn<'_>) {
+        if self.authorised() {
+            turn.out.publish(Event::MinerDown { conn });
+        }
+    }
+
+    /// Whether it has authorised.
+    pub fn authorised(&self) -> bool {
+        self.login.is_some()
+    }
+
+    /// A line came. Its ticket is taken only if it makes a job for a stage.
+    pub fn on_line(&mut self, conn: ConnId, line: &[u8], server: &mut Server, turn: &mut Turn<'_>) {
+        self.heard = Some(turn.now.mono);
+        let Ok(line) = Line::parse(line) else {
+            turn.out.close(conn, CloseReason::Misbehaviour("a line that is no JSON object".to_owned()));
+            return;
+        };
+        let id = line.id.map_or("null", RawValue::get);
+        match line.request() {
+            Request::Configure { extensions, mask } => {
+                let result = self.configure(&extensions, mask);
+                reply(conn, turn, id, &result);
+            }
+            Request::Subscribe { agent } => {
+                reply(conn, turn, id, &self.subscribed());
+                let first = self.agent.replace(agent).is_none();
+                self.begin(conn, first, server, turn);
+            }
+            Request::Authorize { user, password } => self.authorize(conn, id, user, &password, server, turn),
+            Request::Submit(submit) => self.submit(conn, line.id, submit, turn),
+            Request::SuggestDifficulty(difficulty) => {
+                reply(conn, turn, id, "true");
+                if let Some(difficulty) = difficulty {
+                    self.vardiff.suggest(turn.now.mono, difficulty);
+                    self.follow_vardiff(conn, server, turn);
+                }
+            }
+            // It changes only with a new connection, so there is nothing to push.
+            Request::ExtranonceSubscribe => reply(conn, turn, id, "true"),
+            Request::Ping => reply(conn, turn, id, "\"pong\""),
+            Request::GetTransactions(job) => self.get_transactions(conn, id, job, turn),
+            Request::Response => {}
+            Request::Unknown => refuse(conn, turn, id, (-3, "Method not found")),
+        }
+        self.set_timer(conn, turn);
+    }
+
+    /// Its timer is due.
+    pub fn on_timer(&mut self, conn: ConnId, server: &mut Server, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        let late = match self.heard {
+            None if now >= self.opened + FIRST_LINE_MAX => Some("no line"),
+            _ if self.login.is_none() && now >= self.opened + AUTHORIZE_MAX => Some("no authorisation"),
+            Some(heard) if now >= heard + MINER_IDLE_MAX => Some("idle miner"),
+            _ => None,
+        };
+        if let Some(what) = late {
+            turn.out.close(conn, CloseReason::Timeout(what));
+            return;
+        }
+        if let Some(job) = self.jobs.back() {
+            let changed = now >= self.vardiff.due() && self.vardiff.tick(now, job.difficulty);
+            if changed || now >= self.notified + NOTIFY_EVERY {
+                self.issue(conn, false, server, turn);
+            }
+        }
+        self.set_timer(conn, turn);
+    }
+
+    /// What became of a submit of its.
+    pub fn on_verdict(
+        &mut self,
+        claim: &Claim,
+        result: Result<(), SubmitRefusal>,
+        server: &mut Server,
+        turn: &mut Turn<'_>,
+    ) {
+        match result {
+            Ok(()) => {
+                turn.counters.shares_accepted.add(1);
+                reply(claim.conn, turn, claim.request.get(), "true");
+                if self.vardiff.accepted(turn.now.mono, claim.difficulty) {
+                    self.follow_vardiff(claim.conn, server, turn);
+                }
+            }
+            Err(refusal) => self.reject(claim.conn, claim.request.get(), refusal, turn),
+        }
+        self.set_timer(claim.conn, turn);
+    }
+
+    /// Gives it a new job, if it can be given one. `clean`: what it had is worthless.
+    pub fn issue(&mut self, conn: ConnId, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
+        let Some(login) = self.login.as_ref().filter(|_| self.agent.is_some()) else { return };
+        // A miner that was served is kept at work while a claim is being looked into: at worst its work is no worse than the old one.
+        if server.serving != Serving::Yes && self.jobs.is_empty() {
+            if !self.told_to_wait {
+                turn.out.send_bytes(conn, show_message(server.serving).into_bytes());
+                self.told_to_wait = true;
+            }
+            return;
+        }
+        let script = login.script;
+        let board = match server.boards.board(turn.config.params, &turn.chain.view, &script, turn.now) {
+            Some(Ok(board)) => board,
+            Some(Err(error)) => {
+                log::error!("no work for miners: {error}");
+                return;
+            }
+            None => return,
+        };
+        let clean = clean || self.jobs.is_empty();
+        if clean {
+            self.jobs.clear();
+        }
+        self.push_job(conn, board, script, clean, server, turn);
+        self.set_timer(conn, turn);
+    }
+
+    fn push_job(&mut self, conn: ConnId, board: Arc<Board>, script: Script, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
+        let difficulty = rounded(self.vardiff.current().min(board.difficulty_max));
+        let mut lines = String::new();
+        if self.told != Some(difficulty) {
+            // Display writes no exponent, and whole numbers without a point: firmware stumbles over both.
+            lines = format!("{{\"id\":null,\"method\":\"mining.set_difficulty\",\"params\":[{difficulty}]}}\n");
+            self.told = Some(difficulty);
+        }
+        let last = self.jobs.back().filter(|job| job.board.serial == board.serial).map(|job| job.ntime);
+        let (id, ntime) = (server.boards.job_id(), board.ntime(turn.now, last));
+        lines.push_str(&board.notify(turn.config.params, &script, id, ntime, clean));
+        turn.out.send_bytes(conn, lines.into_bytes());
+        turn.counters.jobs_sent.add(1);
+        self.notified = turn.now.mono;
+        self.jobs.push_back(Job { id, board, script, difficulty, ntime });
+        // The newest and JOBS_PAST_MAX past ones.
+        if self.jobs.len() > JOBS_PAST_MAX + 1 {
+            self.jobs.pop_front();
+        }
+        let oldest = self.jobs.front().map_or(0, |job| job.board.serial);
+        self.seen = self.seen.split_off(&(oldest, [0; 20]));
+    }
+
+    fn configure(&mut self, extensions: &[String], mask: Option<u32>) -> String {
+        let mut results = Vec::new();
+        for extension in extensions {
+            match extension.as_str() {
+                "version-rolling" => {
+                    self.mask = granted(mask);
+                    results.push(format!(r#""version-rolling":{},"version-rolling.mask":"{:08x}""#, self.mask != 0, self.mask));
+                }
+                "subscribe-extranonce" => results.push(r#""subscribe-extranonce":true"#.to_owned()),
+                "minimum-difficulty" => results.push(r#""minimum-difficulty":false"#.to_owned()),
+                // BIP310: what is not understood is left out.
+                _ => {}
+            }
+        }
+        format!("{{{}}}", results.join(","))
+    }
+
+    fn subscribed(&self) -> String {
+        let en1 = hex(&self.extranonce1);
+        format!(r#"[[["mining.set_difficulty","{en1}"],["mining.notify","{en1}"]],"{en1}",{EXTRANONCE2_BYTES}]"#)
+    }
+
+    fn authorize(&mut self, conn: ConnId, id: &str, user: String, password: &str, server: &mut Server, turn: &mut Turn<'_>) {
+        let (script, worker) = match login(&user, turn.config.params.network) {
+            Ok(login) => login,
+            Err(why) => {
+                log::info!("miner {conn}: not authorised: {why}");
+                refuse(conn, turn, id, (24, &why));
+                return;
+            }
+        };
+        if let Some(difficulty) = password_difficulty(password) {
+            self.vardiff.hold(turn.now.mono, difficulty);
+        }
+        log::info!("miner {conn}: authorised, worker {worker:?}, agent {:?}", self.agent.as_deref().unwrap_or_default());
+        reply(conn, turn, id, "true");
+        let before = self.login.replace(Login { user: user.clone(), script });
+        if before.is_none() {
+            turn.out.publish(Event::MinerUp { conn, user: user.clone() });
+        }
+        let news = before.is_none_or(|before| before.script != script || before.user != user);
+        self.begin(conn, news, server, turn);
+    }
+
+    /// Its first job, or the first for another payee.
+    fn begin(&mut self, conn: ConnId, news: bool, server: &mut Server, turn: &mut Turn<'_>) {
+        if news {
+            self.issue(conn, true, server, turn);
+        }
+    }
+
+    /// A new difficulty takes effect with a job of its own; past jobs keep theirs.
+    fn follow_vardiff(&mut self, conn: ConnId, server: &mut Server, turn: &mut Turn<'_>) {
+        let Some(job) = self.jobs.back() else { return };
+        if self.told != Some(rounded(self.vardiff.current().min(job.board.difficulty_max))) {
+            self.issue(conn, false, server, turn);
+        }
+    }
+
+    fn submit(&mut self, conn: ConnId, id: Option<&RawValue>, submit: Result<Submit, &'static str>, turn: &mut Turn<'_>) {
+        let raw = id.map_or("null", RawValue::get);
+        if self.agent.is_none() {
+            return refuse(conn, turn, raw, NOT_SUBSCRIBED);
+        }
+        if self.login.is_none() {
+            return refuse(conn, turn, raw, UNAUTHORISED);
+        }
+        let (job, roll) = match submit {
+            Err(why) => return self.reject(conn, raw, SubmitRefusal::BadField(why), turn),
+            Ok(submit) => match self.jobs.iter().find(|job| job.id == submit.job) {
+                None => return self.reject(conn, raw, SubmitRefusal::Stale, turn),
+                Some(job) => (job.clone(), submit),
+            },
+        };
+        let version = match rolled(job.board.version(), self.mask, roll.version_bits) {
+            Err(why) => return self.reject(conn, raw, SubmitRefusal::BadField(why), turn),
+            Ok(version) => version,
+        };
+        if !self.remember(job.board.serial, &roll, version) {
+            return self.reject(conn, raw, SubmitRefusal::Duplicate, turn);
+        }
+        let Some(ticket) = turn.out.take_ticket() else {
+            // A frame is dispatched with its ticket; without one it is not this line's doing.
+            return refuse(conn, turn, raw, (20, "the node is busy; try again"));
+        };
+        let request: Arc<RawValue> = Arc::from(id.map_or_else(|| RawValue::NULL.to_owned(), RawValue::to_owned));
+        let mut extranonce = [0; EXTRANONCE1_BYTES + EXTRANONCE2_BYTES];
+        extranonce[..EXTRANONCE1_BYTES].copy_from_slice(&self.extranonce1);
+        extranonce[EXTRANONCE1_BYTES..].copy_from_slice(&roll.extranonce2);
+        turn.jobs.emission.push(EmissionJob {
+            claim: Claim { conn, request, difficulty: job.difficulty },
+            work: Arc::clone(&job.board.work),
+            script: job.script,
+            extranonce,
+            version,
+            ntime: roll.ntime,
+            nonce: roll.nonce,
+            target: target_of(job.difficulty),
+            ticket,
+        });
+    }
+
+    /// Whether this submit is new. The oldest boards' are forgotten first.
+    fn remember(&mut self, serial: u64, submit: &Submit, version: u32) -> bool {
+        let mut key = [0; 20];
+        key[..8].copy_from_slice(&submit.extranonce2);
+        key[8..12].copy_from_slice(&submit.ntime.to_be_bytes());
+        key[12..16].copy_from_slice(&submit.nonce.to_be_bytes());
+        key[16..].copy_from_slice(&version.to_be_bytes());
+        let new = self.seen.insert((serial, key));
+        if self.seen.len() > SUBMITS_SEEN_MAX {
+            self.seen.pop_first();
+        }
+        new
+    }
+
+    fn reject(&mut self, conn: ConnId, id: &str, refusal: SubmitRefusal, turn: &mut Turn<'_>) {
+        turn.counters.shares_rejected.add(1);
+        let (code, text) = match refusal {
+            SubmitRefusal::Stale => {
+                turn.counters.submits_stale.add(1);
+                STALE
+            }
+            SubmitRefusal::Duplicate => {
+                turn.counters.submits_duplicate.add(1);
+                DUPLICATE
+            }
+            SubmitRefusal::LowDifficulty => {
+                turn.counters.submits_low.add(1);
+                (23, "Low difficulty share")
+            }
+            SubmitRefusal::BadField(why) | SubmitRefusal::Refused(why) => (20, why),
+        };
+        refuse(conn, turn, id, (code, text));
+    }
+
+    fn get_transactions(&self, conn: ConnId, id: &str, wanted: Option<u64>, turn: &mut Turn<'_>) {
+        let job = match wanted {
+            Some(wanted) => self.jobs.iter().find(|job| job.id == wanted),
+            None => self.jobs.back(),
+        };
+        match job.map(|job| &job.board.work.template) {
+            None => refuse(conn, turn, id, STALE),
+            Some(template) if bytes_of(template) > TRANSACTIONS_BYTES_MAX => {
+                refuse(conn, turn, id, (20, "the block's transactions are too many to send; ask bitcoind"));
+            }
+            Some(template) => {
+                let txs: Vec<String> = template.txs.iter().map(|tx| format!("\"{}\"", hex(tx))).collect();
+                reply(conn, turn, id, &format!("[{}]", txs.join(",")));
+            }
+        }
+    }
+
+    fn set_timer(&self, conn: ConnId, turn: &mut Turn<'_>) {
+        turn.out.set_timer(conn, Some(self.due()));
+    }
+
+    fn due(&self) -> Duration {
+        let silence = self.heard.map_or(self.opened + FIRST_LINE_MAX, |heard| heard + MINER_IDLE_MAX);
+        let authorised = if self.login.is_some() { silence } else { silence.min(self.opened + AUTHORIZE_MAX) };
+        if self.jobs.is_empty() { authorised } else { authorised.min(self.notified + NOTIFY_EVERY).min(self.vardiff.due()) }
+    }
+}
+
+fn bytes_of(template: &Template) -> usize {
+    template.txs.iter().map(|tx| tx.len()).sum()
+}
+
+fn reply(conn: ConnId, turn: &mut Turn<'_>, id: &str, result: &str) {
+    turn.out.send_bytes(conn, format!("{{\"id\":{id},\"result\":{result},\"error\":null}}\n").into_bytes());
+}
+
+fn refuse(conn: ConnId, turn: &mut Turn<'_>, id: &str, (code, text): Refusal<'_>) {
+    // The texts are our own or printable ASCII without quotes, but for what a user typed as an address.
+    let text = serde_json::Value::from(text);
+    turn.out.send_bytes(conn, format!("{{\"id\":{id},\"result\":null,\"error\":[{code},{text},null]}}\n").into_bytes());
+}
+
+fn show_message(serving: Serving) -> String {
+    let text = match serving {
+        Serving::Yes | Serving::NoTemplate => "Rockpool waits for a block template from bitcoind; work comes as soon as there is one".to_owned(),
+        Serving::NoPeer => "Rockpool waits for a peer; work comes as soon as there is one".to_owned(),
+        Serving::Behind { height } => format!("Rockpool fetches the share chain up to height {height}; work comes when it is there"),
+    };
+    format!("{{\"id\":null,\"method\":\"client.show_message\",\"params\":[\"{text}\"]}}\n")
+}

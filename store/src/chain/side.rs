@@ -1,0 +1,150 @@
+//! Shares beside the best chain: near the tip a bounded number, and the scratch of the one sync under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rockpool_net::id::ShareId;
+use rockpool_net::wire::share::Share;
+
+use crate::limits::{SCRATCH_BYTES_MAX, SIDE_MAX};
+use crate::record::Record;
+
+/// A share that is not settled: beside the best chain, or on it but not yet confirmed.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub record: Arc<Record>,
+    /// The share itself, until its coinbase was rebuilt and found to match: validity is recorded apart from position.
+    pub unproven: Option<Arc<Share>>,
+    /// Whether its row is written or on its way: it is to be deleted when the share is forgotten.
+    pub row: bool,
+    /// Whether it belongs to the sync under way and lies too far below our tip to be kept otherwise.
+    pub scratch: bool,
+    /// When it arrived, counted.
+    pub seen: u64,
+}
+
+impl Live {
+    /// Memory that it takes, bytes; map entries included by a guess on the high side.
+    fn bytes(&self) -> usize {
+        let share = self.unproven.as_ref().map_or(0, |share| size_of::<Share>() + 32 * (share.proof.branch.len() + share.uncles.len()));
+        size_of::<Live>() + size_of::<Record>() + 32 * self.record.uncles.len() + share + ENTRY_BYTES
+    }
+}
+
+/// Entries of a share in the three sets below, bytes.
+const ENTRY_BYTES: usize = 300;
+
+/// Shares beside the best chain, by id, by parent and by score.
+#[derive(Debug, Default)]
+pub(super) struct Side {
+    by_id: BTreeMap<ShareId, Live>,
+    by_parent: BTreeSet<(ShareId, ShareId)>,
+    near: BTreeSet<(u128, ShareId)>,
+    scratch: BTreeSet<(u128, ShareId)>,
+    scratch_bytes: usize,
+}
+
+impl Side {
+    pub fn get(&self, id: &ShareId) -> Option<&Live> {
+        self.by_id.get(id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Live> {
+        self.by_id.values()
+    }
+
+    /// Whether the scratch has no room for this share.
+    pub fn is_full_for(&self, live: &Live) -> bool {
+        live.scratch && self.scratch_bytes + live.bytes() > SCRATCH_BYTES_MAX
+    }
+
+    pub fn insert(&mut self, live: Live) {
+        let id = live.record.id;
+        self.by_parent.insert((live.record.parent, id));
+        if live.scratch {
+            self.scratch.insert((live.record.score, id));
+            self.scratch_bytes += live.bytes();
+        } else {
+            self.near.insert((live.record.score, id));
+        }
+        self.by_id.insert(id, live);
+    }
+
+    pub fn take(&mut self, id: &ShareId) -> Option<Live> {
+        let live = self.by_id.remove(id)?;
+        self.by_parent.remove(&(live.record.parent, *id));
+        if live.scratch {
+            self.scratch.remove(&(live.record.score, *id));
+            self.scratch_bytes -= live.bytes();
+        } else {
+            self.near.remove(&(live.record.score, *id));
+        }
+        Some(live)
+    }
+
+    /// Takes a share, if it is here, and all that builds on it, parents before children.
+    pub fn take_branch(&mut self, id: ShareId) -> Vec<Live> {
+        let mut branch: Vec<Live> = self.take(&id).into_iter().collect();
+        let mut parents = vec![id];
+        while let Some(parent) = parents.pop() {
+            let children: Vec<_> =
+                self.by_parent.range((parent, ShareId([0; 32]))..=(parent, ShareId([0xff; 32]))).map(|(_, id)| *id).collect();
+            branch.extend(children.iter().filter_map(|id| self.take(id)));
+            parents.extend(children);
+        }
+        branch
+    }
+
+    /// Takes the sync's scratch and all that builds on it.
+    pub fn take_scratch(&mut self) -> Vec<Live> {
+        let mut taken = Vec::new();
+        while let Some((_, id)) = self.scratch.first().copied() {
+            taken.extend(self.take_branch(id));
+        }
+        taken
+    }
+
+    /// Takes what is too much near the tip, lowest score first, each with what builds on it.
+    pub fn take_excess(&mut self) -> Vec<Live> {
+        let mut taken = Vec::new();
+        while self.near.len() > SIDE_MAX
+            && let Some((_, id)) = self.near.first().copied()
+        {
+            taken.extend(self.take_branch(id));
+        }
+        taken
+    }
+
+    /// The share of the highest score; of equal ones the first seen.
+    pub fn best(&self) -> Option<&Live> {
+        let top = [&self.near, &self.scratch].into_iter().filter_map(|set| set.last()).map(|(score, _)| *score).max()?;
+        let of_top = (top, ShareId([0; 32]))..=(top, ShareId([0xff; 32]));
+        let ids = self.near.range(of_top.clone()).chain(self.scratch.range(of_top));
+        ids.filter_map(|(_, id)| self.get(id)).min_by_key(|live| live.seen)
+    }
+
+    /// Whether the sets agree.
+    pub fn sanity_check(&self) -> Result<(), String> {
+        let count = self.by_id.len();
+        if self.near.len() > SIDE_MAX || self.scratch_bytes > SCRATCH_BYTES_MAX {
+            return Err(format!("{} side shares, {} bytes of scratch", self.near.len(), self.scratch_bytes));
+        }
+        if self.by_parent.len() != count || self.near.len() + self.scratch.len() != count {
+            return Err(format!(
+                "{count} side shares, {} by parent, {} near, {} scratch",
+                self.by_parent.len(),
+                self.near.len(),
+                self.scratch.len()
+            ));
+        }
+        let bytes: usize = self.iter().filter(|live| live.scratch).map(Live::bytes).sum();
+        if bytes != self.scratch_bytes {
+            return Err(format!("{bytes} bytes of scratch, {} counted", self.scratch_bytes));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! The best chain by height and by id: what the organiser's index and the reactor's view both are at heart.
+
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use rockpool_net::id::ShareId;
+
+use crate::record::Record;
+
+/// A hash function with a secret drawn at start, so that nobody can choose ids that fall together.
+#[derive(Clone, Copy, Debug)]
+pub struct Keyed {
+    key: [u64; 2],
+}
+
+impl Keyed {
+    /// With a secret from the node's generator.
+    pub fn new(key: [u64; 2]) -> Keyed {
+        Keyed { key }
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        self.key.hash(&mut hasher);
+        hasher
+    }
+}
+
+/// A record found by its id, so that the set holds one pointer a share and no second copy of the id.
+#[derive(Clone, Debug)]
+struct ById(Arc<Record>);
+
+impl Borrow<ShareId> for ById {
+    fn borrow(&self) -> &ShareId {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &ById) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
+/// A chain of records from genesis to its tip.
+#[derive(Clone, Debug)]
+pub struct Table {
+    genesis: Arc<Record>,
+    /// Heights 1 and up.
+    above: Vec<Arc<Record>>,
+    by_id: HashSet<ById, Keyed>,
+}
+
+impl Table {
+    /// A chain of genesis alone.
+    pub fn new(genesis: Arc<Record>, keyed: Keyed) -> Table {
+        let mut by_id = HashSet::with_hasher(keyed);
+        by_id.insert(ById(Arc::clone(&genesis)));
+        Table { genesis, above: Vec::new(), by_id }
+    }
+
+    /// The highest record.
+    pub fn tip(&self) -> &Arc<Record> {
+        self.above.last().unwrap_or(&self.genesis)
+    }
+
+    /// The record at a height.
+    pub fn at(&self, height: u32) -> Option<&Arc<Record>> {
+        match height.checked_sub(1) {
+            None => Some(&self.genesis),
+            Some(index) => self.above.get(index as usize),
+        }
+    }
+
+    /// The records above a height, ascending.
+    pub fn above(&self, height: u32) -> &[Arc<Record>] {
+        self.above.get(height as usize..).unwrap_or_default()
+    }
+
+    /// The record of an id, if it is of this chain.
+    pub fn get(&self, id: &ShareId) -> Option<&Arc<Record>> {
+        self.by_id.get(id).map(|entry| &entry.0)
+    }
+
+    /// Puts a record on the tip. Refused, without a change, unless it is the tip's child.
+    pub fn push(&mut self, record: Arc<Record>) -> bool {
+        let fits = record.parent == self.tip().id && record.height == self.tip().height + 1;
+        if fits && self.by_id.insert(ById(Arc::clone(&record))) {
+            self.above.push(record);
+            return true;
+        }
+        false
+    }
+
+    /// Cuts what stands above a height; it comes back in ascending order.
+    pub fn cut(&mut self, height: u32) -> Vec<Arc<Record>> {
+        let cut = self.above.split_off(self.above.len().min(height as usize));
+        for record in &cut {
+            self.by_id.remove(&record.id);
+        }
+        cut
+    }
+
+    /// Ids to find a common ancestor by: the newest ten one by one, then with doubling steps, genesis last.
+    /// 32 bits of height need no more than 10 + 32 of them.
+    pub fn locator(&self) -> Vec<ShareId> {
+        let mut ids = Vec::new();
+        let (mut height, mut step) = (self.tip().height, 1);
+        while let Some(record) = self.at(height) {
+            ids.push(record.id);
+            if height == 0 {
+                break;
+            }
+            if ids.len() >= LOCATOR_DENSE {
+                step *= 2;
+            }
+            height = height.saturating_sub(step);
+        }
+        ids
+    }
+
+    /// Height of the highest of these ids that is of this chain; genesis is of every chain.
+    pub fn find_fork(&self, locator: &[ShareId]) -> u32 {
+        locator.iter().filter_map(|id| self.get(id)).map(|record| record.height).max().unwrap_or(0)
+    }
+
+    /// Whether heights, parents and ids agree. For tests, invariants and `check`.
+    pub fn sanity_check(&self) -> Result<(), String> {
+        let mut parent = &self.genesis;
+        for record in &self.above {
+            if record.height != parent.height + 1 || record.parent != parent.id {
+                return Err(format!("{} at height {} is no child of {}", record.id, record.height, parent.id));
+            }
+            if self.get(&record.id).is_none_or(|found| !Arc::ptr_eq(found, record)) {
+                return Err(format!("{} at height {} is not found by its id", record.id, record.height));
+            }
+            parent = record;
+        }
+        if self.by_id.len() != self.above.len() + 1 {
+            return Err(format!("{} ids for {} heights", self.by_id.len(), self.above.len() + 1));
+        }
+        Ok(())
+    }
+}
+
+/// Newest ids of a locator without a gap: most forks are shallower.
+const LOCATOR_DENSE: usize = 10;

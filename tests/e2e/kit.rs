@@ -1,0 +1,420 @@
+//! What the whole-process tests share: nodes, miners, peers and a bitcoind, each a real process or a real socket.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rockpool_net::id::ShareId;
+use rockpool_net::sha256::sha256d;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Longest that a test waits for anything: far above what it takes, so that a loaded machine does not fail it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// A regtest address whose key nobody needs.
+pub const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+/// Another one.
+pub const ADDRESS_2: &str = "bcrt1q6z64a43mjgkcq0ul2znwneq3spghrlau9slefp";
+
+/// Asks until the answer is there; panics with `what` after [`PATIENCE`]. Real processes tell nothing unasked, so this asks every few ms.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A `rockpool run` process.
+pub struct Rockpool {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    /// Its data directory.
+    pub dir: PathBuf,
+    /// Where it listens.
+    pub http: SocketAddr,
+    /// Where it listens.
+    pub stratum: SocketAddr,
+    /// Where it listens.
+    pub p2p: SocketAddr,
+}
+
+impl Rockpool {
+    /// Starts a node on regtest with every port free, and waits until it answers.
+    pub fn start(dir: &Path, more: &[&str]) -> Rockpool {
+        let _ = std::fs::remove_file(dir.join("http"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rockpool"))
+            .args(["run", "--network", "regtest", "--p2p", "127.0.0.1:0", "--stratum", "127.0.0.1:0", "--http", "127.0.0.1:0", "--datadir"])
+            .arg(dir)
+            .args(more)
+            .env("RUST_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = collect(child.stderr.take().unwrap());
+        let http: SocketAddr = until("the node's HTTP address", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the node ended at start with {status}: {}", log.lock().unwrap());
+            }
+            std::fs::read_to_string(dir.join("http")).ok()?.trim().parse().ok()
+        });
+        let status = until("the node's first answer", || serde_json::from_str::<Value>(&try_get(http, "/api/v1/status")?.1).ok());
+        let listen = |name: &str| status["listen"][name].as_str().unwrap().parse().unwrap();
+        Rockpool { child, log, dir: dir.to_owned(), http, stratum: listen("stratum"), p2p: listen("p2p") }
+    }
+
+    /// Its status as it tells it.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.get("/api/v1/status").1).unwrap()
+    }
+
+    /// Its confirmed tip, as shown, and that tip's height.
+    pub fn tip(&self) -> (String, u64) {
+        let status = self.status();
+        (status["tip"]["id"].as_str().unwrap().to_owned(), status["tip"]["height"].as_u64().unwrap())
+    }
+
+    /// One HTTP request: status code and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        try_get(self.http, path).unwrap_or_else(|| panic!("no answer to GET {path}; log: {}", self.log()))
+    }
+
+    /// Whether a share is there and confirmed.
+    pub fn confirmed(&self, id: ShareId) -> bool {
+        let (code, body) = self.get(&format!("/api/v1/share/{id}"));
+        code == 200 && serde_json::from_str::<Value>(&body).unwrap()["confirmed"] == true
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Whether its process runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// SIGTERM; returns how it ended and how long that took.
+    pub fn stop(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = until("the node's end", || self.child.try_wait().unwrap());
+        (status, start.elapsed())
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Rockpool {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A temporary directory.
+pub fn temp() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn collect(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let log = Arc::new(Mutex::new(String::new()));
+    let into = log.clone();
+    let reader = std::thread::Builder::new().name("log".into());
+    reader
+        .spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = into.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        })
+        .unwrap();
+    log
+}
+
+fn try_get(http: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(http).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// A job as `mining.notify` gave it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    id: String,
+    prev: Vec<u8>,
+    coinb1: Vec<u8>,
+    coinb2: Vec<u8>,
+    branch: Vec<Vec<u8>>,
+    version: u32,
+    bits: u32,
+    time: u32,
+}
+
+/// A miner's connection, on which the test decides what is sent.
+pub struct Miner {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+    extranonce1: Vec<u8>,
+    user: String,
+    difficulty: f64,
+    job: Option<Job>,
+    next_id: u64,
+    extranonce2: u64,
+}
+
+/// What the node said to one submit.
+#[derive(Debug)]
+pub struct Submitted {
+    /// Id of the share that the submit is, if it meets the share's target.
+    pub id: ShareId,
+    /// `true`, or the error.
+    pub verdict: Result<(), Value>,
+    /// From sending to the answer.
+    pub took: Duration,
+}
+
+impl Miner {
+    /// Connects, subscribes and authorises.
+    pub fn connect(addr: SocketAddr, user: &str) -> Miner {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        let user = user.to_owned();
+        let mut miner =
+            Miner { stream, reader, extranonce1: Vec::new(), user, difficulty: 1.0, job: None, next_id: 1, extranonce2: 0 };
+        let subscribed = miner.call("mining.subscribe", json!(["e2e/1"])).unwrap();
+        miner.extranonce1 = unhex(subscribed[1].as_str().unwrap());
+        assert_eq!(subscribed[2], 8, "extranonce2 is 8 bytes");
+        let user = miner.user.clone();
+        assert_eq!(miner.call("mining.authorize", json!([user, "x"])).unwrap(), true);
+        miner
+    }
+
+    /// Sends a request and returns its id.
+    pub fn send(&mut self, method: &str, params: Value) -> u64 {
+        self.next_id += 1;
+        let line = format!("{}\n", json!({"id": self.next_id, "method": method, "params": params}));
+        self.stream.write_all(line.as_bytes()).unwrap();
+        self.next_id
+    }
+
+    /// Sends a request and waits for its answer.
+    pub fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+        let id = self.send(method, params);
+        self.answer(id)
+    }
+
+    /// Waits for the answer to a request; takes in what the node sends meanwhile.
+    pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
+        loop {
+            let message = self.next_line();
+            if message["id"] == id {
+                return if message["error"].is_null() { Ok(message["result"].clone()) } else { Err(message["error"].clone()) };
+            }
+        }
+    }
+
+    /// The next line, whatever it is; `set_difficulty` and `notify` take effect.
+    pub fn next_line(&mut self) -> Value {
+        self.try_next_line().expect("the node closed the connection")
+    }
+
+    /// The next line, `None` at the end of the connection.
+    pub fn try_next_line(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        if self.reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let message: Value = serde_json::from_str(&line).unwrap();
+        match message["method"].as_str() {
+            Some("mining.set_difficulty") => self.difficulty = message["params"][0].as_f64().unwrap(),
+            Some("mining.notify") => self.job = Some(Job::parse(&message["params"])),
+            _ => {}
+        }
+        Some(message)
+    }
+
+    /// Waits for a job if there is none yet.
+    pub fn job(&mut self) -> Job {
+        while self.job.is_none() {
+            self.next_line();
+        }
+        self.job.clone().unwrap()
+    }
+
+    /// Grinds a nonce for a job: the submit's parameters and the id of the share.
+    pub fn grind_for(&mut self, job: &Job) -> (Value, ShareId) {
+        self.extranonce2 += 1;
+        let extranonce2 = self.extranonce2.to_be_bytes();
+        let mut header = job.header(&self.extranonce1, &extranonce2);
+        for nonce in 0..=u32::MAX {
+            header[76..].copy_from_slice(&nonce.to_le_bytes());
+            let hash = sha256d(&header);
+            if difficulty(&hash) >= self.difficulty {
+                let params = json!([self.user, job.id, hex(&extranonce2), format!("{:08x}", job.time), format!("{nonce:08x}")]);
+                return (params, ShareId(hash));
+            }
+        }
+        panic!("no nonce meets difficulty {}", self.difficulty);
+    }
+
+    /// Grinds and submits; waits for the verdict.
+    pub fn mine(&mut self) -> Submitted {
+        let job = self.job();
+        self.mine_for(&job)
+    }
+
+    /// Grinds and submits for a given job; waits for the verdict.
+    pub fn mine_for(&mut self, job: &Job) -> Submitted {
+        let (params, id) = self.grind_for(job);
+        let start = Instant::now();
+        let verdict = self.call("mining.submit", params).map(|result| assert_eq!(result, true));
+        Submitted { id, verdict, took: start.elapsed() }
+    }
+}
+
+impl Job {
+    /// Hash of the Bitcoin block it builds on, as Bitcoin shows hashes.
+    pub fn parent(&self) -> String {
+        hex(&self.prev.iter().rev().copied().collect::<Vec<_>>())
+    }
+
+    fn parse(params: &Value) -> Job {
+        let text = |i: usize| params[i].as_str().unwrap();
+        let word = |i: usize| u32::from_str_radix(text(i), 16).unwrap();
+        // Stratum sends the parent's hash with the bytes of each 4-byte word swapped.
+        let prev = unhex(text(1)).chunks(4).flat_map(|word| word.iter().rev().copied().collect::<Vec<_>>()).collect();
+        let branch = params[4].as_array().unwrap().iter().map(|hash| unhex(hash.as_str().unwrap())).collect();
+        let (coinb1, coinb2) = (unhex(text(2)), unhex(text(3)));
+        Job { id: text(0).to_owned(), prev, coinb1, coinb2, branch, version: word(5), bits: word(6), time: word(7) }
+    }
+
+    fn header(&self, extranonce1: &[u8], extranonce2: &[u8]) -> [u8; 80] {
+        let coinbase = [&self.coinb1, extranonce1, extranonce2, &self.coinb2].concat();
+        let root = self.branch.iter().fold(sha256d(&coinbase), |root, sibling| sha256d(&[&root[..], sibling].concat()));
+        let mut header = [0; 80];
+        header[..4].copy_from_slice(&self.version.to_le_bytes());
+        header[4..36].copy_from_slice(&self.prev);
+        header[36..68].copy_from_slice(&root);
+        header[68..72].copy_from_slice(&self.time.to_le_bytes());
+        header[72..76].copy_from_slice(&self.bits.to_le_bytes());
+        header
+    }
+}
+
+/// Difficulty of a hash as Stratum counts it.
+fn difficulty(hash: &[u8; 32]) -> f64 {
+    let value = hash.iter().rev().fold(0.0, |value, byte| value * 256.0 + f64::from(*byte));
+    65535.0 * 2f64.powi(208) / value
+}
+
+/// Bytes from hex.
+pub fn unhex(text: &str) -> Vec<u8> {
+    assert!(text.len() % 2 == 0, "odd hex: {text}");
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Hex of bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A real bitcoind on regtest.
+pub struct Bitcoind {
+    child: Child,
+    dir: TempDir,
+    cli: PathBuf,
+    port: u16,
+}
+
+impl Bitcoind {
+    /// Starts one if `BITCOIND_EXE` or the PATH has it; else says that the test is skipped.
+    pub fn start(test: &str) -> Option<Bitcoind> {
+        let given = std::env::var_os("BITCOIND_EXE").map(PathBuf::from);
+        let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("bitcoind")).find(|exe| exe.is_file());
+        let Some(exe) = given.or_else(on_path) else {
+            eprintln!("SKIPPED {test}: no bitcoind; set BITCOIND_EXE to its path");
+            return None;
+        };
+        let dir = temp();
+        // bitcoind cannot be asked for a free port: take one from the system and hand it on.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new(&exe)
+            .args(["-regtest", "-server", "-listen=0", "-rpcuser=user", "-rpcpassword=pass", "-dnsseed=0", "-fixedseeds=0"])
+            .arg(format!("-rpcport={port}"))
+            .arg(format!("-datadir={}", dir.path().display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", exe.display()));
+        let cli = exe.with_file_name("bitcoin-cli");
+        let bitcoind = Bitcoind { child, dir, cli, port };
+        until("bitcoind's first answer", || bitcoind.try_call(&["getblockcount"]).ok());
+        // Core offers no template while the chain's tip is old ("in initial block download"): one block of today ends that.
+        bitcoind.call(&["generatetoaddress", "1", ADDRESS_2]);
+        Some(bitcoind)
+    }
+
+    /// Its URL with user and password.
+    pub fn url(&self) -> String {
+        format!("http://user:pass@127.0.0.1:{}", self.port)
+    }
+
+    /// Its URL with a wrong password.
+    pub fn wrong_url(&self) -> String {
+        format!("http://user:wrong@127.0.0.1:{}", self.port)
+    }
+
+    /// One RPC.
+    pub fn call(&self, args: &[&str]) -> Value {
+        self.try_call(args).unwrap_or_else(|error| panic!("bitcoin-cli {args:?}: {error}"))
+    }
+
+    /// The height of its chain.
+    pub fn height(&self) -> u64 {
+        self.call(&["getblockcount"]).as_u64().unwrap()
+    }
+
+    fn try_call(&self, args: &[&str]) -> Result<Value, String> {
+        let out = Command::new(&self.cli)
+            .args(["-regtest", "-rpcuser=user", "-rpcpassword=pass"])
+            .arg(format!("-rpcport={}", self.port))
+            .arg(format!("-datadir={}", self.dir.path().display()))
+            .args(args)
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !out.status.success() {
+            return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+        }
+        let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+        Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+}
+
+impl Drop for Bitcoind {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

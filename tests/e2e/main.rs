@@ -1,0 +1,11 @@
+//! Whole processes, real sockets, real RocksDB, a real bitcoind where there is one.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests of real processes, which own a clock")]
+
+mod bad_input;
+mod bitcoind;
+mod demo;
+mod kill;
+mod kit;
+mod line;
+mod stop;

@@ -1,0 +1,95 @@
+//! Shares that wait, without blame, for something this node does not know yet (SHARECHAIN §2). Not relayed, not stored, bounded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::wire::share::Share;
+
+use crate::limits::{PENDING_AGE_MAX, PENDING_MAX, PENDING_PEER_MAX};
+
+/// A share that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) id: ShareId,
+    pub(crate) share: Arc<Share>,
+    /// Who sent it.
+    pub(crate) from: ConnId,
+    /// Since when.
+    pub(crate) since: Duration,
+}
+
+/// All shares that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// By the share that they wait for; under `None` those that wait for the clock.
+    waiting: BTreeMap<Option<ShareId>, Vec<Waiting>>,
+    ids: BTreeSet<ShareId>,
+    per_peer: BTreeMap<ConnId, usize>,
+}
+
+impl Pending {
+    pub(crate) fn contains(&self, id: &ShareId) -> bool {
+        self.ids.contains(id)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Lets a share wait for `missing`, or for the clock. Over a limit it is forgotten at once: it can be fetched again.
+    pub(crate) fn add(&mut self, missing: Option<ShareId>, waiting: Waiting) {
+        let of_peer = self.per_peer.get(&waiting.from).copied().unwrap_or(0);
+        if of_peer >= PENDING_PEER_MAX || self.ids.len() >= PENDING_MAX || !self.ids.insert(waiting.id) {
+            return;
+        }
+        self.per_peer.insert(waiting.from, of_peer + 1);
+        self.waiting.entry(missing).or_default().push(waiting);
+    }
+
+    /// What waited for this share.
+    pub(crate) fn arrived(&mut self, id: ShareId) -> Vec<Waiting> {
+        let freed = self.waiting.remove(&Some(id)).unwrap_or_default();
+        freed.iter().for_each(|waiting| self.forget(waiting));
+        freed
+    }
+
+    /// What waits for the clock: to be looked at again.
+    pub(crate) fn clocked(&mut self) -> Vec<Waiting> {
+        let freed = self.waiting.remove(&None).unwrap_or_default();
+        freed.iter().for_each(|waiting| self.forget(waiting));
+        freed
+    }
+
+    /// Forgets what a peer sent that has left.
+    pub(crate) fn peer_gone(&mut self, conn: ConnId) {
+        if self.per_peer.contains_key(&conn) {
+            self.drop_where(|waiting| waiting.from == conn);
+        }
+    }
+
+    /// Forgets what has waited too long.
+    pub(crate) fn expire(&mut self, now: Duration) {
+        self.drop_where(|waiting| waiting.since + PENDING_AGE_MAX <= now);
+    }
+
+    fn drop_where(&mut self, mut gone: impl FnMut(&Waiting) -> bool) {
+        let mut dropped = Vec::new();
+        self.waiting.retain(|_, list| {
+            dropped.extend(list.extract_if(.., |waiting| gone(waiting)));
+            !list.is_empty()
+        });
+        dropped.iter().for_each(|waiting| self.forget(waiting));
+    }
+
+    fn forget(&mut self, waiting: &Waiting) {
+        self.ids.remove(&waiting.id);
+        if let Some(count) = self.per_peer.get_mut(&waiting.from) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_peer.remove(&waiting.from);
+            }
+        }
+    }
+}
