@@ -37,7 +37,7 @@ impl<S: Stages> Node<S> {
                     missing.into_iter().for_each(|(id, conn)| self.fetch_job(FetchJob::Missing(id, conn)));
                 }
                 let Parts { peers, mut turn, .. } = self.parts(now, out);
-                bulk_done.into_iter().for_each(|(conn, _)| peers.on_bulk_done(conn, &mut turn));
+                bulk_done.into_iter().for_each(|(conn, height)| peers.on_bulk_done(conn, height, &mut turn));
             }
             Answer::Stored { ids, claims } => {
                 self.chain.view.stored(&ids);

@@ -1,23 +1,280 @@
 //! The only wiring: store, chain, stages, hub, reactor and node become one running whole, and end in order.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rockpool_store::kv::Kv;
+use rockpool_net::events::Events;
+use rockpool_net::hub::io::Mail;
+use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow};
+use rockpool_net::id::Lane;
+use rockpool_net::limits::worst_case_bytes;
+use rockpool_net::reactor::{Postbox, Reactor};
+use rockpool_net::sha256::tagged;
+use rockpool_net::wire::share::Share;
+use rockpool_store::chain::Chain;
+use rockpool_store::error::StoreError;
+use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
+use rockpool_store::kv::{Family, Kv};
 use rockpool_store::params::{Params, params};
 use rockpool_store::schema;
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig};
-use rockpool_workers::embedded::Tip;
+use rockpool_workers::embedded::{EmbeddedChain, Tip};
 use rockpool_workers::jobs::Answer;
+use rockpool_workers::limits::MAILBOX_SLOTS;
 use rockpool_workers::outside::Check;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::limits::{
+    FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, MINERS_MAX, MINERS_PER_ADDR, OUTBOUND_MIN, PEERS_PER_ADDR,
+};
+use crate::node::{Node, NodeConfig, Stopping};
 use crate::signals::Heart;
 use crate::status::Listen;
+
+/// A node with everything bound, loaded and spawned, that takes its first turn when it is run.
+pub struct Assembly {
+    hub: Hub<Answer>,
+    reactor: Reactor<Answer>,
+    node: Node<Crew>,
+    rng: ChaCha12Rng,
+    listen: Listen,
+    heart: Heart,
+    stopper: Stopper,
+}
+
+/// A node on a thread of its own.
+pub struct Running {
+    /// Where it listens.
+    pub listen: Listen,
+    /// Its heart, for a watchdog.
+    pub heart: Heart,
+    /// What happens in it.
+    pub events: Events,
+    stopper: Stopper,
+    thread: JoinHandle<Result<(), Failure>>,
+}
+
+/// Asks a node to stop, from any thread.
+#[derive(Clone)]
+pub struct Stopper(Postbox<Answer>);
+
+impl Stopper {
+    /// Asks. Whether the node will hear of it: a mailbox that is full for a moment does not take it.
+    pub fn stop(&self) -> bool {
+        self.0.post(vec![Mail { answer: Answer::Stop, tickets: Vec::new() }])
+    }
+}
+
+/// Builds a node over these rows and starts it on a thread of its own. [`Bitcoin`] may be shared with other nodes of the process.
+pub fn start(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Running, Failure> {
+    let node = build(config, kv, bitcoin)?;
+    let (listen, heart, stopper, events) = (node.listen, node.heart.clone(), node.stopper.clone(), node.hub.events());
+    let thread = thread::Builder::new().name("reactor".into()).spawn(move || node.run()).map_err(no_thread)?;
+    Ok(Running { listen, heart, events, stopper, thread })
+}
+
+impl Running {
+    /// Asks it to stop in order. See [`Stopper::stop`].
+    pub fn stop(&self) -> bool {
+        self.stopper.stop()
+    }
+
+    /// Whether its thread has ended.
+    pub fn ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for its end.
+    pub fn join(self) -> Result<(), Failure> {
+        self.thread.join().unwrap_or_else(|panic| Err(panicked(&*panic)))
+    }
+}
+
+/// Bitcoin's side as configured: bitcoinds that are what they should be, or the embedded chain, which goes on where the rows end.
+pub fn bitcoin(config: &Config, kv: &dyn Kv) -> Result<Bitcoin, Failure> {
+    let tip = bitcoin_tip(config, kv)?;
+    if config.bitcoinds.is_empty() {
+        return Ok(Bitcoin::Embedded(Arc::new(EmbeddedChain::new(params(config.network), tip))));
+    }
+    for bitcoind in &config.bitcoinds {
+        match bitcoind.check() {
+            Ok(Check::Ready) => {}
+            Ok(Check::Later(why)) => log::warn!("bitcoind at {}: {why}; waiting for it", bitcoind.host),
+            Err(mistake) => return Err(Failure::Mistake(mistake.to_string())),
+        }
+    }
+    Ok(Bitcoin::Nodes(config.bitcoinds.clone()))
+}
+
+/// The newest Bitcoin block that the rows know of: on regtest every share is one. `None` in a fresh store. Checks the store's network.
+pub fn bitcoin_tip(config: &Config, kv: &dyn Kv) -> Result<Option<Tip>, Failure> {
+    schema::open(kv, params(config.network), &config.datadir.display().to_string())?;
+    let Some(row) = schema::tip(kv)? else { return Ok(None) };
+    let Some(bytes) = kv.get(Family::Shares, &schema::share_key(row.confirmed_height, &row.confirmed_id))? else { return Ok(None) };
+    let share = Share::decode(&bytes).map_err(|error| StoreError::Damaged(format!("the tip's row does not decode: {error}")))?;
+    Ok(Some(Tip { hash: row.confirmed_id.0, height: share.bitcoin_height, time: share.header_time() }))
+}
+
+/// Binds, loads and spawns.
+pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assembly, Failure> {
+    let params = params(config.network);
+    let (flags, rows): (Vec<_>, Vec<_>) = listeners(config).into_iter().map(|(flag, addr, row)| ((flag, addr), row)).unzip();
+    let dials_max = config.peers.len().max(OUTBOUND_MIN);
+    let hub_config = HubConfig { magic: params.magic, listeners: rows, dials_max };
+    raise_file_limit(hub_config.conns_max());
+    log::debug!("connections take at most {} MiB of memory", worst_case_bytes(&hub_config) >> 20);
+    let start = now();
+    let (reactor, listen) = bind(&flags, start)?;
+    let postbox = reactor.postbox();
+
+    schema::open(&*kv, params, &config.datadir.display().to_string())?;
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| Failure::Fault(format!("the system gives no randomness: {error}")))?;
+    let mut keys = fork(&seed, "maps");
+    let chain = Chain::open(params, [keys.next_u64(), keys.next_u64()], &*kv)?;
+    let handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(kv.clone()));
+
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let post = postbox.clone();
+    let post = Arc::new(move |mail| post.post(mail));
+    let crew = Crew::start(CrewConfig { params, start, cores, kv, chain, post, bitcoin }).map_err(no_thread)?;
+    let node_config = NodeConfig { params, peers: config.peers.clone(), alone: config.alone, listen };
+    let node = Node::new(node_config, handle, crew, fork(&seed, "node"));
+    let hub = Hub::new(hub_config);
+    Ok(Assembly { hub, reactor, node, rng: fork(&seed, "hub"), listen, heart: Heart::default(), stopper: Stopper(postbox) })
+}
+
+impl Assembly {
+    /// Where it listens.
+    pub fn listen(&self) -> Listen {
+        self.listen
+    }
+
+    /// Its heart, for a watchdog.
+    pub fn heart(&self) -> Heart {
+        self.heart.clone()
+    }
+
+    /// How it is asked to stop.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Turns on the calling thread until the node is asked to stop or cannot go on, then ends it in order.
+    pub fn run(mut self) -> Result<(), Failure> {
+        // What a panic leaves behind is only taken apart.
+        let turned = catch_unwind(AssertUnwindSafe(|| self.turns())).unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let Assembly { hub, reactor, node, .. } = self;
+        let stopping = node.stopping().cloned();
+        let stopped = node.into_stages().stop();
+        // The mailbox outlives the stages that post to it.
+        drop((hub, reactor));
+        turned?;
+        match stopping {
+            Some(Stopping::Died { stage, why }) => Err(Failure::Fault(format!("{stage} cannot go on: {why}"))),
+            Some(Stopping::Mistake(why)) => Err(Failure::Mistake(why)),
+            Some(Stopping::Asked) | None => stopped.map_err(Failure::from),
+        }
+    }
+
+    fn turns(&mut self) -> Result<(), Failure> {
+        while !self.node.finished() {
+            let now = self.reactor.now();
+            self.hub
+                .turn(now, &mut self.rng, &mut self.reactor, &mut self.node)
+                .map_err(|error| Failure::Fault(format!("the reactor cannot go on: {error}")))?;
+            self.heart.beat();
+        }
+        Ok(())
+    }
+}
+
+type Listening = (&'static str, SocketAddr, ListenerRow);
+
+/// A row for each listener, with its flag and address.
+fn listeners(config: &Config) -> Vec<Listening> {
+    let p2p = config.p2p.map(|addr| {
+        let row = ListenerRow {
+            lane: Lane::Peer,
+            framer: FramerKind::V1,
+            conns_max: config.max_peers,
+            per_addr_max: PEERS_PER_ADDR,
+            spare_private: false,
+            first_frame: HANDSHAKE_MAX,
+        };
+        ("--p2p", addr, row)
+    });
+    let stratum = ListenerRow {
+        lane: Lane::Stratum,
+        framer: FramerKind::LineOrHttp,
+        conns_max: MINERS_MAX,
+        per_addr_max: MINERS_PER_ADDR,
+        spare_private: true,
+        first_frame: FIRST_LINE_MAX,
+    };
+    let http = ListenerRow {
+        lane: Lane::Http,
+        framer: FramerKind::Http,
+        conns_max: HTTP_CONNS_MAX,
+        per_addr_max: HTTP_PER_ADDR,
+        spare_private: false,
+        first_frame: HTTP_MAX,
+    };
+    p2p.into_iter().chain([("--stratum", config.stratum, stratum), ("--http", config.http, http)]).collect()
+}
+
+fn bind(flags: &[(&'static str, SocketAddr)], start: Instant) -> Result<(Reactor<Answer>, Listen), Failure> {
+    let addrs: Vec<_> = flags.iter().map(|(_, addr)| *addr).collect();
+    let reactor = Reactor::new(&addrs, start, MAILBOX_SLOTS).map_err(|error| todo!())?;
+    let mut listen = Listen::default();
+    for ((flag, _), addr) in flags.iter().zip(reactor.local_addrs()) {
+        match *flag {
+            "--p2p" => listen.p2p = Some(addr),
+            "--stratum" => listen.stratum = Some(addr),
+            _ => listen.http = Some(addr),
+        }
+    }
+    Ok((reactor, listen))
+}
+
+/// The process' one reading of the clock beside the shells': all monotonic times count from here.
+#[expect(clippy::disallowed_methods, reason = "assembly owns the beginning of time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A generator for one use, from the process' seed and the use's name.
+fn fork(seed: &[u8; 32], name: &str) -> ChaCha12Rng {
+    ChaCha12Rng::from_seed(tagged(b"rockpool/fork", &[seed, name.as_bytes()]))
+}
+
+/// A file descriptor for every connection that the hub has a slot for, if the system lets us.
+fn raise_file_limit(conns: usize) {
+    let wanted = (conns + FILES_BESIDE) as u64;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }).is_err() || raised < wanted {
+        log::warn!("the system allows {raised} open files, {conns} connections may want more: raise it (ulimit -n)");
+    }
+}
+
+fn no_thread(error: io::Error) -> Failure {
+    Failure::Fault(format!("cannot start a thread: {error}"))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let why = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Failure::Fault(format!("the reactor panicked, a defect: {}", why.unwrap_or("no message")))
+}

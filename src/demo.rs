@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use rockpool_net::wire::share::Script;
 use rockpool_store::kv::Kv;
@@ -18,7 +17,7 @@ use crate::assemble::{self, Running};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::http::ask;
-use crate::limits::{DEMO_LOOK, DEMO_RATE, DEMO_SETTLE_MAX, DEMO_THREADS, WATCH_EVERY};
+use crate::limits::{DEMO_LOOK, DEMO_RATE, DEMO_SETTLE_MAX, DEMO_STOP_MAX, DEMO_THREADS, WATCH_EVERY};
 use crate::miner::{Miner, MinerConfig};
 use crate::signals::{Pulse, Signals};
 
@@ -33,7 +32,6 @@ pub struct Demo {
 }
 
 /// What one node says of itself.
-#[derive(Debug, Default, PartialEq)]
 struct View {
     tip: String,
     height: u64,
@@ -43,32 +41,35 @@ impl Demo {
     /// Runs until its time is over or a signal comes. What a person wants to see goes to `out`.
     pub fn run(self, signals: &mut Signals, out: &mut impl Write) -> Result<(), Failure> {
         let params = params(Network::Regtest);
-        let start = self.stores.iter().map(|kv| assemble::bitcoin_tip(&**kv, params)).collect::<Result<Vec<_>, _>>()?;
-        let newest = start.into_iter().flatten().max_by_key(|tip| tip.height);
-        let bitcoin = Arc::new(EmbeddedChain::new(params, newest));
         let [first, second] = self.stores;
-        let [first_dir, second_dir] = self.datadirs;
-        let a = assemble::start(&config(first_dir, Vec::new()), first, Bitcoin::Embedded(bitcoin.clone()))?;
-        let peers = a.listen.p2p.into_iter().collect();
-        let b = assemble::start(&config(second_dir, peers), second, Bitcoin::Embedded(bitcoin))?;
+        let configs = self.datadirs.map(config);
+        let known = [assemble::bitcoin_tip(&configs[0], &*first)?, assemble::bitcoin_tip(&configs[1], &*second)?];
+        let newest = known.into_iter().flatten().max_by_key(|tip| tip.height);
+        let bitcoin = Arc::new(EmbeddedChain::new(params, newest));
+        let begun = bitcoin.tip().height;
+        let [first_config, mut second_config] = configs;
+        let a = assemble::start(&first_config, first, Bitcoin::Embedded(bitcoin.clone()))?;
+        second_config.peers.extend(a.listen.p2p);
+        let b = assemble::start(&second_config, second, Bitcoin::Embedded(bitcoin.clone()))?;
         let nodes = [a, b];
-        let shown = show(self.seconds, &nodes, signals, out);
+        let blocks = || bitcoin.tip().height.saturating_sub(begun);
+        let shown = show(self.seconds, &nodes, &blocks, signals, out);
         // In order, whatever happened before.
-        nodes.iter().for_each(Running::stop);
+        stop(&nodes, signals)?;
         let ends = nodes.map(Running::join);
         shown?;
         ends.into_iter().collect()
     }
 }
 
-fn config(datadir: PathBuf, peers: Vec<SocketAddr>) -> Config {
+fn config(datadir: PathBuf) -> Config {
     let free = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     Config {
         network: Network::Regtest,
         datadir,
         bitcoinds: Vec::new(),
         p2p: Some(free),
-        peers,
+        peers: Vec::new(),
         stratum: free,
         http: free,
         alone: true,
@@ -77,7 +78,13 @@ fn config(datadir: PathBuf, peers: Vec<SocketAddr>) -> Config {
 }
 
 /// Mines, tells once a second how it goes, and at the end waits until both nodes agree.
-fn show(seconds: Option<u64>, nodes: &[Running; 2], signals: &mut Signals, out: &mut impl Write) -> Result<(), Failure> {
+fn show(
+    seconds: Option<u64>,
+    nodes: &[Running; 2],
+    blocks: &dyn Fn() -> u32,
+    signals: &mut Signals,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     let [a, b] = nodes;
     let stratum = a.listen.stratum.ok_or_else(|| Failure::Fault("the first node has no Stratum address".into()))?;
     for (name, node) in [("A", a), ("B", b)] {
@@ -101,7 +108,7 @@ fn show(seconds: Option<u64>, nodes: &[Running; 2], signals: &mut Signals, out: 
         }
         let views = [look(a)?, look(b)?];
         let done = miner.tally().hashes.load(Relaxed);
-        say(out, &summary(elapsed, &views, &miner, done - hashes));
+        say(out, &summary(elapsed, &views, blocks(), &miner, done - hashes));
         hashes = done;
     }
     miner.stop();
@@ -110,7 +117,7 @@ fn show(seconds: Option<u64>, nodes: &[Running; 2], signals: &mut Signals, out: 
         return Err(Failure::Fault(format!("the nodes are on different tips, {} and {}", views[0].tip, views[1].tip)));
     }
     let shares = views[0].height.saturating_sub(begin.height);
-    say(out, &format!("both nodes on tip {}, {shares} shares, {} blocks", views[0].tip, views[0].blocks));
+    say(out, &format!("both nodes on tip {}, {shares} shares, {} blocks", views[0].tip, blocks()));
     Ok(())
 }
 
@@ -136,6 +143,23 @@ fn settle(nodes: &[Running; 2], signals: &mut Signals) -> Result<[View; 2], Fail
     }
 }
 
+/// Asks both nodes to stop, and waits until they have, but not for ever.
+fn stop(nodes: &[Running; 2], signals: &mut Signals) -> Result<(), Failure> {
+    let mut left = DEMO_STOP_MAX;
+    let mut told = [false; 2];
+    while !nodes.iter().all(Running::ended) {
+        if left.is_zero() {
+            return Err(Failure::Fault("a node does not stop".into()));
+        }
+        for (told, node) in told.iter_mut().zip(nodes) {
+            *told = *told || node.stop();
+        }
+        signals.wait(DEMO_LOOK);
+        left = left.saturating_sub(DEMO_LOOK);
+    }
+    Ok(())
+}
+
 /// Asks a node through its own front door.
 fn look(node: &Running) -> Result<View, Failure> {
     let http = node.listen.http.ok_or_else(|| Failure::Fault("the node has no HTTP address".into()))?;
@@ -147,14 +171,14 @@ fn look(node: &Running) -> Result<View, Failure> {
     })
 }
 
-fn summary(elapsed: u64, views: &[View; 2], miner: &Miner, hashes: u64) -> String {
+fn summary(elapsed: u64, views: &[View; 2], blocks: u32, miner: &Miner, hashes: u64) -> String {
     let [a, b] = views;
     let same = if a.tip == b.tip { "same tip" } else { "tips differ" };
     let (accepted, refused) = (miner.tally().accepted.load(Relaxed), miner.tally().refused.load(Relaxed));
-    let rate = Duration::from_secs(1).as_secs_f64() * hashes as f64 / 1e3;
+    let rate = hashes as f64 / WATCH_EVERY.as_secs_f64() / 1e3;
     format!(
-        "{elapsed:>4} s  A at {}, B at {}, {same}  submits {accepted} accepted, {refused} refused  blocks {}  {rate:.0} kH/s",
-        a.height, b.height, a.blocks
+        "{elapsed:>4} s  A at {}, B at {}, {same}  submits {accepted} accepted, {refused} refused  blocks {blocks}  {rate:.0} kH/s",
+        a.height, b.height
     )
 }
 

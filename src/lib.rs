@@ -14,3 +14,7 @@ pub mod status;
 pub mod stratum;
 pub mod turn;
 pub mod web;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod testing;

@@ -101,6 +101,20 @@ pub const BLOCKS_SHOWN: usize = 16;
 pub const PEERS_DEFAULT: usize = 1_000;
 /// Most that `--max-peers` may ask for: slabs are allocated at start.
 pub const PEERS_MAX: usize = 10_000;
+/// Connections at once of one address on the peers' port: two nodes of a household and one that is being restarted.
+pub const PEERS_PER_ADDR: usize = 3;
+/// Fewest slots for nodes that we dial (DESIGN §4: outbound target 8).
+pub const OUTBOUND_MIN: usize = 8;
+/// Miners connected at once: a farm, at a few hundred bytes each while idle.
+pub const MINERS_MAX: usize = 4_096;
+/// Miners at once behind one public address.
+pub const MINERS_PER_ADDR: usize = 256;
+/// HTTP connections at once.
+pub const HTTP_CONNS_MAX: usize = 128;
+/// HTTP connections at once of one address: browsers open six.
+pub const HTTP_PER_ADDR: usize = 16;
+/// File descriptors beside connections: RocksDB's files, listeners, bitcoind, the terminal.
+pub const FILES_BESIDE: usize = 192;
 /// Peers that may be configured to dial: each is dialled for ever.
 pub const PEERS_CONFIGURED_MAX: usize = 64;
 /// Bytes of a configuration file: a hundred lines are 4 KiB.
@@ -124,7 +138,9 @@ pub const TURN_LOOKS: u32 = (TURN_MAX.as_secs() / WATCH_EVERY.as_secs()) as u32;
 
 /// Time that the demo's second node is given, once nothing is mined any more, to reach the first one's tip.
 pub const DEMO_SETTLE_MAX: Duration = Duration::from_secs(5);
-/// How often it is asked meanwhile.
+/// Time that the demo's nodes are given to stop: three times what an ordered stop takes at most.
+pub const DEMO_STOP_MAX: Duration = Duration::from_secs(10);
+/// How often it looks meanwhile.
 pub const DEMO_LOOK: Duration = Duration::from_millis(50);
 /// Threads of the demo's miner.
 pub const DEMO_THREADS: usize = 1;

@@ -43,7 +43,7 @@ fn begin() -> Result<(), Failure> {
         }
         Command::Demo { seconds, datadir } => {
             let mut signals = start(logging::DEMO_LEVELS)?;
-            let dir = DemoDir::new(datadir);
+            let dir = DemoDir::new(datadir)?;
             let datadirs = ["a", "b"].map(|name| dir.path.join(name));
             let stores = [open(&datadirs[0])?, open(&datadirs[1])?];
             Demo { seconds, stores, datadirs }.run(&mut signals, out)?;
@@ -74,10 +74,16 @@ struct DemoDir {
 }
 
 impl DemoDir {
-    fn new(given: Option<PathBuf>) -> DemoDir {
-        let temporary = given.is_none();
-        let path = given.unwrap_or_else(|| env::temp_dir().join(format!("rockpool-demo-{}", std::process::id())));
-        DemoDir { path, temporary }
+    fn new(given: Option<PathBuf>) -> Result<DemoDir, Failure> {
+        if let Some(path) = given {
+            return Ok(DemoDir { path, temporary: false });
+        }
+        // Not guessable, and not there yet: nobody else's.
+        let name = getrandom::u64().map_err(|error| Failure::Fault(format!("the system gives no randomness: {error}")))?;
+        let path = env::temp_dir().join(format!("rockpool-demo-{name:016x}"));
+        std::fs::create_dir(&path)
+            .map_err(|error| Failure::Mistake(format!("cannot make {}: {error}; give --datadir DIR", path.display())))?;
+        Ok(DemoDir { path, temporary: true })
     }
 }
 

@@ -57,9 +57,11 @@ impl Drop for AddressFile {
 fn watch(mut signals: Signals, heart: Heart, stopper: Stopper) -> io::Result<()> {
     let body = move || {
         let mut pulse = Pulse::of(&heart);
+        let mut wanted = false;
         loop {
-            if signals.wait(WATCH_EVERY) {
-                stopper.stop();
+            wanted |= signals.wait(WATCH_EVERY);
+            if wanted && stopper.stop() {
+                wanted = false;
             } else if pulse.lost() {
                 die("the reactor stands still: one turn took more than 10 s; this is a defect, please report it");
             }

@@ -183,3 +183,6 @@ fn send(tag: u64, reply: &Reply) -> Answer {
     let keep = tag & KEEP != 0;
     Answer::Send { payload: reply.payload(tag & HEAD != 0, keep), close: !keep }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,9 +80,9 @@ impl Peers {
     }
 
     /// The organiser has worked off an answer of this peer.
-    pub fn on_bulk_done(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+    pub fn on_bulk_done(&mut self, conn: ConnId, height: u32, turn: &mut Turn<'_>) {
         if let Some(sync) = self.sync.as_mut().filter(|sync| sync.conn == conn) {
-            sync.on_bulk_done(turn);
+            sync.on_bulk_done(height, turn);
         }
         self.dirty = true;
     }

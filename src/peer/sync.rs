@@ -43,8 +43,8 @@ pub struct Sync {
     pub conn: ConnId,
     /// Score of the claim it was begun on.
     score: u128,
-    /// The last share that came.
-    last: Option<ShareId>,
+    /// The last share that came, and its height.
+    last: Option<(ShareId, u32)>,
     stage: Stage,
 }
 
@@ -100,23 +100,24 @@ impl Sync {
         if !matches!(self.stage, Stage::Asked { .. }) {
             return Err(misbehaviour("shareheaders that were not asked for"));
         }
-        let mut parent = self.last;
+        let mut last = None;
         for share in &shares {
-            let fits = match parent {
-                Some(parent) => share.parent == parent,
-                None => turn.chain.view.get(&share.parent).is_some(),
+            // After a reorg over there the answer begins at our best chain again instead of where the last one ended.
+            let fits = match last {
+                Some(last) => share.parent == last,
+                None => Some(share.parent) == self.last.map(|(id, _)| id) || turn.chain.view.get(&share.parent).is_some(),
             };
             if !fits {
                 return Err(misbehaviour("shareheaders that do not follow each other"));
             }
-            parent = Some(share.id());
+            last = Some(share.id());
         }
         let ended = shares.len() < SYNC_SHARES;
         let score = shares.last().map_or(0, |share| share.score);
         if ended && score < self.score && !self.reached(turn) {
             return Err(below_claim());
         }
-        self.last = parent;
+        self.last = last.zip(shares.last().map(|share| share.height)).or(self.last);
         let Some(ticket) = turn.out.take_ticket().filter(|_| !shares.is_empty()) else {
             self.stage = Stage::Settling { deadline: turn.now.mono + SYNC_SETTLE_MAX };
             return Ok(());
@@ -126,10 +127,11 @@ impl Sync {
         Ok(())
     }
 
-    /// The organiser has worked off the last answer.
-    pub fn on_bulk_done(&mut self, turn: &mut Turn<'_>) {
+    /// The organiser has worked off the last answer; the best share that it could take had this height.
+    pub fn on_bulk_done(&mut self, height: u32, turn: &mut Turn<'_>) {
         let Stage::Organising { ended } = self.stage else { return };
-        if self.reached(turn) || ended {
+        let whole = self.last.is_some_and(|(_, last)| last == height);
+        if self.reached(turn) || ended || !whole {
             self.stage = Stage::Settling { deadline: turn.now.mono + SYNC_SETTLE_MAX };
         } else {
             self.ask(turn);
@@ -138,7 +140,7 @@ impl Sync {
 
     fn ask(&mut self, turn: &mut Turn<'_>) {
         // What came last is not of our best chain yet, so the locator alone would bring it again.
-        let locator = self.last.into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
+        let locator = self.last.map(|(id, _)| id).into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
         turn.out.expect(self.conn, Command::ShareHeaders);
         super::say(self.conn, &Message::GetHeaders(GetHeaders { locator, stop: ShareId::default() }), turn);
         self.stage = Stage::Asked { deadline: turn.now.mono + SYNC_ANSWER_MAX };

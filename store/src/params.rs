@@ -239,10 +239,10 @@ mod tests {
         assert_eq!(
             ids,
             [
-                "MAIN",
-                "SIGNET",
-                "TESTNET4",
-                "REGTEST",
+                "e679783f04257339cd6137b8e2e4564a12a54aff5553c1112c2c8ca3c6ebb987",
+                "6349fe9c4edd9565db6499b409b30a4f79f8338db4f70205c76f71153dc987b9",
+                "638a3f7e6b68baf5171fd447d2360b6bdfade6e2080e7db6846ec43214d43366",
+                "d01c5bee06d58931169c26161e9fdf663ad6732664cc79bb804fffbb29708788",
             ]
         );
     }
@@ -262,9 +262,14 @@ mod tests {
     #[test]
     fn subsidy_halves_as_bitcoin_says() {
         let main = params(Network::Main);
-        for (height, subsidy) in
-            [(0, 5_000_000_000), (209_999, 5_000_000_000), (210_000, 2_500_000_000), (840_000, 312_500_000), (210_000 * 32, 1), (210_000 * 33, 0)]
-        {
+        for (height, subsidy) in [
+            (0, 5_000_000_000),
+            (209_999, 5_000_000_000),
+            (210_000, 2_500_000_000),
+            (840_000, 312_500_000),
+            (210_000 * 32, 1),
+            (210_000 * 33, 0),
+        ] {
             assert_eq!(main.subsidy(height), subsidy, "height {height}");
         }
         assert_eq!(main.subsidy(u32::MAX), 0);
@@ -274,7 +279,11 @@ mod tests {
 
     #[test]
     fn the_newest_ruleset_begun_is_in_force() {
-        let now = { let mut now = params(Network::Main).clone(); now.rulesets = &[(0, 1), (100, 2)]; now };
+        let now = {
+            let mut now = params(Network::Main).clone();
+            now.rulesets = &[(0, 1), (100, 2)];
+            now
+        };
         assert_eq!([0, 99, 100, u32::MAX].map(|height| now.version_at(height)), [1, 1, 2, 2]);
         assert_eq!(params(Network::Main).version_at(1), 1);
     }

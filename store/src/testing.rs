@@ -194,7 +194,7 @@ impl ShareBuilder {
 }
 
 /// Payouts at a share.
-fn payouts(params: &Params, chain: &impl Ancestry, parent: &Arc<Record>) -> Arc<Payouts> {
+pub(crate) fn payouts(params: &Params, chain: &impl Ancestry, parent: &Arc<Record>) -> Arc<Payouts> {
     if let Some(payouts) = chain.payouts_at(&parent.id) {
         return payouts;
     }

@@ -208,3 +208,159 @@ impl State {
         times.get(times.len() / 2).copied().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::thread;
+
+    use bitcoin::block::Header;
+    use bitcoin::hashes::sha256d;
+    use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction};
+
+    use super::*;
+    use crate::testing::{at, regtest};
+
+    const NOW: u32 = 1_700_000_000;
+
+    /// A block on a template, `change`d before its commitments and proof of work are made.
+    fn block(template: &Template, change: impl FnOnce(&mut Block)) -> Vec<u8> {
+        let commitment = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed][..], &template.witness_commitment].concat();
+        let outputs = [(template.value, ScriptBuf::new_op_return([7])), (0, ScriptBuf::from_bytes(commitment))];
+        let coinbase = Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![TxIn {
+                previous_output: OutPoint::null(),
+                script_sig: script::Builder::new().push_int(i64::from(template.height)).push_slice([1, 2, 3]).into_script(),
+                sequence: Sequence::MAX,
+                witness: Witness::from_slice(&[[0; 32]]),
+            }],
+            output: outputs.into_iter().map(|(value, script_pubkey)| TxOut { value: Amount::from_sat(value), script_pubkey }).collect(),
+        };
+        let header = Header {
+            version: bitcoin::block::Version::from_consensus(template.version as i32),
+            prev_blockhash: bitcoin::BlockHash::from_byte_array(template.prev),
+            merkle_root: bitcoin::TxMerkleNode::all_zeros(),
+            time: template.curtime,
+            bits: CompactTarget::from_consensus(template.bits),
+            nonce: 0,
+        };
+        let mut block = Block { header, txdata: vec![coinbase] };
+        change(&mut block);
+        if block.header.merkle_root == bitcoin::TxMerkleNode::all_zeros() {
+            block.header.merkle_root = block.compute_merkle_root().unwrap();
+        }
+        while block.header.bits.to_consensus() == BITS && block.header.validate_pow(block.header.target()).is_err() {
+            block.header.nonce += 1;
+        }
+        consensus::serialize(&block)
+    }
+
+    fn chain() -> EmbeddedChain {
+        EmbeddedChain::new(regtest(), None)
+    }
+
+    #[test]
+    fn it_begins_at_regtests_genesis_and_grows() {
+        let chain = chain();
+        assert_eq!(ShareIdText(chain.tip().hash).to_string(), "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206");
+        for height in 1..=320 {
+            let template = chain.template(NOW + height);
+            assert_eq!((template.height, template.sequence), (height, u64::from(height)));
+            assert_eq!(chain.submit(&block(&template, |_| {}), NOW + height), Fate::Accepted, "{height}");
+        }
+        assert_eq!(chain.template(0).value, 12_500_000_00);
+        // What is remembered is bounded, and the median time goes on from it.
+        assert_eq!(chain.lock().blocks.len(), EMBEDDED_KEPT + 1);
+        assert_eq!(chain.template(0).curtime, NOW + 320 - 5 + 1);
+    }
+
+    struct ShareIdText([u8; 32]);
+
+    impl std::fmt::Display for ShareIdText {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            rockpool_net::id::ShareId(self.0).fmt(f)
+        }
+    }
+
+    #[test]
+    fn a_block_that_breaks_a_rule_is_refused_with_bitcoins_word() {
+        let chain = chain();
+        let template = chain.template(NOW);
+        let zeros = bitcoin::TxMerkleNode::from_raw_hash(sha256d::Hash::hash(b"other"));
+        let spend = |block: &mut Block| {
+            let mut tx = block.txdata[0].clone();
+            tx.input[0].previous_output = OutPoint { txid: bitcoin::Txid::from_byte_array([1; 32]), vout: 0 };
+            block.txdata.push(tx);
+        };
+        let cases: Vec<(&str, Vec<u8>)> = vec![
+            ("block does not decode", b"no block".to_vec()),
+            ("prev-blk-not-found", block(&template, |block| block.header.prev_blockhash = bitcoin::BlockHash::all_zeros())),
+            ("bad-diffbits", block(&template, |block| block.header.bits = CompactTarget::from_consensus(0x207f_fffe))),
+            ("time-too-old", block(&template, |block| block.header.time = template.mintime - 1)),
+            ("time-too-new", block(&template, |block| block.header.time = NOW + 7_201)),
+            ("bad-cb-missing", block(&template, |block| block.txdata[0].input[0].previous_output.vout = 0)),
+            ("bad-txns-inputs-missingorspent", block(&template, spend)),
+            ("bad-txnmrklroot", block(&template, |block| block.header.merkle_root = zeros)),
+            ("bad-witness-merkle-match", block(&template, |block| block.txdata[0].input[0].witness = Witness::from_slice(&[[1; 32]]))),
+            ("bad-witness-nonce-size", block(&template, |block| block.txdata[0].input[0].witness = Witness::new())),
+            ("bad-cb-length", block(&template, |block| block.txdata[0].input[0].script_sig = ScriptBuf::from_bytes(vec![0x51; 101]))),
+            ("bad-cb-height", block(&template, |block| block.txdata[0].input[0].script_sig = ScriptBuf::from_bytes(vec![0x52, 0x53]))),
+            ("bad-cb-amount", block(&template, |block| block.txdata[0].output[0].value += Amount::from_sat(1))),
+        ];
+        for (why, block) in cases {
+            assert_eq!(chain.submit(&block, NOW), Fate::Refused(why.into()));
+        }
+        assert_eq!(chain.tip().height, 0);
+        let mut weak: Block = consensus::deserialize(&block(&template, |_| {})).unwrap();
+        while weak.header.validate_pow(weak.header.target()).is_ok() {
+            weak.header.nonce += 1;
+        }
+        assert_eq!(chain.submit(&consensus::serialize(&weak), NOW), Fate::Refused("high-hash".into()));
+    }
+
+    #[test]
+    fn a_second_block_of_a_height_waits_for_its_child() {
+        let chain = chain();
+        let template = chain.template(NOW);
+        let (first, second) = (block(&template, |_| {}), block(&template, |block| block.header.time += 1));
+        assert_eq!(chain.submit(&first, NOW), Fate::Accepted);
+        assert!(matches!(chain.submit(&second, NOW), Fate::Refused(why) if why.starts_with("inconclusive")));
+        assert_eq!(chain.submit(&first, NOW), Fate::Accepted);
+        let second: Block = consensus::deserialize(&second).unwrap();
+        let prev = second.block_hash().to_byte_array();
+        let child = block(&Template { prev, height: 2, curtime: NOW + 2, ..template }, |_| {});
+        assert_eq!(chain.submit(&child, NOW), Fate::Accepted);
+        assert_eq!(chain.lock().blocks[&chain.tip().hash].1, prev);
+    }
+
+    #[test]
+    fn it_goes_on_from_where_another_stood() {
+        let start = Tip { hash: [7; 32], height: 500, time: NOW };
+        let chain = EmbeddedChain::new(regtest(), Some(start));
+        let template = chain.template(NOW - 50);
+        assert_eq!((template.height, template.prev, template.curtime, template.value), (501, [7; 32], NOW + 1, 625_000_000));
+        assert_eq!(chain.submit(&block(&template, |_| {}), NOW), Fate::Accepted);
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_a_block_or_by_the_stop() {
+        let chain = chain();
+        let (known, long) = (chain.tip().hash, Duration::from_secs(600));
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| chain.wait(known, long));
+            assert_eq!(chain.submit(&block(&chain.template(NOW), |_| {}), NOW), Fate::Accepted);
+            waits.join().unwrap();
+            // A tip that is another already is not waited for.
+            chain.wait(known, long);
+            let waits = scope.spawn(|| chain.wait(chain.tip().hash, long));
+            // The wake may come before the wait: until the thread ends, it comes again.
+            while !waits.is_finished() {
+                chain.wake();
+                thread::yield_now();
+            }
+        });
+        assert_eq!(chain.template(at(0).unix()).height, 2);
+    }
+}

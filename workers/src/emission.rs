@@ -93,3 +93,123 @@ fn refuse(now: Now, template: &crate::template::Template, version: u32, ntime: u
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use rockpool_net::wire::share::{Class, Share};
+    use rockpool_store::chain::Chain;
+    use rockpool_store::kv::MemKv;
+    use rockpool_store::params::params;
+
+    use super::*;
+    use crate::embedded::EmbeddedChain;
+    use crate::jobs::Fate;
+    use crate::testing::{at, claim, fresh_chain, regtest, roll, script, ticket, work_on};
+    use crate::work::Work;
+
+    /// The easiest and the hardest difficulty of a job.
+    const EASY: [u8; 32] = [0xff; 32];
+    const HARD: [u8; 32] = [0; 32];
+
+    fn job(work: &Arc<Work>, roll: Roll, target: [u8; 32]) -> EmissionJob {
+        let Roll { extranonce, version, ntime, nonce } = roll;
+        EmissionJob { claim: claim(1), work: work.clone(), script: script(1), extranonce, version, ntime, nonce, target, ticket: ticket(1) }
+    }
+
+    fn step(params: &'static Params, jobs: Vec<EmissionJob>) -> Output {
+        let (mut worker, mut jobs, mut out) = (EmissionWorker::new(params), jobs, Output::default());
+        worker.step(at(0), &mut jobs, &mut out);
+        out
+    }
+
+    fn verdict(out: &Output) -> Option<Result<(), SubmitRefusal>> {
+        match &out.mail[..] {
+            [(Answer::Verdict { result, .. }, tickets)] if tickets.len() == 1 && out.organise.is_empty() => Some(*result),
+            _ => None,
+        }
+    }
+
+    fn regtest_work() -> Arc<Work> {
+        work_on(&fresh_chain(), &EmbeddedChain::new(regtest(), None), at(0), script(1), 0)
+    }
+
+    #[test]
+    fn a_share_goes_to_the_organiser_and_on_regtest_is_a_block() {
+        let work = regtest_work();
+        let good = roll(&work, &script(1), true);
+        // A share counts whatever its job's difficulty.
+        let out = step(regtest(), vec![job(&work, good, HARD)]);
+        let [OrganiseJob::Own { share, ticket, .. }] = &out.organise[..] else { panic!("{out:?}") };
+        assert_eq!(**share, work.share(regtest(), &script(1), &good));
+        assert_eq!(Share::decode(&share.encode()).as_ref(), Ok(&**share));
+        let [found] = &out.submit[..] else { panic!("{out:?}") };
+        assert_eq!((found.hash, found.height), (share.id(), 1));
+        assert!(matches!(&out.mail[..], [(Answer::BlockFound { hash, height: 1, .. }, tickets)] if *hash == found.hash && tickets.is_empty()));
+        assert_eq!(ticket.conn(), claim(1).conn);
+        assert_eq!(EmbeddedChain::new(regtest(), None).submit(&found.block, at(0).unix()), Fate::Accepted);
+    }
+
+    #[test]
+    fn what_is_no_share_is_judged_by_its_jobs_difficulty() {
+        let work = regtest_work();
+        let bad = roll(&work, &script(1), false);
+        assert_eq!(verdict(&step(regtest(), vec![job(&work, bad, EASY)])), Some(Ok(())));
+        assert_eq!(verdict(&step(regtest(), vec![job(&work, bad, HARD)])), Some(Err(SubmitRefusal::LowDifficulty)));
+    }
+
+    /// Work of main's share chain, whose floor no test reaches, on a block that is easy to find.
+    #[test]
+    fn a_block_that_is_no_share_is_submitted_but_on_regtest() {
+        let main = params(Network::Main);
+        let chain = Chain::open(main, [1, 2], &MemKv::new()).unwrap_or_else(|why| panic!("{why}")).view();
+        let template = Arc::new(EmbeddedChain::new(regtest(), None).template(at(0).unix()));
+        let work = Work::new(main, template, &chain.next(main, at(0)), chain.payouts(), Class::N12, Some(script(1)), 0);
+        let work = Arc::new(work.unwrap_or_else(|why| panic!("{why}")));
+        let rolls = (0..).map(|nonce| Roll { extranonce: [1; 12], version: 0x2000_0000, ntime: work.template.curtime, nonce });
+        let found = rolls.take(1_000).find(|roll| meets(&sha256d(&work.header(main, &script(1), roll)), &work.network_target()));
+        let found = found.unwrap_or_else(|| panic!("every second hash is a block"));
+        let out = step(main, vec![job(&work, found, HARD)]);
+        assert!(out.submit.len() == 1 && out.organise.is_empty());
+        assert!(matches!(&out.mail[..], [(Answer::BlockFound { .. }, none), (Answer::Verdict { result: Ok(()), .. }, one)]
+            if none.is_empty() && one.len() == 1));
+        // The same hash on regtest's rule: no share, no block.
+        let out = step(regtest(), vec![job(&work, found, HARD)]);
+        assert!(out.submit.is_empty());
+    }
+
+    #[test]
+    fn fields_outside_of_what_the_job_allows_are_refused() {
+        let work = regtest_work();
+        let good = roll(&work, &script(1), true);
+        let refused = |roll| matches!(verdict(&step(regtest(), vec![job(&work, roll, EASY)])), Some(Err(SubmitRefusal::BadField(_))));
+        let latest = at(0).unix() + NTIME_AHEAD_MAX_S;
+        assert!(refused(Roll { version: 0x3000_0000 ^ good.version, ..good }));
+        assert!(refused(Roll { version: good.version | 1, ..good }));
+        assert!(!refused(Roll { version: good.version ^ VERSION_MASK, ..good }));
+        assert!(refused(Roll { ntime: work.template.mintime - 1, ..good }));
+        assert!(!refused(Roll { ntime: work.template.mintime, ..good }));
+        assert!(refused(Roll { ntime: latest + 1, ..good }));
+        assert!(!refused(Roll { ntime: latest, ..good }));
+        let mut of_another = job(&work, good, EASY);
+        of_another.script = script(2);
+        assert!(matches!(verdict(&step(regtest(), vec![of_another])), Some(Err(SubmitRefusal::Refused(_)))));
+    }
+
+    #[test]
+    fn a_found_block_does_not_wait_for_the_rest_of_the_slice() {
+        let work = regtest_work();
+        let (good, bad) = (roll(&work, &script(1), true), roll(&work, &script(1), false));
+        let mut jobs: Vec<_> = (0..200).map(|n| job(&work, if n == 5 { good } else { bad }, EASY)).collect();
+        let (mut worker, mut out) = (EmissionWorker::new(regtest()), Output::default());
+        worker.step(at(0), &mut jobs, &mut out);
+        assert_eq!((out.submit.len(), out.mail.len()), (1, 6));
+        assert_eq!(worker.due(), Some(Duration::ZERO));
+        let mut slices = Vec::new();
+        while worker.due().is_some() {
+            let mut out = Output::default();
+            worker.step(at(0), &mut jobs, &mut out);
+            slices.push(out.mail.len());
+        }
+        assert_eq!(slices, [EMISSION_SLICE, EMISSION_SLICE, EMISSION_SLICE, 200 - 6 - 3 * EMISSION_SLICE]);
+    }
+}

@@ -93,3 +93,60 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{conn, id, regtest};
+
+    fn waiting(n: u64, from: u32, since: u64) -> Waiting {
+        Waiting { id: id(n), share: regtest().genesis().clone(), from: conn(from), since: Duration::from_secs(since) }
+    }
+
+    fn ids(list: Vec<Waiting>) -> Vec<ShareId> {
+        list.into_iter().map(|waiting| waiting.id).collect()
+    }
+
+    #[test]
+    fn the_limits_hold_and_what_leaves_makes_room() {
+        let mut pending = Pending::default();
+        let total = PENDING_MAX as u64 + 500;
+        for n in 0..total {
+            pending.add(Some(id(9_999)), waiting(n, (n / 70) as u32, 0));
+        }
+        assert_eq!(pending.ids.len(), PENDING_MAX);
+        assert!(pending.per_peer.values().all(|count| *count <= PENDING_PEER_MAX));
+        assert!(pending.contains(&id(PENDING_PEER_MAX as u64 - 1)) && !pending.contains(&id(PENDING_PEER_MAX as u64)));
+        pending.peer_gone(conn(0));
+        assert_eq!(pending.ids.len(), PENDING_MAX - PENDING_PEER_MAX);
+        pending.add(None, waiting(total, 0, 0));
+        assert!(pending.contains(&id(total)));
+    }
+
+    #[test]
+    fn what_waited_for_a_share_comes_when_it_comes() {
+        let mut pending = Pending::default();
+        pending.add(Some(id(1)), waiting(2, 1, 0));
+        pending.add(Some(id(1)), waiting(3, 2, 0));
+        pending.add(Some(id(1)), waiting(3, 1, 0));
+        pending.add(Some(id(4)), waiting(5, 1, 0));
+        pending.add(None, waiting(6, 1, 0));
+        assert_eq!(ids(pending.arrived(id(1))), [id(2), id(3)]);
+        assert_eq!(ids(pending.arrived(id(1))), []);
+        assert_eq!(ids(pending.clocked()), [id(6)]);
+        assert!(pending.contains(&id(5)) && !pending.contains(&id(3)));
+    }
+
+    #[test]
+    fn what_waits_too_long_is_forgotten() {
+        let mut pending = Pending::default();
+        pending.add(Some(id(1)), waiting(2, 1, 0));
+        pending.add(None, waiting(3, 1, 1));
+        pending.expire(PENDING_AGE_MAX - Duration::from_millis(1));
+        assert_eq!(pending.ids.len(), 2);
+        pending.expire(PENDING_AGE_MAX);
+        assert!(!pending.contains(&id(2)) && pending.contains(&id(3)));
+        pending.expire(PENDING_AGE_MAX + Duration::from_secs(1));
+        assert!(pending.is_empty() && pending.per_peer.is_empty() && pending.waiting.is_empty());
+    }
+}

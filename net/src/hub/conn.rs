@@ -62,12 +62,16 @@ pub(crate) struct Conn {
     pub ended: bool,
     /// The session does not want to hear it now.
     pub paused: bool,
+    /// It has a frame that waits for a ticket.
+    pub waits: bool,
+    /// It has bytes to be read for which the pool has no room.
+    pub starved: bool,
     /// It sent something but not all: not read next turn.
     pub lagging: bool,
     /// The socket took no more; an event will tell when it does.
     pub full: bool,
-    /// The outbox is over its soft cap.
-    pub over_soft: bool,
+    /// An event is asked for when the socket has room.
+    pub asked: bool,
     /// Its first frame has come.
     pub spoke: bool,
     /// It is in the backlog of that stage.
@@ -115,8 +119,9 @@ impl Conn {
         }
     }
 
-    /// Its clocks stand still from now on, or go on with what they had left.
-    pub fn bar(&mut self, now: Duration, barred: bool) {
+    /// Its clocks stand still while we choose not to read it, and go on with what they had left.
+    pub fn bar(&mut self, now: Duration) {
+        let barred = self.paused || self.waits || self.starved;
         match (self.barred.mono(), barred) {
             (None, true) => self.barred = Due::at(now),
             (Some(since), false) => {

@@ -27,7 +27,6 @@ pub use self::outlet::Outlet;
 use self::io::{Dispatch, Event, Input, Io, Ready, Stage};
 use self::listeners::Listeners;
 use self::tickets::Ticket;
-use self::timers::Due;
 use crate::counters::Counters;
 use crate::events::Events;
 use crate::frame::Frame;
@@ -103,8 +102,8 @@ pub struct Hub<A> {
     listeners: Listeners,
     /// Frames of all connections in the order of their cutting, each with its ticket.
     inbox: VecDeque<(ConnId, Frame, Ticket)>,
-    /// What comes before frames: connections opened and closed, outboxes with room, answers.
-    calls: VecDeque<Input<A>>,
+    /// What comes before frames: connections opened and closed, outboxes with room, answers with the tickets that come home.
+    calls: VecDeque<(Input<A>, Vec<Ticket>)>,
     /// Connections whose session's timer has come.
     due: Vec<ConnId>,
     /// There was more mail than one turn takes.
@@ -204,8 +203,8 @@ impl<A> Hub<A> {
         }
         self.out.now = self.clock.seen(after);
         self.out.counters.turns.add(1);
-        for event in std::mem::take(&mut self.events) {
-            match event {
+        for event in &self.events {
+            match *event {
                 Event::Listener(row) => self.listeners.set_ready(row),
                 Event::Conn(conn, ready) => self.out.set_ready(conn, ready),
             }
@@ -216,12 +215,13 @@ impl<A> Hub<A> {
     /// How long there is nothing to do: zero while any backlog holds what can run now.
     fn wait(&self) -> Duration {
         let out = &self.out;
-        let waiting = !self.calls.is_empty() || !self.inbox.is_empty() || self.mail_left || !out.dials.is_empty() || !out.closing.is_empty();
-        let able = waiting || self.listeners.can_accept(out) || out.can_read() || out.can_cut() || out.can_write();
+        let given = !self.calls.is_empty() || !self.inbox.is_empty() || self.mail_left;
+        let marked = !out.dials.is_empty() || !out.dialled.is_empty() || !out.closing.is_empty();
+        let able = given || marked || self.listeners.can_accept(out) || out.can_read() || out.can_cut() || out.can_write();
         if able {
             return Duration::ZERO;
         }
-        let first = out.timers.first().min(out.wake).min(self.listeners.pause_ends(out));
+        let first = out.timers.first().min(out.wake).min(self.listeners.rest_ends(out));
         first.mono().map_or(IDLE_MAX, |mono| mono.saturating_sub(out.now.mono).min(IDLE_MAX))
     }
 }
@@ -258,17 +258,10 @@ impl Outlet {
         if ready.writable {
             conn.full = false;
             if matches!(conn.state, conn::State::Dialling) {
-                self.dials.push(id);
+                self.dialled.push(id);
             } else {
                 self.want_write(id.slot);
             }
         }
-    }
-}
-
-impl Due {
-    /// The first poll of a listener that rests, or never.
-    fn unless(self, past: bool) -> Due {
-        if past { Due::NEVER } else { self }
     }
 }

@@ -34,8 +34,9 @@ pub struct Outlet {
     pub(crate) reads: Backlog,
     pub(crate) frames: Backlog,
     pub(crate) writes: Backlog,
-    /// Dials to begin.
+    /// Dials to begin, and dials that may have ended.
     pub(crate) dials: Vec<ConnId>,
+    pub(crate) dialled: Vec<ConnId>,
     pub(crate) dials_now: usize,
     dials_max: usize,
     /// Marked to be freed, each once.
@@ -62,6 +63,7 @@ impl Outlet {
             frames: Backlog::default(),
             writes: Backlog::default(),
             dials: Vec::new(),
+            dialled: Vec::new(),
             dials_now: 0,
             dials_max: config.dials_max,
             closing: Vec::new(),
@@ -112,7 +114,8 @@ impl Outlet {
         }
         self.pool -= c.pooled();
         c.received = Vec::new();
-        c.bar(now, false);
+        (c.paused, c.waits, c.starved) = (false, false, false);
+        c.bar(now);
         (c.session, c.limit) = (Due::NEVER, Due::at(now + FLUSH_MAX));
         c.state = State::Flushing(Box::new(why));
         self.rearm(conn.slot);
@@ -164,6 +167,7 @@ impl Outlet {
         self.counters.tickets(ticket.lane).set(self.lanes.out(ticket.lane) as u64);
         if let Some(conn) = self.conns.get_mut(ticket.conn) {
             conn.tickets = conn.tickets.saturating_sub(1);
+            self.finish_if_ended(ticket.conn);
         }
     }
 
@@ -186,7 +190,7 @@ impl Outlet {
         let now = self.now.mono;
         let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
         c.paused = paused;
-        c.bar(now, paused);
+        c.bar(now);
         self.rearm(conn.slot);
     }
 
@@ -267,9 +271,11 @@ impl Outlet {
             hung_up: false,
             ended: false,
             paused: false,
+            waits: false,
+            starved: false,
             lagging: false,
             full: false,
-            over_soft: false,
+            asked: false,
             spoke: false,
             in_reads: false,
             in_frames: false,
@@ -291,13 +297,19 @@ impl Outlet {
         }
     }
 
+    /// A connection whose other side has said all: it ends once all it said is answered.
+    pub(crate) fn finish_if_ended(&mut self, id: ConnId) {
+        if self.conns.get(id).is_some_and(|c| c.ended && !c.in_frames && c.tickets == 0) {
+            self.close_after_flush(id, CloseReason::Remote);
+        }
+    }
+
     fn enqueue(&mut self, id: ConnId, entry: Entry) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_live()) else { return };
         let before = conn.outbox.len();
         conn.outbox.push(entry);
         let after = conn.outbox.len();
         self.outbox_sum += after - before;
-        conn.over_soft |= after >= OUTBOX_SOFT_BYTES;
         if after > OUTBOX_HARD_BYTES {
             return self.close(id, CloseReason::SlowReader(after));
         }
@@ -315,6 +327,11 @@ impl Outlet {
             conn.in_writes = true;
             self.writes.push(slot);
         }
+    }
+
+    /// Whether a write could bring something now.
+    pub(crate) fn can_write(&self) -> bool {
+        self.writes.iter().any(|slot| self.conns.at(slot).is_some_and(|(_, conn)| conn.in_writes))
     }
 
     /// The sum of all outboxes is over its limit: who holds most of it goes.

@@ -56,9 +56,10 @@ impl Timers {
         }
     }
 
-    /// The slot of the earliest entry, if it is past. The entry stays: the caller replaces it.
-    pub fn past(&self, now: Duration) -> Option<u32> {
-        self.entries.first().filter(|(due, _)| due.is_past(now)).map(|&(_, slot)| slot)
+    /// Takes out the earliest entry if it is past. Its owner has none then.
+    pub fn pop_past(&mut self, now: Duration) -> Option<u32> {
+        self.entries.first().filter(|(due, _)| due.is_past(now))?;
+        self.entries.pop_first().map(|(_, slot)| slot)
     }
 
     /// The earliest entry.
@@ -80,12 +81,11 @@ mod tests {
         timers.replace(1, &mut b, at(5));
         timers.replace(0, &mut a, at(3));
         assert_eq!((timers.first(), timers.entries.len()), (at(3), 2));
-        assert_eq!(timers.past(Duration::from_secs(2)), None);
-        assert_eq!(timers.past(Duration::from_secs(6)), Some(0));
-        timers.remove(0, &mut a);
-        assert_eq!(timers.past(Duration::from_secs(6)), Some(1));
+        assert_eq!(timers.pop_past(Duration::from_secs(2)), None);
+        assert_eq!(timers.pop_past(Duration::from_secs(6)), Some(0));
+        assert_eq!((timers.first(), b), (at(5), at(5)));
         timers.replace(1, &mut b, Due::NEVER);
-        assert_eq!((timers.first(), a, b), (Due::NEVER, Due::NEVER, Due::NEVER));
+        assert_eq!((timers.first(), b), (Due::NEVER, Due::NEVER));
     }
 
     #[test]

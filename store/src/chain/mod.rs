@@ -6,6 +6,8 @@
 mod open;
 mod rows;
 mod side;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -85,7 +87,9 @@ pub struct Chain {
     payouts: Arc<Payouts>,
     syncing: Option<ConnId>,
     /// Counts arrivals: of equal scores the first seen is the better.
-    arrivals: u64,
+    arrivals: i64,
+    /// Counts cuts of the best chain: of equal scores what was the best chain last comes before what never was.
+    cuts: i64,
     rows: Rows,
     told: Told,
 }
@@ -326,9 +330,11 @@ impl Chain {
                 self.window.pop(self.params, tip, |height| level(&self.table, height));
             }
         }
+        self.cuts += 1;
+        let seen = -self.cuts;
         let settled = self.table.cut(fork).into_iter().take(confirmed.saturating_sub(fork) as usize);
-        let settled = settled.map(|record| Live { record, unproven: None, row: true, scratch: false, seen: 0 });
-        let cut = settled.chain(unconfirmed).collect();
+        let settled = settled.map(|record| Live { record, unproven: None, row: true, scratch: false, seen });
+        let cut = settled.chain(unconfirmed.into_iter().map(|live| Live { seen, ..live })).collect();
         if fork < confirmed {
             self.payouts = Arc::new(Payouts::new(self.table.tip(), &self.window));
         }

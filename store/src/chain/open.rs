@@ -59,6 +59,7 @@ impl Chain {
             payouts,
             syncing: None,
             arrivals: 0,
+            cuts: 0,
             rows: Rows::default(),
             told: Told::of(tip),
         }

@@ -19,8 +19,8 @@ pub(super) struct Live {
     pub row: bool,
     /// Whether it belongs to the sync under way and lies too far below our tip to be kept otherwise.
     pub scratch: bool,
-    /// When it arrived, counted.
-    pub seen: u64,
+    /// Of equal scores the least is the better: arrivals count up from 1; what was the best chain once counts down from 0, latest least.
+    pub seen: i64,
 }
 
 impl Live {
@@ -51,6 +51,11 @@ impl Side {
 
     pub fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    #[cfg(test)]
+    pub fn is_empty_of_scratch(&self) -> bool {
+        self.scratch.is_empty() && self.scratch_bytes == 0
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Live> {

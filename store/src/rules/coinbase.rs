@@ -165,7 +165,10 @@ mod tests {
         assert_eq!((tx.version.0, tx.lock_time.to_consensus_u32(), tx.input[0].sequence.0), (2, height.saturating_sub(1), 0xffff_fffe));
         assert_eq!(tx.input[0].witness.to_vec(), vec![vec![0; 32]]);
         // The transaction without its witness, and its id from midstate and tail.
-        assert_eq!(deserialize::<bitcoin::Transaction>(&coinbase_tx(&prefix, x, commitment, locktime, false)).unwrap().compute_txid(), tx.compute_txid());
+        assert_eq!(
+            deserialize::<bitcoin::Transaction>(&coinbase_tx(&prefix, x, commitment, locktime, false)).unwrap().compute_txid(),
+            tx.compute_txid()
+        );
         let mut midstate = Midstate::new();
         midstate.update_blocks(&prefix);
         assert_eq!(sha256(&midstate.finish(&tail(&x, &commitment, locktime))), tx.compute_txid().to_byte_array());

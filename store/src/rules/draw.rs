@@ -198,7 +198,10 @@ mod tests {
     fn sums_dust_counts_and_nesting_hold() {
         let mut rng = ChaCha12Rng::seed_from_u64(4);
         for round in 0..300 {
-            let weights = { let count = 1 + rng.next_u32() as usize % 1_000; pool(&mut rng, count) };
+            let weights = {
+                let count = 1 + rng.next_u32() as usize % 1_000;
+                pool(&mut rng, count)
+            };
             let subsidy = 312_500_000 >> (rng.next_u32() % 3);
             let value = subsidy + u64::from(rng.next_u32());
             let mut larger: Option<Vec<Script>> = None;
@@ -212,7 +215,10 @@ mod tests {
                 assert!(pays.iter().all(|(_, paid)| *paid >= 10_000), "round {round}, {class:?}");
                 let scripts: Vec<Script> = pays.iter().map(|(script, _)| *script).collect();
                 if let Some(larger) = &larger {
-                    assert!(scripts.iter().all(|script| larger.contains(script)), "round {round}, {class:?} is not within the larger class");
+                    assert!(
+                        scripts.iter().all(|script| larger.contains(script)),
+                        "round {round}, {class:?} is not within the larger class"
+                    );
                 }
                 larger = Some(scripts);
             }
@@ -224,8 +230,8 @@ mod tests {
         let weights = weights(&[100, 200, 300, 400]);
         for class in Class::ALL {
             let pays = pay(&draw(&weights, &id(1), 10_000, 312_500_000, class), 1_000_000_003);
-            // 3 satoshis are left: one each to the first three.
-            assert_eq!(pays.iter().map(|(_, paid)| *paid).collect::<Vec<_>>(), [100_000_001, 200_000_001, 300_000_001, 400_000_000]);
+            // .3, .6, .9 and .2 are cut off: two satoshis, one each to the first two.
+            assert_eq!(pays.iter().map(|(_, paid)| *paid).collect::<Vec<_>>(), [100_000_001, 200_000_001, 300_000_000, 400_000_001]);
         }
     }
 

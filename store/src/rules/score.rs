@@ -51,7 +51,8 @@ mod tests {
         }
         for head in &chain {
             let demanded: u128 = chain.iter().filter(|record| record.height <= head.height).map(|record| record.demand).sum();
-            let late: u128 = chain.iter().filter(|record| record.height + 16 <= head.height).map(|record| record.work - record.demand).sum();
+            let late: u128 =
+                chain.iter().filter(|record| record.height + 16 <= head.height).map(|record| record.work - record.demand).sum();
             assert_eq!(head.score, demanded + late, "height {}", head.height);
         }
         assert_eq!([0, 15, 16, 40].map(excess_height), [None, None, Some(0), Some(24)]);

@@ -184,7 +184,12 @@ mod tests {
                 value: 5_000_001_234,
                 witness_commitment: [0x3c; 32],
                 bitcoin_height: 101,
-                proof: Proof { prefix_len: 64, midstate: [0; 32], extranonce: *b"\0\0\0\x01extranon", branch: vec![[1; 32], [2; 32], [3; 32]] },
+                proof: Proof {
+                    prefix_len: 64,
+                    midstate: [0; 32],
+                    extranonce: *b"\0\0\0\x01extranon",
+                    branch: vec![[1; 32], [2; 32], [3; 32]],
+                },
             };
             self.mined(share)
         }
@@ -238,8 +243,8 @@ mod tests {
         }
     }
 
-    /// No relay can make anyone record something for an honest id: whatever byte it changes, the id is another one or the proof does not tie.
-    /// (In layout front the extranonce shows only when the coinbase is rebuilt, and then counts as not tied.)
+    /// No relay can make anyone record something for an honest id: whatever byte it changes, the id is another one or the proof does
+    /// not tie. (In layout front the extranonce shows only when the coinbase is rebuilt, and then counts as not tied.)
     #[test]
     fn an_honest_id_with_any_byte_flipped_is_never_marked() {
         let chain = chain();
@@ -300,7 +305,10 @@ mod tests {
         // Broken in many ways, and not tied: nothing may be said but that.
         let mut share = chain.share(Layout::Tail);
         (share.value, share.uncles) = (0, vec![ShareId([1; 32])]);
-        assert_eq!(check_alone(chain.params, &share).unwrap_err(), RuleError::Untied("TIE-3: its proof does not lead to the header's merkle root"));
+        assert_eq!(
+            check_alone(chain.params, &share).unwrap_err(),
+            RuleError::Untied("TIE-3: its proof does not lead to the header's merkle root")
+        );
         // Tied on another network only.
         let share = chain.share(Layout::Tail);
         let mut main = params(Network::Main).clone();

@@ -99,7 +99,8 @@ mod tests {
     #[test]
     fn numbers_that_are_no_target() {
         // Zero, zero after cutting, the sign, 257 bits in three ways.
-        for bits in [0, 0x0100_0000, 0x2000_0000, 0x0100_00ff, 0x0180_0000, 0x1d80_0001, 0x2300_0001, 0x2200_0100, 0x2101_0000, 0xff12_3456] {
+        for bits in [0, 0x0100_0000, 0x2000_0000, 0x0100_00ff, 0x0180_0000, 0x1d80_0001, 0x2300_0001, 0x2200_0100, 0x2101_0000, 0xff12_3456]
+        {
             assert_eq!(target(bits), None, "{bits:08x}");
             assert_eq!(work(bits), 0);
             assert!(!hash_meets(&[0; 32], bits) && !is_canonical(bits));
@@ -120,7 +121,11 @@ mod tests {
         for _ in 0..20_000 {
             let bits = rng.next_u32() % 0x2400_0000;
             if let Some(own) = target(bits) {
-                assert_eq!(bitcoin::Target::from_compact(CompactTarget::from_consensus(bits)).to_le_bytes(), own.to_le_bytes::<32>(), "{bits:08x}");
+                assert_eq!(
+                    bitcoin::Target::from_compact(CompactTarget::from_consensus(bits)).to_le_bytes(),
+                    own.to_le_bytes::<32>(),
+                    "{bits:08x}"
+                );
             }
             let mut bytes = [0; 32];
             rng.fill_bytes(&mut bytes);

@@ -1,0 +1,118 @@
+//! Mail, timers, and judgement: what has come is dispatched one at a time.
+
+use crate::close::CloseReason;
+use crate::hub::conn::State;
+use crate::hub::io::{Dispatch, Input, Io, Stage};
+use crate::hub::timers::Due;
+use crate::hub::{Hub, Outlet};
+use crate::id::ConnId;
+use crate::limits::{DISPATCH_TURN_COST, MAIL_TURN_MAX};
+
+impl<A> Hub<A> {
+    /// Takes the mail, all of it: its senders are bounded by tickets.
+    pub(super) fn mailbox(&mut self, io: &mut impl Io<Answer = A>) {
+        io.stage(Stage::Mailbox);
+        let mut taken = 0;
+        while taken < MAIL_TURN_MAX
+            && let Some(mail) = io.mail()
+        {
+            taken += 1;
+            self.calls.push_back((Input::Answer(mail.answer), mail.tickets));
+        }
+        self.mail_left = taken == MAIL_TURN_MAX;
+    }
+
+    /// Finds all that is due: deadlines of the hub's own close, sessions are told in dispatch.
+    pub(super) fn timers(&mut self) {
+        let now = self.out.now.mono;
+        while let Some(slot) = self.out.timers.pop_past(now) {
+            let Some((id, conn)) = self.out.conns.at_mut(slot) else { continue };
+            conn.entry = Due::NEVER;
+            let running = conn.barred == Due::NEVER;
+            if conn.stalled.is_past(now) {
+                self.out.close(id, CloseReason::Timeout("nothing left the outbox in 30 s"));
+            } else if running && conn.limit.is_past(now) {
+                self.out.close_at_limit(id);
+            } else if running && conn.session.is_past(now) {
+                self.due.push(id);
+            } else {
+                self.out.rearm(slot);
+            }
+        }
+    }
+
+    /// Hands judgement all that has come: what was opened, closed and answered; frames up to the turn's cost; timers.
+    pub(super) fn dispatch(&mut self, io: &mut impl Io<Answer = A>, node: &mut impl Dispatch<Answer = A>) {
+        io.stage(Stage::Dispatch);
+        let now = self.out.now;
+        while let Some((input, tickets)) = self.calls.pop_front() {
+            self.report.inputs += 1;
+            node.on(now, input, &mut self.out);
+            tickets.into_iter().for_each(|ticket| self.out.home(ticket));
+        }
+        self.dispatch_frames(node);
+        for id in std::mem::take(&mut self.due) {
+            if self.out.take_due(id) {
+                self.report.inputs += 1;
+                node.on(now, Input::Timer { conn: id }, &mut self.out);
+            }
+            self.out.rearm(id.slot);
+        }
+        if self.out.wake.is_past(now.mono) {
+            self.out.wake = Due::NEVER;
+            self.report.inputs += 1;
+            node.on(now, Input::Wake, &mut self.out);
+        }
+        node.turn_ends(now, &mut self.out);
+    }
+
+    fn dispatch_frames(&mut self, node: &mut impl Dispatch<Answer = A>) {
+        let mut spent = 0;
+        while spent < DISPATCH_TURN_COST {
+            let Some((id, frame, ticket)) = self.inbox.pop_front() else { return };
+            spent += frame.cost().max(1);
+            let conn = self.out.conns.get_mut(id).filter(|conn| conn.is_live());
+            if let Some(conn) = conn {
+                conn.inbox -= 1;
+                self.report.inputs += 1;
+                self.out.ticket = Some(ticket);
+                node.on(self.out.now, Input::Frame { conn: id, frame }, &mut self.out);
+                if let Some(ticket) = self.out.ticket.take() {
+                    self.out.home(ticket);
+                }
+            } else {
+                self.out.counters.frames_dropped.add(1);
+                self.out.home(ticket);
+            }
+        }
+        if !self.inbox.is_empty() {
+            self.out.counters.turns_carried.add(1);
+        }
+    }
+}
+
+impl Outlet {
+    /// The hub's own deadline of a connection has come.
+    fn close_at_limit(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let why = match &conn.state {
+            State::Dialling => CloseReason::Dial("no answer in time".into()),
+            State::Open if !conn.spoke => CloseReason::Timeout("no complete first frame"),
+            State::Open => CloseReason::Timeout("a message was not finished"),
+            State::Flushing(why) => CloseReason::clone(why),
+            State::Closing => return,
+        };
+        self.close(id, why);
+    }
+
+    /// Whether the session's timer is to be told now. What the connection said before comes first, and may have put it off.
+    fn take_due(&mut self, id: ConnId) -> bool {
+        let now = self.now.mono;
+        let Some(conn) = self.conns.get_mut(id) else { return false };
+        let due = conn.is_live() && conn.inbox == 0 && conn.session.is_past(now);
+        if due {
+            conn.session = Due::NEVER;
+        }
+        due
+    }
+}

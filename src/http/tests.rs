@@ -1,0 +1,272 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rockpool_net::wire::share::Script;
+use rockpool_store::chain::{Chain, Source};
+use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
+use rockpool_store::kv::MemKv;
+use rockpool_store::params::{Network, params};
+use rockpool_store::testing::ShareBuilder;
+use rockpool_workers::jobs::Fate;
+use serde_json::Value;
+
+use super::*;
+use crate::status::{Counters, FoundBlock, Listen, Status, Tip};
+
+/// A node three shares high, the newest by another miner, on a Bitcoin chain of 99 blocks; and its pages.
+struct Front {
+    pages: Pages,
+    chain: ChainStoreHandle,
+    status: Status,
+    counters: Counters,
+    net: rockpool_net::counters::Counters,
+    shares: Vec<Share>,
+    now: Now,
+}
+
+impl Front {
+    fn new() -> Front {
+        let params = params(Network::Regtest);
+        let kv = Arc::new(MemKv::new());
+        let mut chain = Chain::open(params, [1, 2], &*kv).unwrap();
+        let mut view = chain.view();
+        let mut pages = Pages::new(params);
+        pages.remember(view.payouts());
+        let mut shares = Vec::new();
+        for miner in [1, 1, 2] {
+            let parent = chain.tip().id;
+            let share = ShareBuilder::new(params).miner(miner).build(&chain, &parent);
+            let now = Now { mono: Duration::ZERO, wall: Duration::from_secs(share.time.into()) };
+            chain.offer(now, Arc::new(share.clone()), Source::Peer);
+            chain.confirm(1);
+            let (change, _) = chain.take_change().unwrap();
+            view.apply(&change);
+            pages.remember(view.payouts());
+            shares.push(share);
+        }
+        let tip = view.confirmed_tip().clone();
+        let status = Status {
+            network: params.name,
+            magic: params.magic,
+            version: "1.2.3",
+            tip: Tip { id: tip.id, height: tip.height, score: tip.score },
+            candidate_height: 5,
+            claimed_height: Some(9),
+            peers: 2,
+            miners: 1,
+            accepted: 7,
+            rejected: 3,
+            bitcoin: Some((ShareId([0xbb; 32]), 99)),
+            bitcoin_down: None,
+            disk_full: false,
+            serving: Serving::Yes,
+            blocks: vec![FoundBlock { hash: tip.id, height: 99, time: 5, fates: vec![("a:1".into(), Fate::Refused("stale".into()))] }],
+            listen: Listen { p2p: None, stratum: "127.0.0.1:2".parse().ok(), http: "127.0.0.1:3".parse().ok() },
+            uptime: Duration::from_millis(61_500),
+        };
+        let now = Now { mono: Duration::from_secs(1), wall: Duration::from_secs(1) };
+        let chain = ChainStoreHandle::new(view, StoreHandle::new(kv));
+        Front { pages, chain, status, counters: Counters::default(), net: rockpool_net::counters::Counters::default(), shares, now }
+    }
+
+    fn ask(&mut self, method: Method, path: &str) -> (u16, String, String) {
+        let request = Request { method, path: path.into(), authorization: None, content_type: None, body: Box::default(), keep_alive: true };
+        let facts = Facts { status: &self.status, chain: &self.chain, counters: &self.counters, net: &self.net };
+        match self.pages.answer(self.now, &request, facts) {
+            Answer::Send { payload, close: false } => split(&payload),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    fn get(&mut self, path: &str) -> (u16, String) {
+        let (code, _, body) = self.ask(Method::Get, path);
+        (code, body)
+    }
+
+    fn json(&mut self, path: &str) -> Value {
+        let (code, body) = self.get(path);
+        assert_eq!(code, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&mut self, path: &str, wanted: u16, says: &str) {
+        let (code, body) = self.get(path);
+        let error: Value = serde_json::from_str(&body).unwrap();
+        assert!(code == wanted && error["error"].as_str().unwrap().contains(says), "{path}: {code} {body}");
+    }
+}
+
+fn split(payload: &Payload) -> (u16, String, String) {
+    let text = String::from_utf8(payload.bytes().to_vec()).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), head.into(), body.into())
+}
+
+#[test]
+fn status_has_the_fields_that_scripts_read() {
+    let mut front = Front::new();
+    let status = front.json("/api/v1/status");
+    assert_eq!((&status["network"], &status["magic"], &status["version"]), (&"regtest".into(), &"f4c4b7d4".into(), &"1.2.3".into()));
+    assert_eq!(status["tip"]["id"], front.shares[2].id().to_string());
+    assert_eq!(status["tip"]["height"], 3);
+    assert_eq!(status["tip"]["score"].as_u64(), Some(front.status.tip.score as u64));
+    assert_eq!((&status["candidate_height"], &status["claimed_height"]), (&5.into(), &9.into()));
+    assert_eq!((&status["peers"], &status["miners"]), (&2.into(), &1.into()));
+    assert_eq!((&status["shares"]["accepted"], &status["shares"]["rejected"]), (&7.into(), &3.into()));
+    assert_eq!((&status["bitcoin"]["tip"], &status["bitcoin"]["height"]), (&"bb".repeat(32).into(), &99.into()));
+    assert_eq!(status["listen"], serde_json::json!({"p2p": null, "stratum": "127.0.0.1:2", "http": "127.0.0.1:3"}));
+    assert_eq!((&status["uptime_s"], &status["trouble"]), (&61.into(), &Value::Null));
+    assert_eq!(status["blocks"][0]["fates"][0], serde_json::json!({"node": "a:1", "fate": "refused", "why": "stale"}));
+}
+
+#[test]
+fn status_is_rendered_once_a_turn() {
+    let mut front = Front::new();
+    front.json("/api/v1/status");
+    front.status.peers = 50;
+    assert_eq!(front.json("/api/v1/status")["peers"], 2, "the same turn, the same answer");
+    front.now.mono += Duration::from_millis(1);
+    assert_eq!(front.json("/api/v1/status")["peers"], 50);
+}
+
+#[test]
+fn a_share_is_told_with_its_place() {
+    let mut front = Front::new();
+    let (id, parent) = (front.shares[2].id(), front.shares[1].id());
+    let share = front.json(&format!("/api/v1/share/{id}"));
+    assert_eq!((&share["id"], &share["parent"]), (&id.to_string().into(), &parent.to_string().into()));
+    assert_eq!((&share["height"], &share["confirmed"], &share["class"]), (&3.into(), &true.into(), &"N12".into()));
+    assert_eq!(share["script"], format!("0014{}", "02".repeat(20)));
+    assert!(share["address"].as_str().unwrap().starts_with("bcrt1q"), "{share}");
+    assert_eq!(share["value"], front.shares[2].value);
+    let genesis = params(Network::Regtest).genesis_id();
+    assert_eq!(front.json(&format!("/api/v1/share/{genesis}"))["height"], 0);
+    front.refused(&format!("/api/v1/share/{}", "ab".repeat(32)), 404, "no such share");
+    front.refused("/api/v1/share/xyz", 400, "64 hexadecimal digits");
+}
+
+#[test]
+fn a_share_on_disk_is_read_first() {
+    let mut front = Front::new();
+    let share = front.shares[0].clone();
+    front.chain.view.stored(&[share.id()]);
+    let request = |method| Request {
+        method,
+        path: format!("/api/v1/share/{}", share.id()).into(),
+        authorization: None,
+        content_type: None,
+        body: Box::default(),
+        keep_alive: method == Method::Get,
+    };
+    for method in [Method::Get, Method::Head] {
+        let facts = Facts { status: &front.status, chain: &front.chain, counters: &front.counters, net: &front.net };
+        let Answer::Read { height: 1, id, tag } = front.pages.answer(front.now, &request(method), facts) else { panic!("not read") };
+        assert_eq!(id, share.id());
+        let Answer::Send { payload, close } = front.pages.read(tag, Some(&share.encode()), facts) else { panic!("not sent") };
+        let (code, _, body) = split(&payload);
+        assert_eq!((code, close, body.is_empty()), (200, method == Method::Head, method == Method::Head));
+        let Answer::Send { payload, .. } = front.pages.read(tag, None, facts) else { panic!("not sent") };
+        assert_eq!(split(&payload).0, 404);
+    }
+}
+
+#[test]
+fn payouts_are_those_of_the_tip_or_of_one_before() {
+    let mut front = Front::new();
+    let value = 5_000_000_001_u64;
+    let now = front.json(&format!("/api/v1/payouts?value={value}&class=N12"));
+    assert_eq!((&now["parent"], &now["height"]), (&front.shares[2].id().to_string().into(), &3.into()));
+    assert_eq!((&now["bitcoin_height"], &now["class"], &now["value"]), (&100.into(), &"N12".into(), &value.into()));
+    let pays = now["pays"].as_array().unwrap();
+    assert_eq!(pays.iter().map(|pay| pay["sats"].as_u64().unwrap()).sum::<u64>(), value);
+    let scripts: Vec<_> = pays.iter().map(|pay| pay["script"].as_str().unwrap().to_owned()).collect();
+    let script = |n: u8| bitcoin::hex::DisplayHex::to_lower_hex_string(&Script::P2wpkh([n; 20]).script_pubkey()[..]);
+    assert_eq!(scripts, [script(1), script(2)]);
+
+    let before = front.json(&format!("/api/v1/payouts?value={value}&parent={}", front.shares[1].id()));
+    assert_eq!(before["pays"].as_array().unwrap().len(), 1);
+    assert_eq!(before["pays"][0]["sats"], value);
+    let first = front.json(&format!("/api/v1/payouts?parent={}", params(Network::Regtest).genesis_id()));
+    assert!(first["pays"].as_array().unwrap().is_empty() && first["note"].is_string(), "{first}");
+
+    front.refused("/api/v1/payouts?value=-1", 400, "value is");
+    front.refused("/api/v1/payouts?value=2100000000000001", 400, "value is");
+    front.refused("/api/v1/payouts?class=N13", 400, "class is");
+    front.refused("/api/v1/payouts?parent=12", 400, "parent is");
+    front.refused(&format!("/api/v1/payouts?parent={}", "00".repeat(32)), 404, "newest few");
+    front.refused("/api/v1/payouts?colour=red", 400, "understood");
+}
+
+#[test]
+fn payouts_of_old_tips_are_forgotten() {
+    let mut front = Front::new();
+    let mut payouts = (**front.chain.view.payouts()).clone();
+    for n in 0..PAYOUTS_KEPT {
+        payouts.parent = ShareId([n as u8; 32]);
+        front.pages.remember(&Arc::new(payouts.clone()));
+        // Told twice, remembered once.
+        front.pages.remember(&Arc::new(payouts.clone()));
+    }
+    assert_eq!(front.pages.payouts.len(), PAYOUTS_KEPT);
+    front.json(&format!("/api/v1/payouts?parent={}", "00".repeat(32)));
+    front.refused(&format!("/api/v1/payouts?parent={}", front.shares[2].id()), 404, "newest few");
+}
+
+#[test]
+fn health_says_why_not() {
+    let mut front = Front::new();
+    assert_eq!(front.get("/health"), (200, "ok\n".into()));
+    front.status.serving = Serving::Behind { height: 12 };
+    assert_eq!(front.get("/health"), (503, "syncing: at height 3 of 12\n".into()));
+    front.status.serving = Serving::NoPeer;
+    assert!(front.get("/health").1.contains("--alone"));
+    front.status.bitcoin_down = Some("connection refused".into());
+    assert_eq!(front.get("/health"), (503, "bitcoind cannot be reached: connection refused\n".into()));
+    front.status.disk_full = true;
+    assert!(front.get("/health").1.starts_with("the disk is full"));
+}
+
+#[test]
+fn metrics_are_in_prometheus_format() {
+    let mut front = Front::new();
+    front.counters.shares_accepted.add(41);
+    front.net.bytes_in.add(42);
+    let (code, text) = front.get("/metrics");
+    assert_eq!(code, 200);
+    for line in ["rockpool_tip_height 3", "rockpool_healthy 1", "rockpool_shares_accepted 41", "rockpool_net_bytes_in 42"] {
+        assert!(text.lines().any(|have| have == line), "no {line:?} in {text}");
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for lines in text.lines().collect::<Vec<_>>().chunks(3) {
+        let name = lines[2].split(' ').next().unwrap();
+        assert!(lines[0].starts_with(&format!("# HELP {name} ")) && lines[1].starts_with(&format!("# TYPE {name} ")), "{lines:?}");
+        assert!(names.insert(name), "{name} stands twice");
+    }
+}
+
+#[test]
+fn the_page_shows_strangers_words_harmlessly() {
+    let mut front = Front::new();
+    front.status.bitcoin_down = Some("<script>alert(1)</script>".into());
+    let (code, head, body) = front.ask(Method::Get, "/");
+    assert!(code == 200 && head.contains("text/html"), "{head}");
+    assert!(body.contains("height 3") && body.contains("&lt;script&gt;") && !body.contains("<script"), "{body}");
+    assert!(body.contains("1 min") && body.contains("stratum+tcp://127.0.0.1:2"), "{body}");
+}
+
+#[test]
+fn what_is_not_there_and_what_is_not_allowed() {
+    let mut front = Front::new();
+    for path in ["/nothing", "/api/v1/", "/api/v2/status", "*", "", "/api/v1/share"] {
+        front.refused(path, 404, "nothing here");
+    }
+    for method in [Method::Post, Method::Put, Method::Delete, Method::Options, Method::Other] {
+        let (code, head, _) = front.ask(method, "/api/v1/status");
+        assert!(code == 405 && head.contains("Allow: GET, HEAD"), "{head}");
+    }
+    let (code, head, body) = front.ask(Method::Head, "/health");
+    assert!(code == 200 && head.contains("Content-Length: 3") && body.is_empty());
+}
