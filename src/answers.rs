@@ -54,6 +54,7 @@ impl<S: Stages> Node<S> {
                 self.fetch.credit();
                 self.ask(now, requests, out);
             }
+            Answer::Retry(requests) => self.ask(now, requests, out),
             Answer::Read { conn, tag, rows } => self.read(now, conn, tag, rows, out),
             Answer::Template(template) => self.template(template, out),
             Answer::BitcoinDown(why) => {
@@ -81,7 +82,8 @@ impl<S: Stages> Node<S> {
         peers.dials.dial(now.mono, turn.out);
         let wake = peers.due();
         out.set_wake(wake);
-        let before = std::mem::replace(&mut self.server.serving, self.serving());
+        let serving = self.serving();
+        let before = std::mem::replace(&mut self.server.serving, serving);
         let begins = before != Serving::Yes && self.server.serving == Serving::Yes;
         let news = std::mem::take(&mut self.news);
         let clean = news.template == Some(true);

@@ -15,7 +15,7 @@ use rockpool_net::hub::io::Mail;
 use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow};
 use rockpool_net::id::Lane;
 use rockpool_net::limits::worst_case_bytes;
-use rockpool_net::reactor::{Postbox, Reactor};
+use rockpool_net::reactor::{Heartbeat, Postbox, Reactor, StartError};
 use rockpool_net::sha256::tagged;
 use rockpool_net::wire::share::Share;
 use rockpool_store::chain::Chain;
@@ -37,7 +37,6 @@ use crate::limits::{
     FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, MINERS_MAX, MINERS_PER_ADDR, OUTBOUND_MIN, PEERS_PER_ADDR,
 };
 use crate::node::{Node, NodeConfig, Stopping};
-use crate::signals::Heart;
 use crate::status::Listen;
 
 /// A node with everything bound, loaded and spawned, that takes its first turn when it is run.
@@ -47,7 +46,6 @@ pub struct Assembly {
     node: Node<Crew>,
     rng: ChaCha12Rng,
     listen: Listen,
-    heart: Heart,
     stopper: Stopper,
 }
 
@@ -55,8 +53,8 @@ pub struct Assembly {
 pub struct Running {
     /// Where it listens.
     pub listen: Listen,
-    /// Its heart, for a watchdog.
-    pub heart: Heart,
+    /// For a watchdog.
+    pub heartbeat: Heartbeat,
     /// What happens in it.
     pub events: Events,
     stopper: Stopper,
@@ -70,16 +68,16 @@ pub struct Stopper(Postbox<Answer>);
 impl Stopper {
     /// Asks. Whether the node will hear of it: a mailbox that is full for a moment does not take it.
     pub fn stop(&self) -> bool {
-        self.0.post(vec![Mail { answer: Answer::Stop, tickets: Vec::new() }])
+        self.0.post(vec![Mail { answer: Answer::Stop, tickets: Vec::new() }]).is_ok()
     }
 }
 
 /// Builds a node over these rows and starts it on a thread of its own. [`Bitcoin`] may be shared with other nodes of the process.
 pub fn start(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Running, Failure> {
     let node = build(config, kv, bitcoin)?;
-    let (listen, heart, stopper, events) = (node.listen, node.heart.clone(), node.stopper.clone(), node.hub.events());
+    let (listen, heartbeat, stopper, events) = (node.listen, node.heartbeat(), node.stopper.clone(), node.hub.events());
     let thread = thread::Builder::new().name("reactor".into()).spawn(move || node.run()).map_err(no_thread)?;
-    Ok(Running { listen, heart, events, stopper, thread })
+    Ok(Running { listen, heartbeat, events, stopper, thread })
 }
 
 impl Running {
@@ -132,8 +130,7 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let hub_config = HubConfig { magic: params.magic, listeners: rows, dials_max };
     raise_file_limit(hub_config.conns_max());
     log::debug!("connections take at most {} MiB of memory", worst_case_bytes(&hub_config) >> 20);
-    let start = now();
-    let (reactor, listen) = bind(&flags, start)?;
+    let (reactor, listen) = bind(&flags, hub_config.conns_max())?;
     let postbox = reactor.postbox();
 
     schema::open(&*kv, params, &config.datadir.display().to_string())?;
@@ -143,14 +140,15 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let chain = Chain::open(params, [keys.next_u64(), keys.next_u64()], &*kv)?;
     let handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(kv.clone()));
 
+    let start = beginning(&reactor);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let post = postbox.clone();
-    let post = Arc::new(move |mail| post.post(mail));
+    let post = Arc::new(move |mail| post.post(mail).is_ok());
     let crew = Crew::start(CrewConfig { params, start, cores, kv, chain, post, bitcoin }).map_err(no_thread)?;
     let node_config = NodeConfig { params, peers: config.peers.clone(), alone: config.alone, listen };
     let node = Node::new(node_config, handle, crew, fork(&seed, "node"));
     let hub = Hub::new(hub_config);
-    Ok(Assembly { hub, reactor, node, rng: fork(&seed, "hub"), listen, heart: Heart::default(), stopper: Stopper(postbox) })
+    Ok(Assembly { hub, reactor, node, rng: fork(&seed, "hub"), listen, stopper: Stopper(postbox) })
 }
 
 impl Assembly {
@@ -159,9 +157,9 @@ impl Assembly {
         self.listen
     }
 
-    /// Its heart, for a watchdog.
-    pub fn heart(&self) -> Heart {
-        self.heart.clone()
+    /// For a watchdog.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.reactor.heartbeat()
     }
 
     /// How it is asked to stop.
@@ -188,11 +186,8 @@ impl Assembly {
 
     fn turns(&mut self) -> Result<(), Failure> {
         while !self.node.finished() {
-            let now = self.reactor.now();
-            self.hub
-                .turn(now, &mut self.rng, &mut self.reactor, &mut self.node)
-                .map_err(|error| Failure::Fault(format!("the reactor cannot go on: {error}")))?;
-            self.heart.beat();
+            let turned = self.reactor.turn(&mut self.hub, &mut self.rng, &mut self.node);
+            turned.map_err(|error| Failure::Fault(format!("the reactor cannot go on: {error}")))?;
         }
         Ok(())
     }
@@ -232,24 +227,31 @@ fn listeners(config: &Config) -> Vec<Listening> {
     p2p.into_iter().chain([("--stratum", config.stratum, stratum), ("--http", config.http, http)]).collect()
 }
 
-fn bind(flags: &[(&'static str, SocketAddr)], start: Instant) -> Result<(Reactor<Answer>, Listen), Failure> {
+fn bind(flags: &[(&'static str, SocketAddr)], conns_max: usize) -> Result<(Reactor<Answer>, Listen), Failure> {
     let addrs: Vec<_> = flags.iter().map(|(_, addr)| *addr).collect();
-    let reactor = Reactor::new(&addrs, start, MAILBOX_SLOTS).map_err(|error| todo!())?;
+    let reactor = Reactor::new(&addrs, conns_max, MAILBOX_SLOTS).map_err(|error| match error {
+        StartError::Listen { addr, error } => {
+            let flag = flags.iter().find(|(_, wanted)| *wanted == addr).map_or("listener", |(flag, _)| flag);
+            Failure::Mistake(format!("{flag} {addr}: cannot listen there: {error}; give another address or port, or stop who has it"))
+        }
+        error @ StartError::Poll(_) => Failure::Fault(error.to_string()),
+    })?;
     let mut listen = Listen::default();
     for ((flag, _), addr) in flags.iter().zip(reactor.local_addrs()) {
         match *flag {
-            "--p2p" => listen.p2p = Some(addr),
-            "--stratum" => listen.stratum = Some(addr),
-            _ => listen.http = Some(addr),
+            "--p2p" => listen.p2p = Some(*addr),
+            "--stratum" => listen.stratum = Some(*addr),
+            _ => listen.http = Some(*addr),
         }
     }
     Ok((reactor, listen))
 }
 
-/// The process' one reading of the clock beside the shells': all monotonic times count from here.
-#[expect(clippy::disallowed_methods, reason = "assembly owns the beginning of time")]
-fn now() -> Instant {
-    Instant::now()
+/// The instant from which the reactor's clock counts, for the stages' clock.
+#[expect(clippy::disallowed_methods, reason = "assembly gives all parts one time")]
+fn beginning(reactor: &Reactor<Answer>) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(reactor.clock().now().mono).unwrap_or(now)
 }
 
 /// A generator for one use, from the process' seed and the use's name.

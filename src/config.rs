@@ -264,7 +264,7 @@ fn peer_address(value: &str) -> Result<SocketAddr, ConfigError> {
 fn address(flag: &'static str, value: &str, port: u16) -> Result<SocketAddr, ConfigError> {
     let text = match value.strip_prefix("localhost") {
         Some(rest) => format!("127.0.0.1{rest}"),
-        None if value.starts_with(':') => format!("0.0.0.0{value}"),
+        None if value.starts_with(':') && !value.starts_with("::") => format!("0.0.0.0{value}"),
         None => value.to_string(),
     };
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);

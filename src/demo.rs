@@ -95,7 +95,7 @@ fn show(
     say(out, &format!("miners may join at stratum+tcp://{stratum}, user name {}", address()));
     let mut miner = mine(stratum)?;
     let begin = look(a)?;
-    let mut pulses = [Pulse::of(&a.heart), Pulse::of(&b.heart)];
+    let mut pulses = [Pulse::of(&a.heartbeat), Pulse::of(&b.heartbeat)];
     let (mut elapsed, mut hashes) = (0, 0);
     while seconds.is_none_or(|seconds| elapsed < seconds) {
         let signalled = signals.wait(WATCH_EVERY);
@@ -192,4 +192,25 @@ fn address() -> String {
 /// Prints a line at once. A reader that has gone away (`| head`) is no reason to stop, nor to panic.
 fn say(out: &mut impl Write, line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use rockpool_store::kv::MemKv;
+
+    use super::*;
+
+    #[test]
+    fn two_nodes_mine_agree_and_stop() {
+        let (mut signals, _far_end) = Signals::none();
+        let stores: [Arc<dyn Kv>; 2] = [Arc::new(MemKv::new()), Arc::new(MemKv::new())];
+        let mut out = Vec::new();
+        let demo = Demo { seconds: Some(3), stores, datadirs: ["a".into(), "b".into()] };
+        let ended = demo.run(&mut signals, &mut out);
+        let said = String::from_utf8_lossy(&out);
+        eprintln!("{said}");
+        assert_eq!(ended, Ok(()), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.starts_with("both nodes on tip ") && !last.contains(" 0 shares"), "{said}");
+    }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use rockpool_workers::limits::TURN_MAX;
-
 // Peers
 
 /// Time a peer has for the whole handshake, from the connection's first moment, whatever it sends meanwhile.
@@ -131,8 +129,6 @@ pub const STATUS_TIME_MAX: Duration = Duration::from_secs(5);
 pub const STATUS_BYTES_MAX: u64 = 1 << 20;
 /// How often the watchdog looks.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// Looks of the watchdog that may find the same turn: the longest turn that is allowed (DESIGN §5).
-pub const TURN_LOOKS: u32 = (TURN_MAX.as_secs() / WATCH_EVERY.as_secs()) as u32;
 
 // The demo
 

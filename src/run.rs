@@ -8,6 +8,7 @@ use std::process;
 use std::sync::Arc;
 use std::thread;
 
+use rockpool_net::reactor::Heartbeat;
 use rockpool_store::kv::Kv;
 use serde_json::Value;
 
@@ -17,7 +18,7 @@ use crate::exit::Failure;
 use crate::http::ask;
 use crate::limits::WATCH_EVERY;
 use crate::logging;
-use crate::signals::{Heart, Pulse, Signals};
+use crate::signals::{Pulse, Signals};
 
 /// Runs a node on the calling thread until a signal, or its own fault, ends it. Its addresses are told to `out`.
 pub fn run(config: &Config, kv: Arc<dyn Kv>, signals: Signals, out: &mut impl Write) -> Result<(), Failure> {
@@ -30,7 +31,7 @@ pub fn run(config: &Config, kv: Arc<dyn Kv>, signals: Signals, out: &mut impl Wr
         }
     }
     let _address = listen.http.map(|addr| AddressFile::write(&config.datadir, addr)).transpose()?;
-    watch(signals, node.heart(), node.stopper()).map_err(|error| Failure::Fault(format!("cannot start a thread: {error}")))?;
+    watch(signals, node.heartbeat(), node.stopper()).map_err(|error| Failure::Fault(format!("cannot start a thread: {error}")))?;
     node.run()
 }
 
@@ -54,9 +55,9 @@ impl Drop for AddressFile {
 }
 
 /// The thread that hears signals and watches the reactor. It ends with the process.
-fn watch(mut signals: Signals, heart: Heart, stopper: Stopper) -> io::Result<()> {
+fn watch(mut signals: Signals, heartbeat: Heartbeat, stopper: Stopper) -> io::Result<()> {
     let body = move || {
-        let mut pulse = Pulse::of(&heart);
+        let mut pulse = Pulse::of(&heartbeat);
         let mut wanted = false;
         loop {
             wanted |= signals.wait(WATCH_EVERY);

@@ -3,13 +3,13 @@
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use rockpool_net::reactor::Heartbeat;
+use rockpool_workers::limits::TURN_MAX;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
-
-use crate::limits::TURN_LOOKS;
 
 /// Signals of this process that ask it to stop. Caught from [`Signals::catch`] on; the second one ends the process at once, as if it were
 /// not caught.
@@ -31,6 +31,13 @@ impl Signals {
         Ok(Signals { pipe })
     }
 
+    /// Catches nothing.
+    #[cfg(test)]
+    pub(crate) fn none() -> (Signals, UnixStream) {
+        let Ok((pipe, far_end)) = UnixStream::pair() else { panic!("no pipe") };
+        (Signals { pipe }, far_end)
+    }
+
     /// Waits for a signal. Whether one came within `at_most`.
     pub fn wait(&mut self, at_most: Duration) -> bool {
         // No timeout at all is spelled zero by the system.
@@ -39,61 +46,52 @@ impl Signals {
     }
 }
 
-/// The heart of a reactor: it beats once a turn. Clones are the same heart.
-#[derive(Clone, Debug, Default)]
-pub struct Heart(Arc<AtomicU64>);
-
-impl Heart {
-    /// A turn has ended.
-    pub fn beat(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-}
-
-/// A watchdog's finger on a heart. Counts its own looks instead of reading a clock: a machine that slept, or a process that was stopped
-/// and continued, has looked no more often than the reactor has turned.
+/// A watchdog's finger on a reactor's heartbeat.
 #[derive(Debug)]
 pub struct Pulse {
-    heart: Heart,
-    seen: u64,
-    still: u32,
+    heartbeat: Heartbeat,
+    late: bool,
 }
 
 impl Pulse {
-    /// Feels this heart.
-    pub fn of(heart: &Heart) -> Pulse {
-        Pulse { heart: heart.clone(), seen: 0, still: 0 }
+    /// Feels this one.
+    pub fn of(heartbeat: &Heartbeat) -> Pulse {
+        Pulse { heartbeat: heartbeat.clone(), late: false }
     }
 
     /// One look, once a second. Whether the turn that runs is older than any may be.
     pub fn lost(&mut self) -> bool {
-        let beats = self.heart.0.load(Relaxed);
-        self.still = if beats == self.seen { self.still + 1 } else { 0 };
-        self.seen = beats;
-        self.still >= TURN_LOOKS
+        self.look(self.heartbeat.age())
+    }
+
+    /// Twice too old: once may be a process that was stopped in the middle of a turn and continued just now.
+    fn look(&mut self, age: Duration) -> bool {
+        let late = age > TURN_MAX;
+        std::mem::replace(&mut self.late, late) && late
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use rockpool_net::reactor::Reactor;
+
     use super::*;
 
     #[test]
-    fn a_still_heart_is_lost_after_the_longest_turn_and_a_beat_saves_it() {
-        let heart = Heart::default();
-        let mut pulse = Pulse::of(&heart);
-        for _ in 0..3 {
-            heart.beat();
-            assert!((0..TURN_LOOKS).all(|_| !pulse.lost()));
-        }
-        assert!(pulse.lost());
+    fn a_turn_is_too_old_when_it_was_so_twice() {
+        let mut pulse = Pulse { heartbeat: Reactor::<()>::new(&[], 1, 1).unwrap().heartbeat(), late: false };
+        let s = Duration::from_secs;
+        let looks = [s(0), s(10), s(11), s(0), s(60), s(1), s(11), s(12)];
+        assert_eq!(looks.map(|age| pulse.look(age)), [false, false, false, false, false, false, false, true]);
+        assert!(!pulse.lost(), "it waits for events");
     }
 
     #[test]
     fn a_signal_is_heard_once() {
-        let Ok(mut signals) = Signals::catch() else { panic!("no pipe") };
+        let mut signals = Signals::catch().unwrap();
         assert!(!signals.wait(Duration::ZERO));
-        assert!(low_level::raise(SIGTERM).is_ok());
+        low_level::raise(SIGTERM).unwrap();
         assert!(signals.wait(Duration::from_secs(60)));
         assert!(!signals.wait(Duration::ZERO));
     }

@@ -101,7 +101,7 @@ counters! {
         closed_done: "connections", "Closed because all was said.";
         closed_stopping: "connections", "Closed because the node stops.";
         turns: "turns", "Turns of the reactor.";
-        turns_carried: "turns", "Turns that left work to the next because a budget was spent.";
+        budgets_spent: "times", "A stage left work to the next turn because its budget was spent.";
         gaps: "times", "Gaps between turns taken for sleep of the machine.";
         turn_us: "us", "Time spent in turns, the wait for events apart.";
         turn_longest_us: "us", "The longest turn, the wait for events apart.";

@@ -28,7 +28,6 @@ use rockpool_net::wire::share::Share;
 
 use crate::limits::CLAIM_MAX;
 use crate::peer::dial::Dials;
-use crate::peer::session::Peer;
 use crate::peer::sync::{Claim, Sync};
 use crate::session::Sessions;
 use crate::turn::Turn;

@@ -57,7 +57,7 @@ impl Peer {
     /// A connection that stands. Who dialled speaks first.
     pub fn open(conn: ConnId, addr: SocketAddr, outbound: bool, peers: &mut Peers, turn: &mut Turn<'_>) -> Peer {
         let now = turn.now.mono;
-        let mut peer = Peer {
+        let peer = Peer {
             addr,
             outbound,
             claim: None,

@@ -172,3 +172,170 @@ impl Boards {
         self.job
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::stratum::request::{Line, Request, rolled};
+    use crate::testing::{at, regtest};
+    use rand_chacha::rand_core::SeedableRng;
+    use rockpool_net::sha256::sha256d;
+    use rockpool_net::wire::share::merkle_root;
+    use rockpool_store::chain::Chain;
+    use rockpool_store::kv::MemKv;
+    use rockpool_workers::embedded::EmbeddedChain;
+    use rockpool_workers::work::Roll;
+    use serde_json::Value;
+
+    fn bytes(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    fn word(text: &Value) -> u32 {
+        u32::from_str_radix(text.as_str().unwrap(), 16).unwrap()
+    }
+
+    /// What firmware does with a `mining.notify`: the header that it hashes.
+    fn assembled(notify: &Value, extranonce: &str, ntime: u32, nonce: u32, version: u32) -> [u8; 80] {
+        let text = |index: usize| notify[index].as_str().unwrap().to_owned();
+        let coinbase = bytes(&format!("{}{extranonce}{}", text(2), text(3)));
+        let branch: Vec<[u8; 32]> =
+            notify[4].as_array().unwrap().iter().map(|hash| bytes(hash.as_str().unwrap()).try_into().unwrap()).collect();
+        let mut header = [0; 80];
+        header[..4].copy_from_slice(&version.to_le_bytes());
+        header[4..36].copy_from_slice(&words_reversed(&bytes(&text(1)).try_into().unwrap()));
+        header[36..68].copy_from_slice(&merkle_root(sha256d(&coinbase), &branch));
+        header[68..72].copy_from_slice(&ntime.to_le_bytes());
+        header[72..76].copy_from_slice(&word(&notify[6]).to_le_bytes());
+        header[76..].copy_from_slice(&nonce.to_le_bytes());
+        header
+    }
+
+    fn shown(hash: [u8; 32]) -> String {
+        rockpool_net::id::ShareId(hash).to_string()
+    }
+
+    /// A job that another pool gave to a Bitaxe and the share that came back, with rolled version bits and three siblings.
+    #[test]
+    fn a_real_job_with_rolled_bits_hashes_as_the_device_did() {
+        let notify: Value = serde_json::from_str(concat!(
+            r#"["1","171592f223740e92d223f6e68bff25279af7ac4f2246451e0000000200000000","#,
+            r#""02000000010000000000000000000000000000000000000000000000000000000000000000ffffffff1903c943255c7075626c69632d706f6f6c5c","#,
+            r#""ffffffff037a90000000000000160014e6f22ca44dc800e9d049621a3b9a42c509f1c4bc3b0f250000000000160014e6f22ca44dc800e9d049621a3b"#,
+            r#"9a42c509f1c4bc0000000000000000266a24aa21a9edbd3d1d916aa0b57326a2d88ebe1b68a1d7c48585f26d8335fe6a94b62755f64c00000000","#,
+            r#"["175335649d5e8746982969ec88f52e85ac9917106fba5468e699c8879ab974a1","#,
+            r#""d5644ab3e708c54cd68dc5aedc92b8d3037449687f92ec41ed6e37673d969d4a","#,
+            r#""5c9ec187517edc0698556cca5ce27e54c96acb014770599ed9df4d4937fbf2b0"],"20000000","192495f8","64b3f3ec",false]"#
+        ))
+        .unwrap();
+        let submit = r#"{"id":5,"method":"mining.submit","params":["a","1","c708000000000000","64b3f3ec","ed460d91","00002000"]}"#;
+        let Request::Submit(Ok(submit)) = Line::parse(submit.as_bytes()).unwrap().request() else { panic!("not a submit") };
+        // That pool's extranonce2 had four bytes.
+        let extranonce = format!("57a6f098{}", hex(&submit.extranonce2[..4]));
+        let version = rolled(word(&notify[5]), VERSION_MASK, submit.version_bits).unwrap();
+        let header = assembled(&notify, &extranonce, submit.ntime, submit.nonce, version);
+        assert_eq!(
+            hex(&header),
+            concat!(
+                "00200020f2921517920e7423e6f623d22725ff8b4facf79a1e45462202000000000000006b5d684a704b4abe62b2375c5326d1fc",
+                "1dbb61168aff84e920ba28968bf1075fecf3b364f8952419910d46ed"
+            )
+        );
+        let hash = sha256d(&header);
+        assert_eq!(shown(hash), "000000000061d52983863e5c424c00d9e0981874fddf6a8493433e73928a3e4e");
+        assert!((difficulty_of(&hash) - 669.868).abs() < 0.001);
+    }
+
+    /// Two jobs of other pools on signet, without siblings.
+    #[test]
+    fn real_jobs_without_transactions_hash_as_their_miners_did() {
+        let blocks = [
+            (
+                "6d600f568f665af26301fcafa53326454b9db355ff5d87f9863a956300000000",
+                "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff2c017b000438f9b667049c0fc52d0c",
+                concat!(
+                    "0a636b706f6f6c0a2f7032706f6f6c76322fffffffff0300111024010000001600148f1b6f0d5a0422afad259ec03977bdf2c74a0376",
+                    "00e1f50500000000160014a248cf2f99f449511b22bab1a3d001719f84cd090000000000000000266a24aa21a9ede2f61c3f71d1defd",
+                    "3fa999dfa36953755c690689799962b48bebd836974e8cf900000000"
+                ),
+                ("fdf8b6670000000000000000", 0x67b6_f938, 0xf15f_1590),
+                "000000000822bbfaf34d53fc43d0c1382054d3aafe31893020c315db8b0a19f9",
+                31.4658,
+            ),
+            (
+                "f5304c7c535061f870374354668bb7087dc26fc39c45ffd0cbdd48c600000000",
+                "02000000010000000000000000000000000000000000000000000000000000000000000000ffffffff25029d00010004ecaf496804007670120c",
+                concat!(
+                    "085032506f6f6c7632ffffffff0200f2052a01000000160014274466e754a1c12d0a2d2cc34ceb70d8e017053a0000000000000000",
+                    "266a24aa21a9ede2f61c3f71d1defd3fa999dfa36953755c690689799962b48bebd836974e8cf900000000"
+                ),
+                ("d4f69aeb0000000000000000", 0x6849_afec, 0xe336_74f1),
+                "00000000848122e3a6c318528787230e74dc9dc9624b0cb7957df018e941fec8",
+                1.93198,
+            ),
+        ];
+        for (prev, coinb1, coinb2, (extranonce, ntime, nonce), wanted, difficulty) in blocks {
+            let notify = serde_json::json!(["1", prev, coinb1, coinb2, [], "20000000", "1e0377ae", "", true]);
+            let hash = sha256d(&assembled(&notify, extranonce, ntime, nonce, 0x2000_0000));
+            assert_eq!(shown(hash), wanted);
+            assert!((difficulty_of(&hash) / difficulty - 1.0).abs() < 1e-5);
+        }
+    }
+
+    /// What a miner makes of our line is what the share is judged by.
+    #[test]
+    fn our_notify_assembles_to_the_header_of_the_work() {
+        let chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+        let (view, now, script) = (chain.view(), at(Duration::from_secs(3)), Script::P2wpkh([7; 20]));
+        let mut template = EmbeddedChain::new(regtest(), None).template(now.unix());
+        template.branch = vec![[0xab; 32], [0x01; 32]];
+        template.version |= 0x2000 | 1;
+        let mut boards = Boards::default();
+        assert!(boards.board(regtest(), &view, &script, now).is_none());
+        assert!(boards.set_template(Arc::new(template), &mut ChaCha12Rng::seed_from_u64(1)));
+        let board = boards.board(regtest(), &view, &script, now).unwrap().unwrap();
+        assert_eq!(board.version(), board.work.template.version & !VERSION_MASK);
+        assert_eq!(board.version() & 0x2000_2001, 0x2000_0001, "the bits to roll are clear, the others as the template asks");
+        let line: Value = serde_json::from_str(&board.notify(regtest(), &script, 0x1f, 0x6000_0001, false)).unwrap();
+        assert_eq!((&line["method"], &line["params"][0], &line["params"][8]), (&"mining.notify".into(), &"1f".into(), &false.into()));
+        let roll = Roll { extranonce: [3; 12], version: board.version() | 0x2000, ntime: 0x6000_0001, nonce: 77 };
+        let header = assembled(&line["params"], &hex(&roll.extranonce), roll.ntime, roll.nonce, roll.version);
+        assert_eq!(header, board.work.header(regtest(), &script, &roll));
+    }
+
+    #[test]
+    fn boards_are_made_anew_for_template_tip_and_age() {
+        let chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+        let (view, script, mut rng) = (chain.view(), Script::P2wpkh([7; 20]), ChaCha12Rng::seed_from_u64(1));
+        let embedded = EmbeddedChain::new(regtest(), None);
+        let mut boards = Boards::default();
+        let mut serial = |boards: &mut Boards, second: u64| {
+            let now = at(Duration::from_secs(second));
+            boards.board(regtest(), &view, &script, now).unwrap().unwrap().serial
+        };
+        assert!(boards.set_template(Arc::new(embedded.template(1_700_000_000)), &mut rng));
+        assert_eq!((serial(&mut boards, 0), serial(&mut boards, 1)), (1, 1));
+        assert_eq!(serial(&mut boards, BOARD_AGE_MAX.as_secs()), 2);
+        boards.forget();
+        assert_eq!(serial(&mut boards, 21), 3);
+        assert!(!boards.set_template(Arc::new(embedded.template(1_700_000_030)), &mut rng), "the same parent leaves past jobs good");
+        assert_eq!(serial(&mut boards, 22), 4);
+        let other = Script::P2tr([1; 32]);
+        let theirs = boards.board(regtest(), &view, &other, at(Duration::from_secs(22))).unwrap().unwrap();
+        assert_eq!(theirs.work.only_for, Some(other), "on genesis each script has a coinbase of its own");
+    }
+
+    #[test]
+    fn our_salts_are_known_for_a_while() {
+        let mut boards = Boards::default();
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let template = Arc::new(EmbeddedChain::new(regtest(), None).template(1_700_000_000));
+        boards.set_template(Arc::clone(&template), &mut rng);
+        let first = boards.salts[0];
+        assert!(boards.ours(first) && !boards.ours(first.wrapping_add(1)));
+        (0..SALTS_KEPT).for_each(|_| drop(boards.set_template(Arc::clone(&template), &mut rng)));
+        assert!(!boards.ours(first));
+        assert_eq!(boards.salts.len(), SALTS_KEPT);
+    }
+}

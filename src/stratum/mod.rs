@@ -49,20 +49,5 @@ pub const FRIENDLY: &str = concat!(
 );
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn extranonces_are_never_zero() {
-        let mut server = Server::new(u32::MAX - 1);
-        assert_eq!(server.extranonce1(), [0xff; 4]);
-        assert_eq!(server.extranonce1(), [0, 0, 0, 1]);
-        assert_eq!(server.extranonce1(), [0, 0, 0, 2]);
-    }
-
-    #[test]
-    fn the_friendly_answer_says_its_length() {
-        let (head, body) = FRIENDLY.split_once("\r\n\r\n").unwrap_or_default();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
-    }
-}
+#[expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+mod tests;

@@ -234,7 +234,7 @@ fn an_honest_id_with_flipped_bytes_is_never_marked() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1;
         let mut stream = peer(&other, 100 + nonce as u64);
-        stream.write_all(Message::raw(MAGIC, "share", &flipped).bytes()).unwrap();
+        stream.write_all(Message::share_from_bytes(MAGIC, &flipped).bytes()).unwrap();
         drained(stream);
     }
     let mut stream = peer(&other, 4);

@@ -66,7 +66,7 @@ impl Rockpool {
             }
             std::fs::read_to_string(dir.join("http")).ok()?.trim().parse().ok()
         });
-        let status = until("the node's first answer", || serde_json::from_str::<Value>(&try_get(http, "/api/v1/status")?.1).ok());
+        let status = until("the node's first answer", || serde_json::from_str::<Value>(&get(http, "/api/v1/status")?.1).ok());
         let listen = |name: &str| status["listen"][name].as_str().unwrap().parse().unwrap();
         Rockpool { child, log, dir: dir.to_owned(), http, stratum: listen("stratum"), p2p: listen("p2p") }
     }
@@ -84,7 +84,7 @@ impl Rockpool {
 
     /// One HTTP request: status code and body.
     pub fn get(&self, path: &str) -> (u16, String) {
-        try_get(self.http, path).unwrap_or_else(|| panic!("no answer to GET {path}; log: {}", self.log()))
+        get(self.http, path).unwrap_or_else(|| panic!("no answer to GET {path}; log: {}", self.log()))
     }
 
     /// Whether a share is there and confirmed.
@@ -147,7 +147,8 @@ fn collect(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     log
 }
 
-fn try_get(http: SocketAddr, path: &str) -> Option<(u16, String)> {
+/// One HTTP request: status code and body; `None` if there is no whole answer.
+pub fn get(http: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(http).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;

@@ -8,4 +8,5 @@ mod demo;
 mod kill;
 mod kit;
 mod line;
+mod stall;
 mod stop;

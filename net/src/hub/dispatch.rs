@@ -86,7 +86,7 @@ impl<A> Hub<A> {
             }
         }
         if !self.inbox.is_empty() {
-            self.out.counters.turns_carried.add(1);
+            self.out.counters.budgets_spent.add(1);
         }
     }
 }

@@ -34,7 +34,7 @@ impl<A> Hub<A> {
             self.out.want_cut(id);
         }
         if self.out.reads.is_left() {
-            self.out.counters.turns_carried.add(1);
+            self.out.counters.budgets_spent.add(1);
         }
     }
 

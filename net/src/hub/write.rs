@@ -69,7 +69,7 @@ impl<A> Hub<A> {
             }
         }
         if self.out.writes.is_left() {
-            self.out.counters.turns_carried.add(1);
+            self.out.counters.budgets_spent.add(1);
         }
         self.out.counters.outbox_sum.set(self.out.outbox_sum as u64);
     }

@@ -75,6 +75,8 @@ pub struct Chain {
     keyed: Keyed,
     /// The best chain, candidates included.
     table: Table,
+    /// When its shares arrived, from height 1 up.
+    seen: Vec<u64>,
     /// Its shares above the confirmed height, ascending.
     candidates: VecDeque<Live>,
     /// Shares beside the best chain.
@@ -86,10 +88,8 @@ pub struct Chain {
     /// Payouts at the confirmed tip.
     payouts: Arc<Payouts>,
     syncing: Option<ConnId>,
-    /// Counts arrivals: of equal scores the first seen is the better.
-    arrivals: i64,
-    /// Counts cuts of the best chain: of equal scores what was the best chain last comes before what never was.
-    cuts: i64,
+    /// Counts arrivals.
+    arrivals: u64,
     rows: Rows,
     told: Told,
 }
@@ -289,9 +289,12 @@ impl Chain {
         Ok(derived.demand)
     }
 
-    /// Makes the best of the side shares the tip, if it is better than ours; then drops what is too much beside it.
+    /// Makes the best of the side shares the tip, if it is better than ours; then drops what is too much beside it. Where a bad branch has
+    /// hidden it, one of equal score may have been seen before ours.
     fn select(&mut self) {
-        let better = self.side.best().filter(|live| score::displaces(live.record.score, self.tip().score)).map(|live| live.record.id);
+        let (score, seen) = (self.tip().score, self.seen.last().copied().unwrap_or(0));
+        let is_better = |live: &&Live| score::displaces(live.record.score, score) || (live.record.score == score && live.seen < seen);
+        let better = self.side.best().filter(is_better).map(|live| live.record.id);
         if let Some(id) = better {
             self.adopt(id);
         }
@@ -316,6 +319,7 @@ impl Chain {
             live.scratch = false;
             self.write_row(&mut live, false);
             self.table.push(Arc::clone(&live.record));
+            self.seen.push(live.seen);
             self.candidates.push_back(live);
         }
     }
@@ -330,11 +334,10 @@ impl Chain {
                 self.window.pop(self.params, tip, |height| level(&self.table, height));
             }
         }
-        self.cuts += 1;
-        let seen = -self.cuts;
-        let settled = self.table.cut(fork).into_iter().take(confirmed.saturating_sub(fork) as usize);
-        let settled = settled.map(|record| Live { record, unproven: None, row: true, scratch: false, seen });
-        let cut = settled.chain(unconfirmed.into_iter().map(|live| Live { seen, ..live })).collect();
+        let seen = self.seen.split_off(fork as usize);
+        let settled = self.table.cut(fork).into_iter().zip(seen).take(confirmed.saturating_sub(fork) as usize);
+        let settled = settled.map(|(record, seen)| Live { record, unproven: None, row: true, scratch: false, seen });
+        let cut = settled.chain(unconfirmed).collect();
         if fork < confirmed {
             self.payouts = Arc::new(Payouts::new(self.table.tip(), &self.window));
         }

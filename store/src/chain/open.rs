@@ -51,6 +51,7 @@ impl Chain {
             params,
             keyed,
             table: Table::new(genesis, keyed),
+            seen: Vec::new(),
             candidates: VecDeque::new(),
             side: Side::default(),
             invalid: BTreeMap::new(),
@@ -59,7 +60,6 @@ impl Chain {
             payouts,
             syncing: None,
             arrivals: 0,
-            cuts: 0,
             rows: Rows::default(),
             told: Told::of(tip),
         }
@@ -101,6 +101,7 @@ impl Chain {
         }
         for record in best.into_iter().rev() {
             self.table.push(record);
+            self.seen.push(0);
         }
         Ok(())
     }

@@ -19,8 +19,8 @@ pub(super) struct Live {
     pub row: bool,
     /// Whether it belongs to the sync under way and lies too far below our tip to be kept otherwise.
     pub scratch: bool,
-    /// Of equal scores the least is the better: arrivals count up from 1; what was the best chain once counts down from 0, latest least.
-    pub seen: i64,
+    /// When it arrived, counted from 1; 0 for what was the best chain at start. Of equal scores the first seen is the better.
+    pub seen: u64,
 }
 
 impl Live {

@@ -164,6 +164,27 @@ mod tests {
         assert_eq!(halved(floor, u64::from(u32::MAX), 1), U256::ONE);
     }
 
+    /// Worked out from the sentence with Python's integers.
+    #[test]
+    fn allowed_targets_are_these_to_the_last_bit() {
+        let main = [
+            (1, 0x1b3f_ecc0),
+            (7, 0x1b3f_7c20),
+            (299, 0x1b2d_4d72),
+            (601, 0x1b1f_f660),
+            (6_690, 0x1a07_35ec),
+            (12_680, 0x1901_d2d8),
+            (89_999, 0x0901_004a),
+        ];
+        let regtest = [(1, 0x2077_70bf), (3, 0x2067_f8bf), (5, 0x205a_807f), (17, 0x2027_653f), (1_499, 0x0e02_24cd)];
+        let all = main.map(|vector| (Network::Main, vector)).into_iter().chain(regtest.map(|vector| (Network::Regtest, vector)));
+        for (network, (lead, bits)) in all {
+            let params = params(network);
+            let parent = Record { lead, ..params.genesis_record() };
+            assert_eq!(allowed_bits(params, &parent, parent.time), bits, "lead {lead} on {network}");
+        }
+    }
+
     #[test]
     fn allowed_targets_of_main() {
         let params = params(Network::Main);

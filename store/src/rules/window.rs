@@ -92,7 +92,7 @@ impl Window {
         }
         while self.count > 1 {
             let low = level(self.top - self.count + 1);
-            if self.count <= params.window_max && !self.enough(params, wanted, 1, low.work) {
+            if !self.enough(params, wanted, 1, low.work) {
                 break;
             }
             self.remove(&low);

@@ -1,0 +1,451 @@
+//! Miners against a whole node: the hub is real, the wires are in memory, the stages keep their jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rockpool_net::id::ConnId;
+use rockpool_workers::embedded::EmbeddedChain;
+use rockpool_workers::jobs::{Answer, EmissionJob, SubmitRefusal};
+use serde_json::{Value, json};
+
+use crate::limits::{AUTHORIZE_MAX, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX};
+use crate::stratum::{FRIENDLY, Server};
+use crate::testing::{ADDRESS, Recorder, STRATUM, World, regtest};
+
+const SUBSCRIBE: &str = r#"{"id":1,"method":"mining.subscribe","params":["test/1"]}"#;
+
+fn authorize() -> String {
+    format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}.rig","x"]}}"#)
+}
+
+/// A node that serves miners, and its Bitcoin.
+fn serving() -> (World<Recorder>, EmbeddedChain) {
+    let mut world = World::recorded(&[], true);
+    let bitcoin = EmbeddedChain::new(regtest(), None);
+    world.template(&bitcoin, 1);
+    (world, bitcoin)
+}
+
+/// A miner at work, what it was told while it came taken away; its last job's parameters.
+fn miner(world: &mut World<Recorder>) -> (ConnId, Value) {
+    let conn = world.connect(STRATUM);
+    world.line(conn, SUBSCRIBE);
+    world.line(conn, &authorize());
+    let lines = world.lines(conn);
+    (conn, notify(&lines).expect("a job").clone())
+}
+
+fn notify(lines: &[Value]) -> Option<&Value> {
+    lines.iter().rev().find(|line| line["method"] == "mining.notify").map(|line| &line["params"])
+}
+
+fn difficulty(lines: &[Value]) -> Option<f64> {
+    lines.iter().rev().find(|line| line["method"] == "mining.set_difficulty").and_then(|line| line["params"][0].as_f64())
+}
+
+fn submit(job: &Value, nonce: u32) -> String {
+    let (id, ntime) = (job[0].as_str().unwrap(), job[7].as_str().unwrap());
+    format!(r#"{{"id":4,"method":"mining.submit","params":["w","{id}","0000000000000001","{ntime}","{nonce:08x}"]}}"#)
+}
+
+fn error_code(lines: &[Value]) -> i64 {
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0]["result"], Value::Null);
+    lines[0]["error"][0].as_i64().unwrap()
+}
+
+fn emitted(world: &mut World<Recorder>) -> Vec<EmissionJob> {
+    std::mem::take(&mut world.node.stages_mut().jobs.emission)
+}
+
+/// The stages' word on a job, with its ticket.
+fn judge(world: &mut World<Recorder>, job: EmissionJob, result: Result<(), SubmitRefusal>) {
+    world.mail(Answer::Verdict { claim: job.claim, result }, vec![job.ticket]);
+}
+
+#[test]
+fn handshakes_in_every_order_that_firmware_uses_lead_to_a_job() {
+    let configure = r#"{"id":0,"method":"mining.configure","params":[["version-rolling"],{"version-rolling.mask":"ffffffff"}]}"#;
+    let suggest = r#"{"id":7,"method":"mining.suggest_difficulty","params":[0.00015]}"#;
+    let extranonce = r#"{"id":8,"method":"mining.extranonce.subscribe","params":[]}"#;
+    let agent = r#"{"id":1,"method":"mining.subscribe","params":["Antminer S19k Pro|LUXminer 1",null,"host:port",null]}"#;
+    let bare = format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}"]}}"#);
+    let authorize = authorize();
+    let orders: [&[&str]; 6] = [
+        &[configure, SUBSCRIBE, &authorize, suggest, extranonce],
+        &[SUBSCRIBE, &authorize, suggest],
+        &[configure, agent, &authorize],
+        &[SUBSCRIBE, &authorize],
+        &[&bare, SUBSCRIBE],
+        &[suggest, extranonce, &bare, configure, SUBSCRIBE],
+    ];
+    for order in orders {
+        for at_once in [false, true] {
+            let (mut world, _) = serving();
+            let conn = world.connect(STRATUM);
+            if at_once {
+                world.feed(conn, format!("  \r\n\n{}\r\n", order.join("\r\n")).as_bytes());
+                world.turns();
+            } else {
+                order.iter().for_each(|line| world.line(conn, line));
+            }
+            let lines = world.lines(conn);
+            let job = notify(&lines).unwrap();
+            assert_eq!(job[8], true, "the first job is clean");
+            assert!(difficulty(&lines).is_some());
+            let replies: Vec<&Value> = lines.iter().filter(|line| line.get("method").is_none()).collect();
+            assert_eq!(replies.len(), order.len(), "{replies:?}");
+            assert!(replies.iter().all(|reply| reply["error"] == Value::Null), "{replies:?}");
+        }
+    }
+}
+
+#[test]
+fn the_reply_to_subscribe_is_the_very_next_line() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    world.line(conn, SUBSCRIBE);
+    let lines = world.lines(conn);
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["id"], 1);
+    assert_eq!(lines[0]["result"][0][0][0], "mining.set_difficulty");
+    assert_eq!(lines[0]["result"][0][1][0], "mining.notify");
+    let extranonce1 = lines[0]["result"][1].as_str().unwrap().to_owned();
+    assert_eq!((extranonce1.len(), lines[0]["result"][2].as_u64()), (8, Some(8)));
+    let other = world.connect(STRATUM);
+    world.line(other, SUBSCRIBE);
+    assert_ne!(world.lines(other)[0]["result"][1], json!(extranonce1), "each has its own");
+    world.line(conn, SUBSCRIBE);
+    assert_eq!(world.lines(conn)[0]["result"][1], json!(extranonce1), "and keeps it");
+}
+
+#[test]
+fn request_ids_come_back_exactly() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    for id in ["17", "\"x\\u00e9\"", "1.50", "null", "[1,{\"a\":2}]", "-3"] {
+        world.feed(conn, format!("{{\"id\":{id},\"method\":\"mining.ping\"}}\n").as_bytes());
+        world.turns();
+        let said = String::from_utf8(world.taken(conn)).unwrap();
+        assert_eq!(said, format!("{{\"id\":{id},\"result\":\"pong\",\"error\":null}}\n"));
+    }
+}
+
+#[test]
+fn configure_grants_what_it_can() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    let all = r#"["version-rolling","minimum-difficulty","subscribe-extranonce","tea"]"#;
+    let options = r#"{"version-rolling.mask":"1fffe000","minimum-difficulty.value":2048}"#;
+    world.line(conn, &format!(r#"{{"id":3,"method":"mining.configure","params":[{all},{options}]}}"#));
+    let wanted = json!({
+        "version-rolling": true, "version-rolling.mask": "1fffe000", "minimum-difficulty": false, "subscribe-extranonce": true,
+    });
+    assert_eq!(world.lines(conn)[0]["result"], wanted);
+}
+
+#[test]
+fn unknown_methods_are_refused_without_a_disconnect() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    world.line(conn, r#"{"id":9,"method":"mining.dance","params":[]}"#);
+    assert_eq!(world.lines(conn), [json!({"id": 9, "result": null, "error": [-3, "Method not found", null]})]);
+    world.line(conn, r#"{"id":10,"result":true,"error":null}"#);
+    assert!(world.lines(conn).is_empty(), "an answer is not answered");
+    assert!(world.is_open(conn));
+}
+
+#[test]
+fn what_is_no_json_ends_the_connection_and_no_other() {
+    let (mut world, _) = serving();
+    let (good, _) = miner(&mut world);
+    let bad = world.connect(STRATUM);
+    world.line(bad, "hello there");
+    assert!(!world.is_open(bad) && world.is_open(good));
+    world.line(good, r#"{"id":1,"method":"mining.ping"}"#);
+    assert_eq!(world.lines(good)[0]["result"], "pong");
+}
+
+#[test]
+fn a_bad_address_is_told_and_may_be_mended() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    world.line(conn, SUBSCRIBE);
+    world.lines(conn);
+    world.line(conn, r#"{"id":2,"method":"mining.authorize","params":["bob","x"]}"#);
+    assert_eq!(error_code(&world.lines(conn)), 24);
+    world.line(conn, r#"{"id":2,"method":"mining.authorize","params":[null,"x"]}"#);
+    assert_eq!(error_code(&world.lines(conn)), 24);
+    world.line(conn, &authorize());
+    assert!(notify(&world.lines(conn)).is_some());
+    assert_eq!(world.node.status(world.now()).miners, 1);
+}
+
+#[test]
+fn submits_in_no_state_for_it_are_refused() {
+    let (mut world, _) = serving();
+    let job = json!(["1", "", "", "", [], "", "", "00000000", true]);
+    let conn = world.connect(STRATUM);
+    world.line(conn, &submit(&job, 1));
+    assert_eq!(error_code(&world.lines(conn)), 25);
+    world.line(conn, SUBSCRIBE);
+    world.lines(conn);
+    world.line(conn, &submit(&job, 1));
+    assert_eq!(error_code(&world.lines(conn)), 24);
+    assert!(emitted(&mut world).is_empty());
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+}
+
+#[test]
+fn a_submit_becomes_a_job_and_its_verdict_a_reply() {
+    let (mut world, _) = serving();
+    let (conn, job) = miner(&mut world);
+    world.line(conn, &submit(&job, 0x0102_0304));
+    let emission = emitted(&mut world).remove(0);
+    assert!(world.lines(conn).is_empty(), "it is answered when it is judged");
+    assert_eq!(world.hub.outlet().tickets_out(), 1);
+    assert_eq!((emission.nonce, &emission.extranonce[4..]), (0x0102_0304, &[0, 0, 0, 0, 0, 0, 0, 1][..]));
+    assert_ne!(emission.extranonce[..4], [0; 4]);
+    assert_eq!(emission.version, emission.work.template.version);
+    judge(&mut world, emission, Ok(()));
+    assert_eq!(world.lines(conn), [json!({"id": 4, "result": true, "error": null})]);
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+    for (refusal, code) in [
+        (SubmitRefusal::Stale, 21),
+        (SubmitRefusal::Duplicate, 22),
+        (SubmitRefusal::LowDifficulty, 23),
+        (SubmitRefusal::BadField("x"), 20),
+        (SubmitRefusal::Refused("y"), 20),
+    ] {
+        world.line(conn, &submit(&job, code as u32));
+        let emission = emitted(&mut world).remove(0);
+        judge(&mut world, emission, Err(refusal));
+        assert_eq!(error_code(&world.lines(conn)), code);
+    }
+    let status = world.node.status(world.now());
+    assert_eq!((status.accepted, status.rejected), (1, 5));
+}
+
+#[test]
+fn a_submit_waits_for_the_disk_when_it_is_a_share() {
+    let (mut world, _) = serving();
+    let (conn, job) = miner(&mut world);
+    world.line(conn, &submit(&job, 1));
+    let emission = emitted(&mut world).remove(0);
+    world.mail(Answer::Stored { ids: Vec::new(), claims: vec![emission.claim] }, vec![emission.ticket]);
+    assert_eq!(world.lines(conn)[0]["result"], true);
+}
+
+#[test]
+fn a_verdict_for_a_miner_that_left_reaches_nobody() {
+    let (mut world, _) = serving();
+    let (conn, job) = miner(&mut world);
+    world.line(conn, &submit(&job, 1));
+    let emission = emitted(&mut world).remove(0);
+    world.hang_up(conn);
+    let next = world.connect(STRATUM);
+    judge(&mut world, emission, Ok(()));
+    assert!(world.lines(next).is_empty());
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+}
+
+#[test]
+fn fields_out_of_form_are_told() {
+    let (mut world, _) = serving();
+    let (conn, job) = miner(&mut world);
+    let good = submit(&job, 7);
+    for bad in [
+        good.replace("0000000000000001", "00000001"),
+        good.replace("00000007\"", "0000000g\""),
+        good.replace("00000007\"", "00000007\",\"20000000\""),
+        good.replace("00000007\"", "00000007\",7"),
+    ] {
+        world.line(conn, &bad);
+        assert_eq!(error_code(&world.lines(conn)), 20, "{bad}");
+    }
+    assert!(emitted(&mut world).is_empty());
+    // The bits are rolled without having been negotiated, as some firmware does.
+    world.line(conn, &good.replace("00000007\"", "00000007\",\"00002000\""));
+    assert_eq!(emitted(&mut world)[0].version & 0x1fff_e000, 0x2000);
+}
+
+#[test]
+fn the_same_submit_again_is_a_duplicate_whatever_the_job_says() {
+    let (mut world, bitcoin) = serving();
+    let (conn, job) = miner(&mut world);
+    world.line(conn, &submit(&job, 1));
+    assert_eq!(emitted(&mut world).len(), 1);
+    world.line(conn, &submit(&job, 1));
+    assert_eq!(error_code(&world.lines(conn)), 22);
+    // A new job on the same work: a device that starts over must not hash the same headers again.
+    world.line(conn, r#"{"id":7,"method":"mining.suggest_difficulty","params":[0.00002]}"#);
+    let lines = world.lines(conn);
+    let again = notify(&lines).unwrap_or(&job).clone();
+    world.line(conn, &submit(&again, 1));
+    let fresh = emitted(&mut world).len();
+    assert_eq!(fresh == 1, again[0] != job[0]);
+    // Ids are never reused, and other work is other work.
+    world.template(&bitcoin, 2);
+    let lines = world.lines(conn);
+    let other = notify(&lines).unwrap();
+    assert_ne!(other[0], job[0]);
+    world.line(conn, &submit(other, 1));
+    assert_eq!(emitted(&mut world).len(), 1);
+}
+
+#[test]
+fn remembered_submits_are_bounded() {
+    let (mut world, _) = serving();
+    let (conn, job) = miner(&mut world);
+    for nonce in 0..SUBMITS_SEEN_MAX as u32 + 10 {
+        world.line(conn, &submit(&job, nonce));
+        let emission = emitted(&mut world).remove(0);
+        judge(&mut world, emission, Err(SubmitRefusal::LowDifficulty));
+    }
+    world.lines(conn);
+    // Beyond the bound the oldest is forgotten: it goes to the stages again, where nothing is credited twice.
+    world.line(conn, &submit(&job, SUBMITS_SEEN_MAX as u32 + 9));
+    assert_eq!(error_code(&world.lines(conn)), 22);
+    world.line(conn, &submit(&job, 0));
+    assert_eq!(emitted(&mut world).len(), 1);
+}
+
+#[test]
+fn jobs_die_with_their_block_and_outlive_a_new_template_of_it() {
+    let (mut world, bitcoin) = serving();
+    let (conn, job) = miner(&mut world);
+    world.template(&bitcoin, 2);
+    let lines = world.lines(conn);
+    assert_eq!(notify(&lines).unwrap()[8], false);
+    world.line(conn, &submit(&job, 1));
+    assert_eq!(emitted(&mut world).len(), 1, "a past job of the same block is taken");
+    let mut template = bitcoin.template(world.now().unix());
+    (template.prev, template.height, template.sequence) = ([9; 32], template.height + 1, 3);
+    world.mail(Answer::Template(Arc::new(template)), Vec::new());
+    let lines = world.lines(conn);
+    assert_eq!(notify(&lines).unwrap()[8], true);
+    world.line(conn, &submit(&job, 2));
+    assert_eq!(error_code(&world.lines(conn)), 21);
+    world.template(&bitcoin, 2);
+    assert!(world.lines(conn).is_empty(), "an older template changes nothing");
+}
+
+#[test]
+fn past_jobs_are_bounded() {
+    let (mut world, bitcoin) = serving();
+    let (conn, first) = miner(&mut world);
+    let mut jobs = vec![first];
+    for sequence in 0..JOBS_PAST_MAX as u64 + 1 {
+        world.template(&bitcoin, sequence + 2);
+        jobs.push(notify(&world.lines(conn)).unwrap().clone());
+    }
+    world.line(conn, &submit(&jobs[0], 1));
+    assert_eq!(error_code(&world.lines(conn)), 21);
+    world.line(conn, &submit(&jobs[1], 1));
+    assert_eq!(emitted(&mut world).len(), 1);
+}
+
+#[test]
+fn a_job_comes_at_least_every_minute_with_fresh_times() {
+    let (mut world, _) = serving();
+    let (conn, mut last) = miner(&mut world);
+    for _ in 0..5 {
+        world.pass(NOTIFY_EVERY);
+        world.line(conn, r#"{"id":1,"method":"mining.ping"}"#);
+        let lines = world.lines(conn);
+        let next = notify(&lines).unwrap().clone();
+        assert_ne!(next[0], last[0]);
+        assert!(next[7].as_str() > last[7].as_str(), "ntime stands still");
+        assert_ne!(next[3], last[3], "share time stands still");
+        assert_eq!(next[8], false);
+        last = next;
+    }
+}
+
+#[test]
+fn difficulty_is_never_harder_than_the_share_chains() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    world.line(conn, SUBSCRIBE);
+    world.line(conn, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}","d=100000"]}}"#));
+    let lines = world.lines(conn);
+    world.line(conn, &submit(notify(&lines).unwrap(), 1));
+    let job = emitted(&mut world).remove(0);
+    assert!(rockpool_workers::work::meets(&job.work.share_target(), &job.target), "a share would be lost");
+    assert_eq!(difficulty(&lines), Some(job.claim.difficulty));
+}
+
+#[test]
+fn deadlines_hold_for_who_says_nothing_or_not_enough() {
+    let (mut world, _) = serving();
+    let silent = world.connect(STRATUM);
+    let nameless = world.connect(STRATUM);
+    world.line(nameless, SUBSCRIBE);
+    let (idle, _) = miner(&mut world);
+    world.pass(FIRST_LINE_MAX);
+    assert!(!world.is_open(silent) && world.is_open(nameless));
+    for _ in 0..5 {
+        world.line(nameless, r#"{"id":1,"method":"mining.ping"}"#);
+        world.pass((AUTHORIZE_MAX - FIRST_LINE_MAX) / 5);
+    }
+    assert!(!world.is_open(nameless), "words do not put the deadline off");
+    world.pass(MINER_IDLE_MAX - AUTHORIZE_MAX - Duration::from_secs(5));
+    assert!(world.is_open(idle));
+    world.pass(Duration::from_secs(6));
+    assert!(!world.is_open(idle));
+}
+
+#[test]
+fn without_a_peer_miners_wait_and_are_told_once() {
+    let mut world = World::recorded(&[], false);
+    world.template(&EmbeddedChain::new(regtest(), None), 1);
+    let conn = world.connect(STRATUM);
+    world.line(conn, SUBSCRIBE);
+    world.line(conn, &authorize());
+    world.template(&EmbeddedChain::new(regtest(), None), 2);
+    let lines = world.lines(conn);
+    assert!(notify(&lines).is_none());
+    assert_eq!(lines.iter().filter(|line| line["method"] == "client.show_message").count(), 1);
+}
+
+#[test]
+fn transactions_are_listed_while_they_are_few() {
+    let (mut world, _) = serving();
+    let (conn, job) = miner(&mut world);
+    world.line(conn, &format!(r#"{{"id":5,"method":"mining.get_transactions","params":[{}]}}"#, job[0]));
+    assert_eq!(world.lines(conn)[0]["result"], json!([]));
+    world.line(conn, r#"{"id":5,"method":"mining.get_transactions","params":["ffff"]}"#);
+    assert_eq!(error_code(&world.lines(conn)), 21);
+    let mut template = EmbeddedChain::new(regtest(), None).template(world.now().unix());
+    (template.sequence, template.txs) = (9, vec![vec![0; crate::limits::TRANSACTIONS_BYTES_MAX + 1].into()]);
+    world.mail(Answer::Template(Arc::new(template)), Vec::new());
+    world.lines(conn);
+    world.line(conn, r#"{"id":5,"method":"mining.get_transactions","params":[]}"#);
+    assert_eq!(error_code(&world.lines(conn)), 20);
+}
+
+#[test]
+fn a_browser_on_this_port_gets_a_friendly_answer() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    world.feed(conn, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.turn();
+    let said = String::from_utf8(world.taken(conn)).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.contains("stratum+tcp"), "{said}");
+    world.turns();
+    assert!(!world.is_open(conn));
+}
+
+#[test]
+fn extranonces_are_never_zero() {
+    let mut server = Server::new(u32::MAX - 1);
+    assert_eq!(server.extranonce1(), [0xff; 4]);
+    assert_eq!(server.extranonce1(), [0, 0, 0, 1]);
+    assert_eq!(server.extranonce1(), [0, 0, 0, 2]);
+}
+
+#[test]
+fn the_friendly_answer_says_its_length() {
+    let (head, body) = FRIENDLY.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+}
