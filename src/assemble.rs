@@ -22,7 +22,7 @@ use rockpool_store::chain::Chain;
 use rockpool_store::error::StoreError;
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::{Family, Kv};
-use rockpool_store::params::{Params, params};
+use rockpool_store::params::params;
 use rockpool_store::schema;
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig};
 use rockpool_workers::embedded::{EmbeddedChain, Tip};
@@ -34,7 +34,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::limits::{
-    FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, MINERS_MAX, MINERS_PER_ADDR, OUTBOUND_MIN, PEERS_PER_ADDR,
+    FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, MINERS_MAX, MINERS_PER_ADDR, OUTBOUND_MIN,
+    PEERS_PER_ADDR,
 };
 use crate::node::{Node, NodeConfig, Stopping};
 use crate::status::Listen;

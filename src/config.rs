@@ -341,7 +341,10 @@ mod tests {
             (Options { network: Some("mian".into()), ..regtest() }, "unknown network \"mian\": choose main, testnet4, signet or regtest"),
             (Options::default(), "network main needs a Bitcoin node: give --bitcoind"),
             (Options { network: Some("signet".into()), ..regtest() }, "network signet needs a Bitcoin node"),
-            (Options { p2p: Some("here".into()), ..regtest() }, "--p2p: \"here\" is no address: give an IP address and a port, like 0.0.0.0:9333"),
+            (
+                Options { p2p: Some("here".into()), ..regtest() },
+                "--p2p: \"here\" is no address: give an IP address and a port, like 0.0.0.0:9333",
+            ),
             (Options { stratum: Some("1.2.3.4:99999".into()), ..regtest() }, "like 0.0.0.0:3333"),
             (Options { http: Some(String::new()), ..regtest() }, "--http: \"\" is no address"),
             (Options { peer: vec!["pool.example.org:9333".into()], ..regtest() }, "--peer: \"pool.example.org:9333\" is no address"),

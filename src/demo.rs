@@ -165,10 +165,7 @@ fn look(node: &Running) -> Result<View, Failure> {
     let http = node.listen.http.ok_or_else(|| Failure::Fault("the node has no HTTP address".into()))?;
     let (_, body) = ask::get(http, "/api/v1/status").map_err(|error| Failure::Fault(format!("node at {http} does not answer: {error}")))?;
     let status: Value = serde_json::from_str(&body).map_err(|error| Failure::Fault(format!("node at {http} answers oddly: {error}")))?;
-    Ok(View {
-        tip: status["tip"]["id"].as_str().unwrap_or_default().into(),
-        height: status["tip"]["height"].as_u64().unwrap_or(0),
-    })
+    Ok(View { tip: status["tip"]["id"].as_str().unwrap_or_default().into(), height: status["tip"]["height"].as_u64().unwrap_or(0) })
 }
 
 fn summary(elapsed: u64, views: &[View; 2], blocks: u32, miner: &Miner, hashes: u64) -> String {

@@ -43,7 +43,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         let why = error.to_string();
         match error {
-            StoreError::InUse(_) | StoreError::WrongNetwork { .. } | StoreError::WrongFormat { .. } | StoreError::Open { .. } => Failure::Mistake(why),
+            StoreError::InUse(_) | StoreError::WrongNetwork { .. } | StoreError::WrongFormat { .. } | StoreError::Open { .. } => {
+                Failure::Mistake(why)
+            }
             StoreError::NoSpace => Failure::Mistake(format!("{why}: make room and start again")),
             StoreError::Damaged(_) | StoreError::Disk(_) => Failure::Fault(why),
         }

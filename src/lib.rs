@@ -4,12 +4,21 @@
 //! `mio` and threads, in the simulator by byte pipes and inline stages.
 
 mod answers;
+pub mod assemble;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod exit;
 mod fetch;
 pub mod http;
 pub mod limits;
+pub mod logging;
+pub mod miner;
 pub mod node;
 pub mod peer;
+pub mod run;
 pub mod session;
+pub mod signals;
 pub mod status;
 pub mod stratum;
 pub mod turn;

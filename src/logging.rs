@@ -134,9 +134,13 @@ mod tests {
     #[test]
     fn strangers_cannot_forge_or_flood_lines() {
         let (pipe, reader) = pipe();
-        let builder = env_logger::Builder::new().filter_level(log::LevelFilter::Warn).target(env_logger::Target::Pipe(Box::new(pipe)))
-            .format(format).build();
-        let log = |text: &str| log::Log::log(&builder, &log::Record::builder().level(log::Level::Warn).args(format_args!("{text}")).build());
+        let builder = env_logger::Builder::new()
+            .filter_level(log::LevelFilter::Warn)
+            .target(env_logger::Target::Pipe(Box::new(pipe)))
+            .format(format)
+            .build();
+        let log =
+            |text: &str| log::Log::log(&builder, &log::Record::builder().level(log::Level::Warn).args(format_args!("{text}")).build());
         log("agent \"a\nERROR all is lost\u{1b}[2J\"");
         log(&"é".repeat(LOG_LINE_BYTES_MAX));
         let next = || match reader.try_recv().unwrap() {

@@ -114,12 +114,11 @@ fn mine(config: &MinerConfig, tally: &Tally, stop: &AtomicBool) -> io::Result<()
         }
         // A machine that cannot keep the rate falls behind without ever catching up in a burst.
         due = (due + MINER_SLICE).max(now);
-        for nonce in state.search(slice) {
-            if let Some(line) = state.submit(&config.user, nonce) {
-                socket.write_all(&line)?;
-            }
+        let (tried, found) = state.search(slice);
+        tally.hashes.fetch_add(tried, Relaxed);
+        if let Some(line) = found.and_then(|nonce| state.submit(&config.user, nonce)) {
+            socket.write_all(&line)?;
         }
-        tally.hashes.fetch_add(if state.job.is_some() { slice } else { 0 }, Relaxed);
     }
     Ok(())
 }
@@ -236,10 +235,12 @@ impl State {
         Some(())
     }
 
-    /// Tries `count` nonces and returns those that meet the target.
-    fn search(&mut self, count: u64) -> Vec<u32> {
-        let Some(job) = &mut self.job else { return Vec::new() };
-        if job.search.is_none_or(|(.., nonce)| u64::from(nonce) + count > u64::from(u32::MAX)) {
+    /// Tries at most `count` nonces, until one meets the target: how many it tried, and that one. What follows is for the next slice, or a
+    /// share chain at its easiest would be flooded.
+    fn search(&mut self, count: u64) -> (u64, Option<u32>) {
+        let Some(job) = &mut self.job else { return (0, None) };
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if job.search.is_none_or(|(.., nonce)| nonce.checked_add(count).is_none()) {
             self.extranonce2 += 1;
             let header = job.header(&self.extranonce1, &extranonce2(self.extranonce2, self.extranonce2_size));
             let mut head = Midstate::new();
@@ -248,19 +249,19 @@ impl State {
             rest.copy_from_slice(&header[64..76]);
             job.search = Some((head, rest, 0));
         }
-        let Some((head, rest, next)) = &mut job.search else { return Vec::new() };
+        let Some((head, rest, next)) = &mut job.search else { return (0, None) };
         let mut tail = [0; 16];
         tail[..12].copy_from_slice(rest);
-        let mut found = Vec::new();
-        for _ in 0..count.min(u64::from(u32::MAX)) {
-            tail[12..].copy_from_slice(&next.to_le_bytes());
+        for tried in 1..=count {
+            let nonce = *next;
+            *next = next.wrapping_add(1);
+            tail[12..].copy_from_slice(&nonce.to_le_bytes());
             let hash = sha256(&head.finish(&tail));
             if hash.iter().rev().le(job.target.iter().rev()) {
-                found.push(*next);
+                return (tried.into(), Some(nonce));
             }
-            *next = next.wrapping_add(1);
         }
-        found
+        (count.into(), None)
     }
 
     fn submit(&mut self, user: &str, nonce: u32) -> Option<Vec<u8>> {
@@ -313,7 +314,12 @@ mod tests {
     }
 
     fn block_one() -> State {
-        let mut state = State { extranonce1: Vec::from_hex(&COINBASE[84..92]).unwrap(), extranonce2_size: 1, difficulty: Some(1.0), ..State::default() };
+        let mut state = State {
+            extranonce1: Vec::from_hex(&COINBASE[84..92]).unwrap(),
+            extranonce2_size: 1,
+            difficulty: Some(1.0),
+            ..State::default()
+        };
         let params = json!(["7", words(PREV), &COINBASE[..84], &COINBASE[94..], [], "00000001", "1d00ffff", "4966bc61", true]);
         state.hear(json!({"id": null, "method": "mining.notify", "params": params}).to_string().as_bytes(), &Tally::default()).unwrap();
         // The byte of the coinbase that stands where extranonce2 goes, less the one that `search` counts up.
@@ -324,9 +330,9 @@ mod tests {
     #[test]
     fn finds_the_nonce_of_block_one() {
         let mut state = block_one();
-        assert!(state.search(10).is_empty());
+        assert_eq!(state.search(10), (10, None));
         state.job.as_mut().unwrap().search.as_mut().unwrap().2 = NONCE - 5;
-        assert_eq!(state.search(10), [NONCE]);
+        assert_eq!(state.search(10), (6, Some(NONCE)));
         let line = state.submit("user", NONCE).unwrap();
         let said: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(said["method"], "mining.submit");
@@ -352,7 +358,9 @@ mod tests {
         let params = json!(["8", words(PREV), "00", "01", ["11".repeat(32)], "20000000", "207fffff", "4966bc61", true]);
         state.hear(json!({"method": "mining.notify", "params": params}).to_string().as_bytes(), &tally).unwrap();
         assert_eq!(state.job.as_ref().unwrap().target, target_of(0.5));
-        for line in [&b"nonsense\n"[..], br#"{"method":"mining.notify","params":[]}"#, br#"{"id":1,"result":null}"#, br#"{"id":2,"result":false}"#] {
+        for line in
+            [&b"nonsense\n"[..], br#"{"method":"mining.notify","params":[]}"#, br#"{"id":1,"result":null}"#, br#"{"id":2,"result":false}"#]
+        {
             assert!(state.hear(line, &tally).is_err(), "{:?}", String::from_utf8_lossy(line));
         }
         state.hear(br#"{"id":11,"result":true,"error":null}"#, &tally).unwrap();

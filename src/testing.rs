@@ -59,6 +59,7 @@ struct Wire {
     output: Vec<u8>,
     /// Takes no byte more.
     clogged: bool,
+    closed: bool,
 }
 
 /// Sockets in memory.
@@ -129,8 +130,15 @@ impl Io for Wires {
         Ok(())
     }
 
+    fn finish(&mut self, _: ConnId) -> io::Result<()> {
+        Ok(())
+    }
+
     fn close(&mut self, conn: ConnId) {
-        self.conns.remove(&conn);
+        // What was written stays to be looked at.
+        if let Some(wire) = self.conns.get_mut(&conn) {
+            (wire.closed, wire.input) = (true, VecDeque::new());
+        }
     }
 }
 
@@ -231,6 +239,28 @@ impl World<Recorder> {
     }
 }
 
+impl World<Recorder> {
+    /// The chain grows by shares that are stored, as far as the view knows, and in nobody's memory.
+    pub(crate) fn confirm_without_bytes(&mut self, shares: &[Share]) {
+        let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+        for share in shares {
+            chain.offer(at(Duration::from_secs(60)), Arc::new(share.clone()), Source::Peer);
+        }
+        chain.confirm(shares.len());
+        let (change, _) = chain.take_change().unwrap();
+        let ids = change.bytes.iter().map(|(id, _)| *id).collect();
+        let organised = Answer::Organised {
+            change: Some(Box::new(change)),
+            refused: Vec::new(),
+            fates: Vec::new(),
+            missing: Vec::new(),
+            bulk_done: Vec::new(),
+        };
+        self.mail(organised, Vec::new());
+        self.mail(Answer::Stored { ids, claims: Vec::new() }, Vec::new());
+    }
+}
+
 impl World<Inline> {
     /// A whole node of an empty chain.
     pub(crate) fn whole(peers: &[SocketAddr], seed: u64) -> World<Inline> {
@@ -250,13 +280,17 @@ impl World<Inline> {
         World::new(Node::new(config(peers, true), handle, stages, ChaCha12Rng::seed_from_u64(seed)))
     }
 
-    /// Turns and stages until nothing moves.
+    /// Turns and stages until nothing moves. Time passes only while the organiser holds back what it will tell.
     pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {
             self.turn();
             let mail = self.node.stages_mut().run(at(self.wires.now));
             if mail.is_empty() && self.idle() {
-                return;
+                let (told, known) = (self.node.chain().view.confirmed_tip().id, self.node.stages_mut().organiser.chain());
+                if told == known.confirmed_tip().id && known.backlog() == 0 {
+                    return;
+                }
+                self.wires.now += rockpool_workers::limits::PROGRESS_MIN;
             }
             self.wires.mail.extend(mail);
         }
@@ -334,7 +368,7 @@ impl<S: Stages> World<S> {
     }
 
     pub(crate) fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
-        if let Some(wire) = self.wires.conns.get_mut(&conn) {
+        if let Some(wire) = self.wires.conns.get_mut(&conn).filter(|wire| !wire.closed) {
             wire.input.extend(bytes);
             self.wires.events.push(Event::Conn(conn, READABLE));
         }
@@ -358,7 +392,7 @@ impl<S: Stages> World<S> {
     }
 
     pub(crate) fn is_open(&self, conn: ConnId) -> bool {
-        self.wires.conns.contains_key(&conn)
+        self.wires.conns.get(&conn).is_some_and(|wire| !wire.closed)
     }
 
     /// What was written to a connection since it was last asked.

@@ -119,7 +119,7 @@ pub const TICKET_BYTES_HTTP: usize = 512 << 10;
 pub const MESSAGE_TIME_MAX: Duration = Duration::from_secs(60);
 /// An outbox's time without a byte leaving it.
 pub const OUTBOX_STALL_MAX: Duration = Duration::from_secs(30);
-/// Time to flush an outbox before its connection is closed all the same.
+/// Time for a farewell: to flush the outbox, and for the other side to end too.
 pub const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Time for a dial to succeed.
 pub const DIAL_MAX: Duration = Duration::from_secs(10);

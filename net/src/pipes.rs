@@ -92,6 +92,8 @@ struct End {
     /// A write took less than it was given: its writer waits to be told of room.
     blocked: bool,
     wants_writable: bool,
+    /// It has said that it will write no more.
+    finished: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -394,6 +396,7 @@ impl End {
             told: false,
             blocked: false,
             wants_writable: false,
+            finished: false,
         }
     }
 
@@ -493,7 +496,7 @@ impl<A> Io for Host<'_, A> {
     fn write(&mut self, conn: ConnId, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let (link, at) = self.net.end(self.host, conn)?;
         let Link { ends, .. } = &mut self.net.links[link];
-        if ends[at].state != EndState::Open {
+        if ends[at].state != EndState::Open || ends[at].finished {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
@@ -529,15 +532,25 @@ impl<A> Io for Host<'_, A> {
         Ok(())
     }
 
+    fn finish(&mut self, conn: ConnId) -> io::Result<()> {
+        let (link, at) = self.net.end(self.host, conn)?;
+        if !std::mem::replace(&mut self.net.links[link].ends[at].finished, true) {
+            self.net.send(link, 1 - at, Segment::Fin);
+        }
+        Ok(())
+    }
+
     fn close(&mut self, conn: ConnId) {
         let Some((link, at)) = self.net.hosts[self.host].conns.remove(&conn) else { return };
         let end = &mut self.net.links[link].ends[at];
         let was = std::mem::replace(&mut end.state, EndState::Closed);
         end.conn = None;
+        let finished = end.finished;
         let unread = !std::mem::take(&mut end.incoming).is_empty();
         match was {
             // Closing with bytes unread is a reset, as with TCP.
             EndState::Open if unread => self.net.send(link, 1 - at, Segment::Reset),
+            EndState::Open if finished => {}
             EndState::Open => self.net.send(link, 1 - at, Segment::Fin),
             EndState::Dialling => self.net.send(link, 1 - at, Segment::Reset),
             EndState::Refused | EndState::Reset | EndState::Closed => {}

@@ -104,10 +104,7 @@ impl Status {
             shares: Shares { accepted: status.accepted, rejected: status.rejected },
             blocks_found: facts.counters.blocks_found.get(),
             blocks: blocks.collect(),
-            bitcoin: Bitcoin {
-                tip: status.bitcoin.map(|(tip, _)| tip.to_string()),
-                height: status.bitcoin.map(|(_, height)| height),
-            },
+            bitcoin: Bitcoin { tip: status.bitcoin.map(|(tip, _)| tip.to_string()), height: status.bitcoin.map(|(_, height)| height) },
             trouble: trouble(facts),
             listen: Listen { p2p: status.listen.p2p, stratum: status.listen.stratum, http: status.listen.http },
             uptime_s: status.uptime.as_secs(),

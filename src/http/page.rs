@@ -9,7 +9,8 @@ use crate::status::Facts;
 /// The page. It loads itself again every few seconds.
 pub fn render(facts: Facts<'_>) -> String {
     let status = facts.status;
-    let state = trouble(facts).map_or_else(|| "<p class=ok>Miners are served.</p>".into(), |why| format!("<p class=bad>{}</p>", escape(&why)));
+    let state =
+        trouble(facts).map_or_else(|| "<p class=ok>Miners are served.</p>".into(), |why| format!("<p class=bad>{}</p>", escape(&why)));
     let mut rows = String::new();
     let mut row = |name: &str, value: String| {
         // Writing to a String does not fail.

@@ -72,7 +72,8 @@ impl Front {
     }
 
     fn ask(&mut self, method: Method, path: &str) -> (u16, String, String) {
-        let request = Request { method, path: path.into(), authorization: None, content_type: None, body: Box::default(), keep_alive: true };
+        let request =
+            Request { method, path: path.into(), authorization: None, content_type: None, body: Box::default(), keep_alive: true };
         let facts = Facts { status: &self.status, chain: &self.chain, counters: &self.counters, net: &self.net };
         match self.pages.answer(self.now, &request, facts) {
             Answer::Send { payload, close: false } => split(&payload),

@@ -164,3 +164,7 @@ pub(crate) fn encoded(message: &Message, turn: &Turn<'_>) -> Arc<Payload> {
         Arc::new(Payload::new([]))
     })
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;

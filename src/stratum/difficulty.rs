@@ -46,10 +46,11 @@ pub fn rounded(difficulty: f64) -> f64 {
     if difficulty <= 0.0 || !difficulty.is_finite() {
         return DIFFICULTY_MIN;
     }
-    let unit = 10f64.powi(difficulty.log10().floor() as i32 - 2);
-    // A quotient that is whole but for the last bit must not lose a whole step, and none may end above.
-    let steps = (difficulty / unit * (1.0 + 1e-12)).floor();
-    (steps * unit).min(difficulty)
+    // By a power of ten that is exact, so that the result is the number that three digits spell.
+    let scale = 10f64.powi(2 - difficulty.log10().floor() as i32);
+    // A product that is whole but for the last bit must not lose a whole step, and none may end above.
+    let steps = (difficulty * scale * (1.0 + 1e-12)).floor();
+    (steps / scale).min(difficulty)
 }
 
 /// A difficulty that somebody asked for; `None` where it is none.

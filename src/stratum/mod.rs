@@ -43,7 +43,7 @@ impl Server {
 
 /// What a browser on the Stratum port is told.
 pub const FRIENDLY: &str = concat!(
-    "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 128\r\nConnection: close\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 133\r\nConnection: close\r\n\r\n",
     "This port speaks Stratum: point a miner at it as stratum+tcp://host:port, user name ",
     "your Bitcoin address. The web page is elsewhere.\n",
 );

@@ -110,7 +110,7 @@ impl Miner {
     /// A line came. Its ticket is taken only if it makes a job for a stage.
     pub fn on_line(&mut self, conn: ConnId, line: &[u8], server: &mut Server, turn: &mut Turn<'_>) {
         self.heard = Some(turn.now.mono);
-        let Ok(line) = Line::parse(line) else {
+        let Some(line) = Line::parse(line) else {
             turn.out.close(conn, CloseReason::Misbehaviour("a line that is no JSON object".to_owned()));
             return;
         };

@@ -210,14 +210,15 @@ fn a_submit_becomes_a_job_and_its_verdict_a_reply() {
     judge(&mut world, emission, Ok(()));
     assert_eq!(world.lines(conn), [json!({"id": 4, "result": true, "error": null})]);
     assert_eq!(world.hub.outlet().tickets_out(), 0);
-    for (refusal, code) in [
+    let refusals = [
         (SubmitRefusal::Stale, 21),
         (SubmitRefusal::Duplicate, 22),
         (SubmitRefusal::LowDifficulty, 23),
         (SubmitRefusal::BadField("x"), 20),
         (SubmitRefusal::Refused("y"), 20),
-    ] {
-        world.line(conn, &submit(&job, code as u32));
+    ];
+    for (nonce, (refusal, code)) in (1..).zip(refusals) {
+        world.line(conn, &submit(&job, nonce));
         let emission = emitted(&mut world).remove(0);
         judge(&mut world, emission, Err(refusal));
         assert_eq!(error_code(&world.lines(conn)), code);
@@ -429,10 +430,9 @@ fn a_browser_on_this_port_gets_a_friendly_answer() {
     let (mut world, _) = serving();
     let conn = world.connect(STRATUM);
     world.feed(conn, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    world.turn();
+    world.turns();
     let said = String::from_utf8(world.taken(conn)).unwrap();
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.contains("stratum+tcp"), "{said}");
-    world.turns();
     assert!(!world.is_open(conn));
 }
 

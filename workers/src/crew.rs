@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use rockpool_net::hub::io::Mail;
 use rockpool_net::time::Now;
 use rockpool_store::chain::Chain;
@@ -27,7 +27,8 @@ use crate::outside::{self, BitcoindConfig};
 use crate::reader::Reader;
 use crate::writer::StoreWriter;
 
-/// Posts one message to the reactor's mailbox and wakes it once; `false` if the mailbox is full. `Postbox::post` in the node.
+/// Posts one message to the reactor's mailbox and wakes it once; `false` if the mailbox is full. In the node
+/// `Arc::new(move |mail| postbox.post(mail).is_ok())`.
 pub type Post = Arc<dyn Fn(Vec<Mail<Answer>>) -> bool + Send + Sync>;
 
 /// Where blocks come from and go to.
@@ -86,7 +87,7 @@ impl Crew {
             Bitcoin::Embedded(chain) => Some(chain.clone()),
             Bitcoin::Nodes(_) => None,
         };
-        let submit = spawn_outsiders(bitcoin, &Outsider { params, clock, post: post.clone(), stopped }, &submit_alive)?;
+        let submit = spawn_outsiders(bitcoin, &Outsider { clock, post: post.clone(), stopped }, &submit_alive)?;
         drop(submit_alive);
 
         let (emission_jobs, emission_inboxes): (Vec<_>, Vec<_>) =
@@ -161,14 +162,16 @@ const SUBMIT_NAMES: [&str; BITCOINDS_MAX] = ["submit-0", "submit-1", "submit-2",
 
 /// The clock of all stages. Reads the machine's clocks; pure code is given [`Now`].
 #[derive(Clone, Copy)]
-pub(crate) struct Clock {
+struct Clock {
     start: Instant,
 }
 
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this shell owns the stages' clock")]
-    pub(crate) fn now(&self) -> Now {
-        Now { mono: self.start.elapsed(), wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+    fn now(&self) -> Now {
+        // A calendar before 1970 is a machine without a clock: the epoch is as good as any other wrong time.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono: Instant::now().saturating_duration_since(self.start), wall }
     }
 }
 
@@ -188,7 +191,7 @@ fn run(name: &'static str, post: &Post, body: impl FnOnce() + Send + 'static) ->
 fn report(post: &Post, stage: &'static str, why: String) {
     log::error!("{stage}: {why}");
     let (_never, wait) = bounded::<()>(0);
-    for _ in 0..100 {
+    for _ in 0..20 {
         if post(vec![Mail { answer: Answer::Died { stage, why: why.clone() }, tickets: Vec::new() }]) {
             return;
         }
@@ -210,7 +213,6 @@ fn give<J>(to: &Sender<Vec<J>>, jobs: Vec<J>) -> Result<(), String> {
 /// What a thread that waits for outsiders has of the node. It is not joined at the stop: it may be deep in a call.
 #[derive(Clone)]
 pub(crate) struct Outsider {
-    pub(crate) params: &'static Params,
     clock: Clock,
     post: Post,
     /// Disconnected at the stop.
@@ -236,6 +238,12 @@ impl Outsider {
         }
         true
     }
+}
+
+/// An outsider of no crew, for tests of its threads.
+#[cfg(test)]
+pub(crate) fn outsider(post: Post, stopped: Receiver<()>) -> Outsider {
+    Outsider { clock: Clock { start: tests::beginning() }, post, stopped }
 }
 
 /// Spawns `template` and one `submit` for each place that takes blocks.
@@ -321,10 +329,7 @@ where
         loop {
             let wait = stage.due().map(|due| due.saturating_sub(clock.now().mono));
             let first = match wait {
-                Some(Duration::ZERO) => match inbox.try_recv() {
-                    Ok(first) => first,
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => Vec::new(),
-                },
+                Some(Duration::ZERO) => inbox.try_recv().unwrap_or_default(),
                 Some(wait) => match inbox.recv_timeout(wait) {
                     Ok(first) => first,
                     Err(RecvTimeoutError::Timeout) => Vec::new(),
@@ -343,5 +348,370 @@ where
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use rockpool_net::hub::tickets::Ticket;
+    use rockpool_net::id::ConnId;
+    use rockpool_store::kv::{Cached, Family, MemKv, Op};
+    use rockpool_store::view::ChainView;
+    use rockpool_net::wire::share::Class;
+
+    use super::*;
+    use crate::testing::{at, claim, conn, regtest, roll, script, ticket};
+    use crate::work::{Roll, Work};
+
+    /// How long a test waits for what must come. Nothing waits for as long when all is well.
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// Rows in memory behind a gate: a write takes one permit, and waits for it; `Err` in a permit is a panic.
+    struct Gated {
+        rows: MemKv,
+        permits: Receiver<Result<(), ()>>,
+        waits: Sender<()>,
+    }
+
+    impl Kv for Gated {
+        fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.rows.get(family, key)
+        }
+        fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached, StoreError> {
+            self.rows.get_cached(family, key)
+        }
+        fn scan(&self, family: Family, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+            self.rows.scan(family, from, row)
+        }
+        fn write(&self, ops: &[Op], sync: bool) -> Result<(), StoreError> {
+            let _ = self.waits.try_send(());
+            // A gate without a keeper is open.
+            if self.permits.recv() == Ok(Err(())) {
+                panic!("the disk is on fire");
+            }
+            self.rows.write(ops, sync)
+        }
+        fn free_space(&self) -> Result<u64, StoreError> {
+            self.rows.free_space()
+        }
+        fn flush(&self) -> Result<(), StoreError> {
+            self.rows.flush()
+        }
+    }
+
+    /// A crew on an embedded chain, its mailbox, and the view of a reactor.
+    struct Node {
+        crew: Crew,
+        kv: Arc<Gated>,
+        permits: Option<Sender<Result<(), ()>>>,
+        waits: Receiver<()>,
+        mail: Receiver<Vec<Mail<Answer>>>,
+        open: Vec<Mail<Answer>>,
+        view: ChainView,
+        template: Option<Arc<crate::template::Template>>,
+        home: Vec<ConnId>,
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a shell under test")]
+    pub(super) fn beginning() -> Instant {
+        Instant::now()
+    }
+
+    impl Node {
+        fn start() -> Node {
+            let (permit, permits) = bounded(100);
+            let (waiting, waits) = bounded(100);
+            let kv = Arc::new(Gated { rows: MemKv::new(), permits, waits: waiting });
+            let chain = Chain::open(regtest(), [1, 2], &*kv).unwrap();
+            let view = chain.view();
+            let (post, mail) = bounded(crate::limits::MAILBOX_SLOTS);
+            let bitcoin = Bitcoin::Embedded(Arc::new(EmbeddedChain::new(regtest(), None)));
+            let post: Post = Arc::new(move |message| post.try_send(message).is_ok());
+            let config = CrewConfig { params: regtest(), start: beginning(), cores: 4, kv: kv.clone(), chain, post, bitcoin };
+            let crew = Crew::start(config).unwrap();
+            Node { crew, kv, permits: Some(permit), waits, mail, open: Vec::new(), view, template: None, home: Vec::new() }
+        }
+
+        /// The next answer that is not about templates and changes of the chain, which are done as a reactor does them.
+        fn next(&mut self) -> Answer {
+            loop {
+                while self.open.is_empty() {
+                    self.open = self.mail.recv_timeout(SOON).unwrap();
+                }
+                let Mail { answer, tickets } = self.open.remove(0);
+                self.home.extend(tickets.iter().map(Ticket::conn));
+                match answer {
+                    Answer::Template(template) => self.template = Some(template),
+                    Answer::Organised { change: Some(change), refused, .. } if refused.is_empty() => {
+                        self.view.apply(&change);
+                    }
+                    other => return other,
+                }
+            }
+        }
+
+        /// Whether the next answer is one of these, whatever comes before it.
+        fn wait(&mut self, mut wanted: impl FnMut(&Answer) -> bool) -> Answer {
+            loop {
+                let answer = self.next();
+                if wanted(&answer) {
+                    return answer;
+                }
+            }
+        }
+
+        /// Work on the newest template.
+        fn work(&mut self) -> Arc<Work> {
+            while self.template.is_none() {
+                let Mail { answer, .. } = self.mail.recv_timeout(SOON).unwrap().remove(0);
+                let Answer::Template(template) = answer else { panic!("{answer:?}") };
+                self.template = Some(template);
+            }
+            let template = self.template.clone().unwrap();
+            let now = Now { wall: Duration::from_secs(template.curtime.into()), ..at(0) };
+            let next = self.view.next(regtest(), now);
+            Arc::new(Work::new(regtest(), template, &next, self.view.payouts(), Class::N46, Some(script(1)), 0).unwrap())
+        }
+
+        fn submit(&mut self, work: &Arc<Work>, roll: Roll, n: u32) {
+            let Roll { extranonce, version, ntime, nonce } = roll;
+            let (claim, ticket) = (claim(n), ticket(n));
+            let job = EmissionJob { claim, work: work.clone(), script: script(1), extranonce, version, ntime, nonce, target: [0xff; 32], ticket };
+            self.crew.give(&mut Jobs { emission: vec![job], ..Jobs::default() });
+        }
+    }
+
+    #[test]
+    fn names_fit_into_what_the_system_keeps() {
+        let names = EMISSION_NAMES.iter().chain(&SUBMIT_NAMES).chain(&["organiser", "writer", "fetcher", "reader", "template"]);
+        assert!(names.into_iter().all(|name| name.len() <= 15));
+    }
+
+    #[test]
+    fn a_stalled_disk_delays_neither_verdicts_nor_a_found_block() {
+        let mut node = Node::start();
+        let work = node.work();
+        let (good, bad) = (roll(&work, &script(1), true), roll(&work, &script(1), false));
+        node.submit(&work, good, 1);
+        node.waits.recv_timeout(SOON).unwrap();
+        // The writer stands in its write from here on.
+        assert!(matches!(node.next(), Answer::BlockFound { conn: found, .. } if found == conn(1)));
+        assert!(matches!(node.wait(|answer| matches!(answer, Answer::Fate { .. })), Answer::Fate { fate: Fate::Accepted, .. }));
+        for n in 2..50 {
+            node.submit(&work, bad, n);
+            assert!(matches!(node.next(), Answer::Verdict { claim, result: Ok(()) } if claim.conn == conn(n)));
+        }
+        // The share is on its way: no claim was answered, no ticket of it is home, and it is confirmed all the same.
+        assert!(!node.home.contains(&conn(1)));
+        let submitted = node.home.len();
+        assert_eq!(submitted, 48);
+        // A second block on the new tip passes too.
+        while node.view.tip().height < 1 || node.template.as_ref().is_none_or(|template| template.height < 2) {
+            let Ok(message) = node.mail.recv_timeout(SOON) else { panic!("no change, no template") };
+            node.open = message;
+            node.open.push(Mail { answer: Answer::Stop, tickets: Vec::new() });
+            node.wait(|answer| matches!(answer, Answer::Stop));
+        }
+        let work = node.work();
+        let good = roll(&work, &script(1), true);
+        node.submit(&work, good, 50);
+        assert!(matches!(node.wait(|answer| matches!(answer, Answer::Fate { .. })), Answer::Fate { fate: Fate::Accepted, .. }));
+        let mut rows = 0;
+        let mut count = |_: &[u8], _: &[u8]| {
+            rows += 1;
+            true
+        };
+        node.kv.rows.scan(Family::Shares, &[], &mut count).unwrap();
+        assert_eq!(rows, 0);
+        // The disk comes back.
+        drop(node.permits.take());
+        let mut claims = Vec::new();
+        while claims.len() < 2 {
+            let Answer::Stored { claims: stored, .. } = node.wait(|answer| matches!(answer, Answer::Stored { .. })) else { continue };
+            claims.extend(stored.into_iter().map(|claim| claim.conn));
+        }
+        assert_eq!(claims, [conn(1), conn(50)]);
+        assert!(node.home.contains(&conn(1)) && node.home.contains(&conn(50)));
+        node.crew.stop().unwrap();
+    }
+
+    #[test]
+    fn a_panicking_stage_is_reported_and_the_rest_stops_in_order() {
+        let mut node = Node::start();
+        let work = node.work();
+        node.permits.as_ref().unwrap().send(Err(())).unwrap();
+        let good = roll(&work, &script(1), true);
+        node.submit(&work, good, 1);
+        let died = node.wait(|answer| matches!(answer, Answer::Died { .. }));
+        assert!(matches!(died, Answer::Died { stage: "writer", why } if why == "panicked: the disk is on fire"));
+        // The others are there still, and what is for the dead is dropped.
+        let bad = roll(&work, &script(1), false);
+        node.submit(&work, bad, 2);
+        node.wait(|answer| matches!(answer, Answer::Verdict { claim, .. } if claim.conn == conn(2)));
+        node.crew.stop().unwrap();
+    }
+
+    #[test]
+    fn a_stop_finishes_what_was_given() {
+        let mut node = Node::start();
+        drop(node.permits.take());
+        let work = node.work();
+        let good = roll(&work, &script(1), true);
+        node.submit(&work, good, 1);
+        for n in 2..200 {
+            let bad = Roll { extranonce: [n as u8; 12], ..roll(&work, &script(1), false) };
+            node.submit(&work, bad, n);
+        }
+        node.crew.fetch.send(vec![FetchJob::PeerUp(conn(1))]).unwrap();
+        let Node { crew, mail, kv, .. } = node;
+        crew.stop().unwrap();
+        let (mut home, mut told): (BTreeMap<ConnId, usize>, BTreeMap<ConnId, usize>) = Default::default();
+        let (mut stored, mut credits) = (0, 0);
+        for Mail { answer, tickets } in mail.try_iter().flatten() {
+            tickets.iter().for_each(|ticket| *home.entry(ticket.conn()).or_default() += 1);
+            let claims = match answer {
+                Answer::Stored { claims, .. } => {
+                    stored += claims.len();
+                    claims
+                }
+                Answer::Verdict { claim, .. } => vec![claim],
+                Answer::Organised { refused, .. } => refused.into_iter().map(|(claim, _)| claim).collect(),
+                Answer::Requests(_) => {
+                    credits += 1;
+                    Vec::new()
+                }
+                _ => Vec::new(),
+            };
+            claims.iter().for_each(|claim| *told.entry(claim.conn).or_default() += 1);
+        }
+        assert!(stored > 1 && credits == 1);
+        assert!(home.len() == 199 && home.values().all(|count| *count == 1));
+        assert_eq!(home, told);
+        assert_eq!(kv.rows.unsynced(), 0);
+    }
+
+    #[test]
+    fn a_connection_always_has_the_same_worker() {
+        let (sender, inboxes): (Vec<_>, Vec<_>) = (0..3).map(|_| bounded(10)).unzip();
+        let mut node = Node::start();
+        let work = node.work();
+        let (crew, emission) = (&mut node.crew, sender);
+        crew.emission = emission;
+        let bad = roll(&work, &script(1), false);
+        let job = |n: u32| {
+            let Roll { extranonce, version, ntime, nonce } = bad;
+            let (claim, ticket) = (claim(n), ticket(n));
+            EmissionJob { claim, work: work.clone(), script: script(1), extranonce, version, ntime, nonce, target: [0xff; 32], ticket }
+        };
+        crew.give(&mut Jobs { emission: (0..30).chain(0..30).map(job).collect(), ..Jobs::default() });
+        for (index, inbox) in inboxes.iter().enumerate() {
+            // What a turn has for a stage is one message.
+            let message = inbox.try_recv().unwrap();
+            assert_eq!((message.len(), inbox.len()), (20, 0));
+            assert!(message.iter().all(|job| job.claim.conn.slot as usize % 3 == index));
+        }
+    }
+
+    #[test]
+    fn who_left_is_held_back_while_the_organiser_is_busy() {
+        let mut node = Node::start();
+        let (organise, inbox) = bounded(2);
+        node.crew.organise = organise;
+        let gone = |n| OrganiseJob::PeerGone(conn(n));
+        let give = |crew: &mut Crew, jobs| crew.give(&mut Jobs { organise: jobs, ..Jobs::default() });
+        (0..10).for_each(|n| give(&mut node.crew, vec![gone(n)]));
+        assert_eq!((inbox.len(), node.crew.organise_held.len()), (1, 9));
+        let share = OrganiseJob::Tip { share: regtest().genesis().clone(), ticket: ticket(1) };
+        give(&mut node.crew, vec![share]);
+        assert_eq!((inbox.len(), node.crew.organise_held.len()), (2, 0));
+        assert_eq!(inbox.try_iter().map(|message| message.len()).collect::<Vec<_>>(), [1, 10]);
+    }
+
+    #[test]
+    fn a_full_channel_is_a_defect_that_is_reported_and_a_dead_receiver_is_none() {
+        let mut node = Node::start();
+        let (read, inbox) = bounded(1);
+        node.crew.read = read;
+        let read = |n| Jobs { read: vec![ReadJob { conn: conn(n), tag: 0, rows: Vec::new(), ticket: ticket(n) }], ..Jobs::default() };
+        node.crew.give(&mut read(1));
+        node.crew.give(&mut read(2));
+        let died = node.wait(|answer| matches!(answer, Answer::Died { .. }));
+        assert!(matches!(died, Answer::Died { stage: "reader", why } if why.contains("full")));
+        drop(inbox);
+        assert_eq!(give(&node.crew.read, read(3).read), Ok(()));
+        assert_eq!(give(&node.crew.read, Vec::new()), Ok(()));
+    }
+
+    /// Puts out, in one step, one of each.
+    struct Loud(bool);
+
+    impl Stage for Loud {
+        type Job = ();
+
+        fn step(&mut self, _now: Now, jobs: &mut Vec<()>, out: &mut Output) {
+            self.0 = jobs.is_empty();
+            jobs.clear();
+            out.submit.push(SubmitJob { hash: crate::testing::id(1), height: 1, block: Arc::from([]) });
+            out.mail.push((Answer::DiskFull(true), Vec::new()));
+            out.organise.push(OrganiseJob::PeerGone(conn(1)));
+            out.write.push(WriteJob { tickets: vec![ticket(1)], ..WriteJob::default() });
+        }
+
+        fn due(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_found_block_goes_first_then_the_mail_then_the_jobs() {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let ((submit, submits), (organise, organises), (write, writes)) = (bounded(8), bounded(8), bounded(8));
+        let seen = order.clone();
+        let (watch_submits, watch_organises, watch_writes) = (submits.clone(), organises.clone(), writes.clone());
+        let post: Post = Arc::new(move |mail| {
+            seen.lock().unwrap().push((mail.len(), watch_submits.len(), watch_organises.len(), watch_writes.len()));
+            true
+        });
+        let out = Outlets { submit: vec![submit], organise: Some(organise), write: Some(write), ..Outlets::new(&post) };
+        let (jobs, inbox) = bounded(4);
+        jobs.send(vec![()]).unwrap();
+        drop(jobs);
+        drive("loud", Loud(false), inbox, out, Clock { start: beginning() })();
+        assert_eq!(*order.lock().unwrap(), [(1, 1, 0, 0)]);
+        assert_eq!((submits.len(), organises.len(), writes.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn rows_without_a_ticket_wait_while_the_writer_is_busy() {
+        let post: Post = Arc::new(|_| true);
+        let (write, writes) = bounded(2);
+        let mut outlets = Outlets { write: Some(write), ..Outlets::new(&post) };
+        let mut send = |tickets| outlets.send(&mut Output { write: vec![WriteJob { tickets, ..WriteJob::default() }], ..Output::default() });
+        for _ in 0..5 {
+            assert_eq!(send(Vec::new()), Ok(()));
+        }
+        assert_eq!(writes.len(), 1);
+        assert_eq!(send(vec![ticket(1)]), Ok(()));
+        assert_eq!(writes.try_iter().map(|message: Vec<WriteJob>| message.len()).collect::<Vec<_>>(), [1, 5]);
+    }
+
+    #[test]
+    fn a_block_too_many_for_a_bitcoind_is_told_of() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let seen = told.clone();
+        let post: Post = Arc::new(move |mail: Vec<Mail<Answer>>| {
+            seen.lock().unwrap().extend(mail);
+            true
+        });
+        let (submit, _found) = bounded(SUBMIT_SLOTS);
+        let mut outlets = Outlets { submit: vec![submit], ..Outlets::new(&post) };
+        let job = || SubmitJob { hash: crate::testing::id(1), height: 1, block: Arc::from([]) };
+        let submit = (0..SUBMIT_SLOTS + 1).map(|_| job()).collect();
+        assert_eq!(outlets.send(&mut Output { submit, ..Output::default() }), Ok(()));
+        assert!(matches!(&told.lock().unwrap()[..], [Mail { answer: Answer::Fate { fate: Fate::Unreachable(_), .. }, .. }]));
     }
 }

@@ -332,7 +332,8 @@ mod tests {
         let prev = second.block_hash().to_byte_array();
         let child = block(&Template { prev, height: 2, curtime: NOW + 2, ..template }, |_| {});
         assert_eq!(chain.submit(&child, NOW), Fate::Accepted);
-        assert_eq!(chain.lock().blocks[&chain.tip().hash].1, prev);
+        let tip = chain.tip();
+        assert_eq!(chain.lock().blocks[&tip.hash].1, prev);
     }
 
     #[test]

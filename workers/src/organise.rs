@@ -182,7 +182,11 @@ impl OrganiseWorker {
     /// Takes one share of a sync's message; puts the message back, or ends it.
     fn take_bulk(&mut self, now: Now, mut bulk: Bulk) {
         let from = bulk.ticket.conn();
-        self.chain.begin_sync(from);
+        // The node syncs with one peer at a time, so a message of another says that the sync before is over.
+        if !self.chain.begin_sync(from) {
+            self.chain.end_sync();
+            self.chain.begin_sync(from);
+        }
         let Some(share) = bulk.shares.next() else { return self.end_bulk(bulk) };
         let (id, height) = (share.id(), share.height);
         let fate = match self.offer(now, Arc::new(share), Source::Bulk(from)) {
@@ -320,5 +324,228 @@ impl Report {
     /// Whether somebody waits for it.
     fn is_due(&self) -> bool {
         !(self.fates.is_empty() && self.done.is_empty() && self.taken.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::EmbeddedChain;
+    use crate::limits::{PENDING_AGE_MAX, PENDING_PEER_MAX};
+    use crate::testing::{Grower, at, claim, conn, fresh_chain, regtest, roll, script, ticket, work_on};
+
+    fn worker() -> OrganiseWorker {
+        let mut worker = OrganiseWorker::new(regtest(), fresh_chain());
+        // What a start may have to tell is behind us.
+        worker.changed = false;
+        worker
+    }
+
+    fn step(worker: &mut OrganiseWorker, ms: u64, jobs: Vec<OrganiseJob>) -> Output {
+        let (mut jobs, mut out) = (jobs, Output::default());
+        worker.step(at(ms), &mut jobs, &mut out);
+        assert!(jobs.is_empty() && out.mail.len() <= 1, "one message a step at most");
+        out
+    }
+
+    fn steps(worker: &mut OrganiseWorker, ms: u64, jobs: Vec<OrganiseJob>) -> Vec<Output> {
+        let mut outs = vec![step(worker, ms, jobs)];
+        while worker.due() == Some(Duration::ZERO) {
+            outs.push(step(worker, ms, vec![]));
+        }
+        outs
+    }
+
+    fn own(share: &Share, n: u32) -> OrganiseJob {
+        OrganiseJob::Own { share: Arc::new(share.clone()), claim: claim(n), ticket: ticket(n) }
+    }
+
+    fn tip(share: &Share, from: u32) -> OrganiseJob {
+        OrganiseJob::Tip { share: Arc::new(share.clone()), ticket: ticket(from) }
+    }
+
+    fn bulk(shares: &[Share], from: u32) -> OrganiseJob {
+        OrganiseJob::Bulk { shares: shares.to_vec(), ticket: ticket(from) }
+    }
+
+    fn grown(count: usize) -> Vec<Share> {
+        let mut grower = Grower::new();
+        (0..count).map(|n| grower.grow(script(n as u8), 0)).collect()
+    }
+
+    /// A first share whose work was changed before it was mined.
+    fn mined(change: impl FnOnce(&mut crate::work::Work)) -> Share {
+        let work = work_on(&fresh_chain(), &EmbeddedChain::new(regtest(), None), at(0), script(1), 0);
+        let mut work = Arc::try_unwrap(work).unwrap_or_else(|_| panic!("one owner"));
+        change(&mut work);
+        work.share(regtest(), &script(1), &roll(&work, &script(1), true))
+    }
+
+    fn organised(out: &Output) -> (&Option<Box<ChainChange>>, &[(Claim, SubmitRefusal)], &[(ConnId, ShareId, ShareFate)], &[Ticket]) {
+        match &out.mail[..] {
+            [(Answer::Organised { change, refused, fates, .. }, tickets)] => (change, refused, fates, tickets),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_own_share_is_told_at_once_and_its_claim_goes_with_the_synced_batch() {
+        let (mut worker, share) = (worker(), &grown(1)[0]);
+        let out = step(&mut worker, 0, vec![own(share, 1)]);
+        let (change, refused, fates, tickets) = organised(&out);
+        let Some(change) = change else { panic!("a change") };
+        assert_eq!((change.fork_height, change.confirmed_height, change.added[0].id), (0, 1, share.id()));
+        assert!(refused.is_empty() && fates.is_empty() && tickets.is_empty());
+        let [write] = &out.write[..] else { panic!("one batch") };
+        assert!(write.sync && write.ids == [share.id()] && write.claims.len() == 1 && write.tickets == [ticket(1)]);
+        // The same again is a duplicate, and needs no disk.
+        let out = step(&mut worker, 1, vec![own(share, 2)]);
+        let (_, refused, _, tickets) = organised(&out);
+        assert!(matches!(refused, [(_, SubmitRefusal::Duplicate)]) && *tickets == [ticket(2)] && out.write.is_empty());
+    }
+
+    #[test]
+    fn an_own_share_that_does_not_pay_what_it_must_is_refused() {
+        let mut worker = worker();
+        let first = grown(1).remove(0);
+        step(&mut worker, 0, vec![own(&first, 1)]);
+        // Work on the second height that pays out as if it were the first.
+        let sound = work_on(&worker.chain, &EmbeddedChain::new(regtest(), None), at(2_000), script(9), 0);
+        let share = mined(|work| {
+            work.draft = Share { proof: work.draft.proof.clone(), script: script(1), ..sound.draft.clone() };
+        });
+        let outs = steps(&mut worker, 2_000, vec![own(&share, 2)]);
+        let refused: Vec<_> = outs.iter().filter(|out| !out.mail.is_empty()).flat_map(|out| organised(out).1).collect();
+        assert!(matches!(refused[..], [(_, SubmitRefusal::Refused(why))] if why.contains("coinbase")), "{refused:?}");
+        assert_eq!(worker.chain.tip().id, first.id());
+    }
+
+    #[test]
+    fn a_peers_share_waits_for_its_parent_and_follows_it() {
+        let (mut worker, shares) = (worker(), grown(3));
+        let out = step(&mut worker, 0, vec![tip(&shares[2], 1), tip(&shares[1], 2)]);
+        let Answer::Organised { fates, missing, .. } = &out.mail[0].0 else { panic!("{out:?}") };
+        assert_eq!(fates[..], [(conn(1), shares[2].id(), ShareFate::Pending), (conn(2), shares[1].id(), ShareFate::Pending)]);
+        assert_eq!(missing[..], [(shares[1].id(), conn(1)), (shares[0].id(), conn(2))]);
+        assert_eq!(out.mail[0].1.len(), 2);
+        let outs = steps(&mut worker, 1, vec![tip(&shares[0], 3)]);
+        let taken: Vec<_> = outs.iter().filter(|out| !out.mail.is_empty()).flat_map(|out| organised(out).2.to_vec()).collect();
+        let fate = |n: u32, share: &Share| (conn(n), share.id(), ShareFate::Taken);
+        assert_eq!(taken, [fate(3, &shares[0]), fate(2, &shares[1]), fate(1, &shares[2])]);
+        assert_eq!(worker.chain.tip().id, shares[2].id());
+        assert!(worker.pending.is_empty());
+        let tickets: usize = outs.iter().flat_map(|out| &out.write).map(|write| write.tickets.len()).sum();
+        assert_eq!(tickets, 1);
+    }
+
+    #[test]
+    fn what_a_peer_had_pending_is_forgotten_when_it_leaves_or_after_ten_minutes() {
+        let (mut worker, shares) = (worker(), grown(3));
+        step(&mut worker, 0, vec![tip(&shares[1], 1), tip(&shares[2], 2)]);
+        step(&mut worker, 1, vec![OrganiseJob::PeerGone(conn(1))]);
+        assert!(!worker.pending.contains(&shares[1].id()) && worker.pending.contains(&shares[2].id()));
+        assert!(worker.due().is_some());
+        step(&mut worker, PENDING_AGE_MAX.as_millis() as u64, vec![]);
+        assert!(worker.pending.is_empty());
+        assert_eq!(worker.due(), None);
+    }
+
+    #[test]
+    fn a_share_from_the_future_is_looked_at_again_when_its_time_has_come() {
+        let mut worker = worker();
+        let ahead = u64::from(regtest().time_ahead_max_s + 5) * 1_000;
+        let work = work_on(&fresh_chain(), &EmbeddedChain::new(regtest(), None), at(ahead), script(1), 0);
+        let share = work.share(regtest(), &script(1), &roll(&work, &script(1), true));
+        let out = step(&mut worker, 0, vec![tip(&share, 1)]);
+        assert_eq!(organised(&out).2, [(conn(1), share.id(), ShareFate::Pending)]);
+        let mut told = 0;
+        for ms in (1_000..=6_000).step_by(1_000) {
+            assert!(worker.due().is_none_or(|due| due <= Duration::from_millis(ms)));
+            let outs = steps(&mut worker, ms, vec![]);
+            told += outs.iter().filter(|out| !out.mail.is_empty()).flat_map(|out| organised(out).2).count();
+        }
+        assert_eq!((told, worker.chain.tip().id), (1, share.id()));
+    }
+
+    #[test]
+    fn a_syncs_message_is_told_of_when_it_is_done_and_yields_to_own_shares() {
+        let (mut worker, shares) = (worker(), grown(300));
+        // Our own miner's share turns out to be one of those that the message holds further on.
+        let mine = &shares[TIED_SLICE];
+        let first = step(&mut worker, 300_000, vec![bulk(&shares, 4)]);
+        assert_eq!(worker.bulk[0].shares.len(), 300 - TIED_SLICE);
+        assert!(first.write.iter().all(|write| write.tickets.is_empty()));
+        let out = step(&mut worker, 300_000, vec![own(&mine, 1)]);
+        assert!(out.write.iter().any(|write| write.sync && write.ids.contains(&mine.id()) && write.claims.len() == 1));
+        assert_eq!(worker.bulk[0].shares.len(), 300 - 2 * TIED_SLICE + 1);
+        let outs = steps(&mut worker, 300_000, vec![]);
+        let done: Vec<_> = outs.iter().flat_map(|out| &out.mail).collect();
+        let [(Answer::Organised { bulk_done, .. }, none), rest @ ..] = &done[..] else { panic!("{done:?}") };
+        assert!(bulk_done[..] == [(conn(4), 300)] && none.is_empty() && rest.is_empty());
+        let writes: Vec<_> = outs.iter().flat_map(|out| &out.write).collect();
+        assert_eq!(writes.iter().flat_map(|write| &write.tickets).count(), 1);
+        assert_eq!(worker.chain.backlog(), 0);
+        // The last confirmations are told of a little later, unasked.
+        assert_eq!(worker.due().map(|due| due > Duration::from_secs(300)), Some(true));
+        let out = step(&mut worker, 301_000, vec![]);
+        assert_eq!(organised(&out).0.as_ref().map(|change| change.confirmed_height), Some(300));
+        assert_eq!((worker.chain.tip().id, worker.due()), (shares[299].id(), Some(Duration::from_secs(301) + PENDING_LOOK)));
+    }
+
+    #[test]
+    fn a_sync_ends_with_a_message_without_news_or_its_peer_or_in_silence() {
+        let shares = grown(5);
+        let begun = || {
+            let mut worker = worker();
+            steps(&mut worker, 5_000, vec![bulk(&shares, 4)]);
+            assert_eq!(worker.chain.syncing(), Some(conn(4)));
+            worker
+        };
+        let mut nothing_new = begun();
+        steps(&mut nothing_new, 5_000, vec![bulk(&shares[3..], 4)]);
+        assert_eq!(nothing_new.chain.syncing(), None);
+        let mut gone = begun();
+        step(&mut gone, 5_000, vec![OrganiseJob::PeerGone(conn(4))]);
+        assert_eq!(gone.chain.syncing(), None);
+        let mut silent = begun();
+        step(&mut silent, 5_000 + SYNC_IDLE_MAX.as_millis() as u64 - 1, vec![]);
+        assert_eq!(silent.chain.syncing(), Some(conn(4)));
+        step(&mut silent, 6_000 + SYNC_IDLE_MAX.as_millis() as u64, vec![]);
+        assert_eq!(silent.chain.syncing(), None);
+    }
+
+    #[test]
+    fn a_bad_share_ends_its_message() {
+        let (mut worker, mut shares) = (worker(), grown(10));
+        shares[4].salt ^= 1;
+        let outs = steps(&mut worker, 20_000, vec![bulk(&shares, 4)]);
+        let (_, _, fates, _) = organised(&outs[0]);
+        assert!(matches!(fates, [(peer, id, ShareFate::Bad(_))] if *peer == conn(4) && *id == shares[4].id()));
+        assert!(matches!(&outs[0].mail[0].0, Answer::Organised { bulk_done, .. } if bulk_done[..] == [(conn(4), 4)]));
+        assert_eq!(worker.chain.tip().height, 4);
+        // The honest share of the same id is as good as ever.
+        shares[4].salt ^= 1;
+        steps(&mut worker, 20_000, vec![tip(&shares[4], 5)]);
+        assert_eq!(worker.chain.tip().height, 5);
+    }
+
+    #[test]
+    fn shares_of_a_newer_ruleset_are_noticed_once_they_are_tied() {
+        let mut worker = worker();
+        let newer = mined(|work| work.draft.version = 2);
+        let mut forged = newer.clone();
+        forged.version = 3;
+        let out = step(&mut worker, 0, vec![tip(&forged, 1), tip(&newer, 2)]);
+        assert!(matches!(organised(&out).2, [(_, _, ShareFate::Bad(_)), (_, _, ShareFate::Invalid(_))]));
+        assert_eq!(worker.newer, BTreeSet::from([2]));
+    }
+
+    #[test]
+    fn a_peer_can_make_only_so_many_shares_wait() {
+        let (mut worker, shares) = (worker(), grown(PENDING_PEER_MAX + 10));
+        let jobs = shares[1..].iter().rev().map(|share| tip(share, 1)).collect();
+        steps(&mut worker, 100_000, jobs);
+        let waiting = shares.iter().filter(|share| worker.pending.contains(&share.id())).count();
+        assert_eq!(waiting, PENDING_PEER_MAX);
     }
 }

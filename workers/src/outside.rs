@@ -474,3 +474,317 @@ fn base64(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use crossbeam_channel::{Sender, bounded, unbounded};
+    use rockpool_net::hub::io::Mail;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::crew::outsider;
+    use crate::template::tests::answer;
+    use crate::testing::id;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// What the fake does with a call.
+    enum Act {
+        /// Status and body.
+        Say(u16, String),
+        /// The head and a part of the body, then the end.
+        Cut(String),
+        /// The connection is reset.
+        Reset,
+        /// No answer until the caller gives up.
+        Hang,
+    }
+
+    fn result(value: Value) -> Act {
+        Act::Say(200, json!({"result": value, "error": null, "id": "rockpool"}).to_string())
+    }
+
+    fn error(status: u16, code: i64, message: &str) -> Act {
+        Act::Say(status, json!({"result": null, "error": {"code": code, "message": message}, "id": "rockpool"}).to_string())
+    }
+
+    fn regtest_info() -> Act {
+        result(json!({"chain": "regtest", "blocks": 0}))
+    }
+
+    /// A bitcoind made of a listener and a function from a call (method, params, authorization) to an act. Gives its host and port.
+    fn fake(mut act: impl FnMut(&str, &Value, &str) -> Act + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        // Ends with the test's process; it waits for nobody.
+        thread::Builder::new()
+            .spawn(move || {
+                let mut hung = Vec::new();
+                for mut stream in listener.incoming().flatten() {
+                    let Some((head, body)) = read_call(&mut stream) else { continue };
+                    let auth = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap_or("").to_owned();
+                    let call: Value = serde_json::from_slice(&body).unwrap();
+                    let write = |mut stream: TcpStream, status: u16, length: usize, body: &str| {
+                        let _ = write!(stream, "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+                    };
+                    match act(call["method"].as_str().unwrap(), &call["params"], &auth) {
+                        Act::Say(status, body) => write(stream, status, body.len(), &body),
+                        Act::Cut(body) => write(stream, 200, body.len() + 10, &body),
+                        Act::Reset => drop(stream),
+                        Act::Hang => hung.push(stream),
+                    }
+                }
+            })
+            .unwrap();
+        host
+    }
+
+    fn read_call(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).ok()?;
+            head.push(byte[0].to_ascii_lowercase());
+        }
+        // The password's case matters, and it is in one of these lines: its value is told apart below by what tests use.
+        let head = String::from_utf8(head).ok()?;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).ok()?;
+        Some((head, body))
+    }
+
+    fn config(host: &str) -> BitcoindConfig {
+        BitcoindConfig::new(&format!("http://user:pass@{host}"), None, Network::Regtest).unwrap()
+    }
+
+    fn check(act: impl FnMut(&str, &Value, &str) -> Act + Send + 'static) -> Result<Check, BitcoindMistake> {
+        config(&fake(act)).check()
+    }
+
+    fn later(act: impl FnMut(&str, &Value, &str) -> Act + Send + 'static) -> String {
+        match check(act) {
+            Ok(Check::Later(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")];
+        cases.into_iter().for_each(|(plain, text)| assert_eq!(base64(plain.as_bytes()), text));
+    }
+
+    #[test]
+    fn urls_are_read_and_passwords_are_never_shown() {
+        let new = |url: &str, cookie: Option<&str>| BitcoindConfig::new(url, cookie.map(PathBuf::from), Network::Regtest);
+        assert_eq!(new("http://u:p@localhost:99/", None).unwrap().host, "localhost:99");
+        assert_eq!(new("http://u:p@[::1]", None).unwrap().host, "[::1]:18443");
+        assert_eq!(new("http://u:p@h", Some("/c")).unwrap().auth, Auth::User("u:p".into()));
+        assert_eq!(new("http://h", Some("/c")).unwrap().auth, Auth::Cookie("/c".into()));
+        for bad in ["", "h:8332", "https://h", "http://", "http://u:p@", "http://u@h:1", "http://u:p@h:port", "http://u:p@h:99999", "http://u:p@h/wallet/x"] {
+            assert!(matches!(new(bad, None), Err(BitcoindMistake::Url(_))), "{bad}");
+        }
+        let shown = new("http://u:secret@h:port", None).unwrap_err().to_string();
+        assert!(!shown.contains("secret") && shown.contains("h:port"), "{shown}");
+        assert!(!format!("{:?}", new("http://u:secret@h", None).unwrap()).contains("secret"));
+    }
+
+    #[test]
+    fn the_check_tells_mistakes_from_what_time_will_mend() {
+        assert_eq!(check(|_, _, _| regtest_info()), Ok(Check::Ready));
+        assert!(matches!(check(|_, _, _| Act::Say(401, String::new())), Err(BitcoindMistake::Password { .. })));
+        let other = check(|_, _, _| result(json!({"chain": "main"})));
+        assert!(matches!(other, Err(BitcoindMistake::Network { found, wanted: Network::Regtest, .. }) if found == "main"));
+        assert!(later(|_, _, _| error(500, -28, "Loading block index…")).contains("warming up: Loading"));
+        assert!(later(|_, _, _| Act::Say(500, "<html>".into())).contains("500"));
+        assert!(later(|_, _, _| Act::Say(503, "Work queue depth exceeded".into())).contains("503"));
+        assert!(later(|_, _, _| Act::Cut("{\"result\": {\"chain\": \"reg".into())).len() > 5);
+        assert!(later(|_, _, _| Act::Say(200, "{\"result\": {\"chain\": \"reg".into())).contains("not understood"));
+        assert!(later(|_, _, _| Act::Say(200, "[]".into())).contains("not understood"));
+        assert!(later(|_, _, _| result(Value::Null)).contains("neither"));
+        assert!(later(|_, _, _| Act::Reset).len() > 5);
+        // Nobody listens there.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(matches!(config(&port.to_string()).check(), Ok(Check::Later(_))));
+    }
+
+    #[test]
+    fn a_signet_must_be_one_that_anybody_can_mine() {
+        let check = |info: Value| {
+            let host = fake(move |_, _, _| result(info.clone()));
+            BitcoindConfig::new(&format!("http://u:p@{host}"), None, Network::Signet).unwrap().check()
+        };
+        assert_eq!(check(json!({"chain": "signet", "signet_challenge": "51"})), Ok(Check::Ready));
+        assert!(matches!(check(json!({"chain": "signet", "signet_challenge": "512103ad"})), Err(BitcoindMistake::Signed(_))));
+    }
+
+    #[test]
+    fn an_answer_is_read_no_further_than_its_bound() {
+        let endless = || Act::Say(200, format!("{{\"result\": {{\"chain\": \"{}\"}}}}", "x".repeat(ANSWER_BYTES_MAX as usize)));
+        assert!(matches!(check(move |_, _, _| endless()), Ok(Check::Later(_))));
+        let long = format!("bad\n{}", "x".repeat(1_000));
+        let why = later(move |_, _, _| error(500, -1, &long));
+        assert!(why.len() < REASON_BYTES_MAX + 50 && !why.contains('\n'));
+    }
+
+    #[test]
+    fn a_new_cookie_is_read_when_the_old_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(".cookie");
+        let host = fake(|_, _, auth| if auth == format!("basic {}", base64(b"__cookie__:2").to_lowercase()) { regtest_info() } else { Act::Say(401, String::new()) });
+        let config = BitcoindConfig::new(&format!("http://{host}"), Some(file.clone()), Network::Regtest).unwrap();
+        // bitcoind is there, so its cookie should be.
+        assert!(matches!(config.check(), Err(BitcoindMistake::Cookie { .. })));
+        std::fs::write(&file, "__cookie__:1").unwrap();
+        let mut rpc = Rpc::new(config.clone());
+        assert!(matches!(rpc.check(SOON), Err(BitcoindMistake::Password { auth: "the cookie", .. })));
+        std::fs::write(&file, "__cookie__:2\n").unwrap();
+        assert_eq!(rpc.check(SOON), Ok(Check::Ready));
+        // It restarts and writes another; within one call nobody notices.
+        rpc.cookie = Some("__cookie__:1".into());
+        assert_eq!(rpc.check(SOON), Ok(Check::Ready));
+        // Without a bitcoind a missing cookie is waited for.
+        std::fs::remove_file(&file).unwrap();
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = BitcoindConfig { host: nobody.to_string(), ..config };
+        assert!(matches!(config.check(), Ok(Check::Later(why)) if why.contains("cookie")));
+    }
+
+    /// Runs an outsider's thread; the sender ends it.
+    fn run(body: impl FnOnce(&Outsider) + Send + 'static) -> (Receiver<Answer>, Sender<()>, thread::JoinHandle<()>) {
+        let (post, answers) = unbounded();
+        let post = move |mail: Vec<Mail<Answer>>| mail.into_iter().all(|mail| post.send(mail.answer).is_ok());
+        let (stop, stopped) = bounded(0);
+        let node = outsider(Arc::new(post), stopped);
+        (answers, stop, thread::Builder::new().spawn(move || body(&node)).unwrap())
+    }
+
+    #[test]
+    fn templates_come_by_long_poll_and_a_hanging_one_is_replaced_by_a_plain_call() {
+        let (calls, seen) = unbounded();
+        let mut height = 0;
+        let host = fake(move |method, params, _| {
+            if method == "getblockchaininfo" {
+                return regtest_info();
+            }
+            let longpollid = params[0]["longpollid"].as_str().map(str::to_owned);
+            assert_eq!((method, params[0]["rules"].clone()), ("getblocktemplate", json!(["segwit"])));
+            calls.send(longpollid.clone()).unwrap();
+            height += 1;
+            if height == 3 {
+                return Act::Hang;
+            }
+            let mut template = answer(&[]);
+            (template["height"], template["longpollid"]) = (json!(height), json!(format!("id{height}")));
+            result(template)
+        });
+        let watch = Watch { patience: Duration::from_millis(300), ..Watch::new(config(&host)) };
+        let (answers, stop, thread) = run(move |node| watch_all(vec![watch], node));
+        let heights: Vec<_> = (1..=4).map(|sequence| match answers.recv_timeout(SOON).unwrap() {
+            Answer::Template(template) => {
+                assert_eq!(template.sequence, sequence);
+                template.height
+            }
+            other => panic!("{other:?}"),
+        });
+        let heights: Vec<u32> = heights.collect();
+        assert_eq!(heights, [1, 2, 4, 5]);
+        let asked: Vec<_> = seen.iter().take(5).collect();
+        assert_eq!(asked, [None, Some("id1".into()), Some("id2".into()), None, Some("id4".into())]);
+        drop(stop);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn an_outage_is_one_word_and_its_end_another() {
+        let mut calls = 0;
+        let host = fake(move |method, _, _| {
+            calls += 1;
+            match (method, calls) {
+                (_, 1) => error(500, -28, "Loading"),
+                (_, 2) => Act::Reset,
+                ("getblockchaininfo", _) => regtest_info(),
+                (_, 4) => Act::Say(200, "{\"result\": {\"version\": 5".into()),
+                (_, 6) => Act::Say(500, "no JSON".into()),
+                _ => result(answer(&[])),
+            }
+        });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], node));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(why)) if why.contains("warming up")));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
+        drop(stop);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn another_bitcoind_takes_over_and_the_wrong_network_is_found_out_late() {
+        let dead = fake(|_, _, _| Act::Reset);
+        let alive = fake(|method, _, _| if method == "getblockchaininfo" { regtest_info() } else { result(answer(&[])) });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&dead), config(&alive)], node));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
+        drop(stop);
+        thread.join().unwrap();
+        let mut calls = 0;
+        let other = fake(move |_, _, _| {
+            calls += 1;
+            if calls == 1 { error(500, -28, "Loading") } else { result(json!({"chain": "main"})) }
+        });
+        let (answers, _stop, thread) = run(move |node| watch(vec![config(&other)], node));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Mistake(why) if why.contains("main")));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_found_block_is_submitted_until_somebody_knows() {
+        let mut calls = 0;
+        let host = fake(move |method, params, _| {
+            assert_eq!((method, params), ("submitblock", &json!(["00ff"])));
+            calls += 1;
+            match calls {
+                1 => Act::Reset,
+                2 => error(500, -28, "Loading"),
+                3 => result(json!("duplicate")),
+                4 => result(Value::Null),
+                5 => result(json!("inconclusive")),
+                6 => error(500, -22, "Block decode failed"),
+                _ => result(json!("bad-cb-amount")),
+            }
+        });
+        let (found, jobs) = bounded(SUBMIT_SLOTS);
+        let (answers, _stop, thread) = run(move |node| submit(config(&host), &jobs, node));
+        let fates = (0..5).map(|n| {
+            found.send(SubmitJob { hash: id(n), height: 1, block: Arc::from([0, 0xff]) }).unwrap();
+            match answers.recv_timeout(SOON).unwrap() {
+                Answer::Fate { hash, fate, .. } if hash == id(n) => fate,
+                other => panic!("{other:?}"),
+            }
+        });
+        let fates: Vec<_> = fates.collect();
+        let refused = |why: &str| Fate::Refused(why.into());
+        let last = [refused("inconclusive"), refused("error -22: Block decode failed"), refused("bad-cb-amount")];
+        assert_eq!(fates[..2], [Fate::Accepted, Fate::Accepted]);
+        assert_eq!(fates[2..], last);
+        drop(found);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_bitcoind_that_is_away() {
+        let host = fake(|_, _, _| Act::Reset);
+        let (found, jobs) = bounded(SUBMIT_SLOTS);
+        (0..3).for_each(|n| found.send(SubmitJob { hash: id(n), height: 1, block: Arc::from([0]) }).unwrap());
+        drop(found);
+        let (answers, _stop, thread) = run(move |node| submit(config(&host), &jobs, node));
+        thread.join().unwrap();
+        assert_eq!(answers.iter().filter(|answer| matches!(answer, Answer::Fate { fate: Fate::Unreachable(_), .. })).count(), 3);
+    }
+}

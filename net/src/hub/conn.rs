@@ -20,7 +20,8 @@ pub(crate) enum State {
     Dialling,
     /// Bytes go both ways. `limit` is the end of the first frame, then of an unfinished message.
     Open,
-    /// Nothing is read any more; it is closed, for this reason, once its outbox is empty or `limit` has come.
+    /// All is said, for this reason: what waits in the outbox is still written, then the other side is told so and its own end waited for,
+    /// until `limit`. What it says meanwhile is read and thrown away: closing over unread bytes would reset what we wrote last.
     Flushing(Box<CloseReason>),
     /// Marked; freed at the end of the turn.
     Closing,

@@ -32,7 +32,7 @@ impl<A> Hub<A> {
             if conn.stalled.is_past(now) {
                 self.out.close(id, CloseReason::Timeout("nothing left the outbox in 30 s"));
             } else if running && conn.limit.is_past(now) {
-                self.out.close_at_limit(id);
+                self.out.close_by_state(id);
             } else if running && conn.session.is_past(now) {
                 self.due.push(id);
             } else {
@@ -92,8 +92,8 @@ impl<A> Hub<A> {
 }
 
 impl Outlet {
-    /// The hub's own deadline of a connection has come.
-    fn close_at_limit(&mut self, id: ConnId) {
+    /// Closes for what the state says: the hub's own deadline has come, or a farewell is over.
+    pub(crate) fn close_by_state(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         let why = match &conn.state {
             State::Dialling => CloseReason::Dial("no answer in time".into()),

@@ -61,8 +61,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in the order of their tables.
-    pub const ALL: [Stage; 7] =
-        [Stage::Poll, Stage::Read, Stage::Frame, Stage::Mailbox, Stage::Dispatch, Stage::Write, Stage::Reap];
+    pub const ALL: [Stage; 7] = [Stage::Poll, Stage::Read, Stage::Frame, Stage::Mailbox, Stage::Dispatch, Stage::Write, Stage::Reap];
 }
 
 /// Sockets, the clock and the mailbox: `mio` in the node, byte pipes in the simulator.
@@ -93,6 +92,9 @@ pub trait Io {
 
     /// Asks to be told, or no longer, when there is room again.
     fn want_writable(&mut self, conn: ConnId, want: bool) -> io::Result<()>;
+
+    /// Tells the other side that nothing more will be written. Reading goes on.
+    fn finish(&mut self, conn: ConnId) -> io::Result<()>;
 
     /// Closes a connection and forgets its name.
     fn close(&mut self, conn: ConnId);

@@ -124,7 +124,9 @@ mod tests {
         let shared = Arc::new(Payload::new(*b"defg"));
         for step in 1..12 {
             let mut outbox = Outbox::default();
-            for entry in [Entry::Own(Box::from(*b"abc")), Entry::Own(Box::default()), Entry::Shared(shared.clone()), Entry::Own(Box::from(*b"h"))] {
+            for entry in
+                [Entry::Own(Box::from(*b"abc")), Entry::Own(Box::default()), Entry::Shared(shared.clone()), Entry::Own(Box::from(*b"h"))]
+            {
                 outbox.push(entry);
             }
             let mut out = Vec::new();

@@ -105,7 +105,7 @@ impl Outlet {
         self.closing.push((conn, why));
     }
 
-    /// Closes once the outbox is empty, or [`FLUSH_MAX`] has passed. Nothing is read or sent any more.
+    /// Closes once the outbox is empty and the other side has ended too, or [`FLUSH_MAX`] has passed. Nothing more is heard or sent.
     pub fn close_after_flush(&mut self, conn: ConnId, why: CloseReason) {
         let now = self.now.mono;
         let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
@@ -113,7 +113,7 @@ impl Outlet {
             return self.close(conn, why);
         }
         self.pool -= c.pooled();
-        c.received = Vec::new();
+        (c.received, c.in_frames) = (Vec::new(), false);
         (c.paused, c.waits, c.starved) = (false, false, false);
         c.bar(now);
         (c.session, c.limit) = (Due::NEVER, Due::at(now + FLUSH_MAX));

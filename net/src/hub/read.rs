@@ -22,7 +22,7 @@ impl<A> Hub<A> {
         {
             let Some((id, conn)) = self.out.conns.at_mut(slot).filter(|(_, conn)| conn.in_reads) else { continue };
             conn.in_reads = false;
-            if !matches!(conn.state, State::Open | State::Dialling) || conn.ended {
+            if matches!(conn.state, State::Closing) || conn.ended {
                 continue;
             }
             if std::mem::take(&mut conn.lagging) || !self.out.may_read(id) {
@@ -43,30 +43,37 @@ impl<A> Hub<A> {
         let out = &mut self.out;
         let pool_free = RECEIVE_POOL_BYTES - out.pool;
         let Some(conn) = out.conns.get_mut(id) else { return 0 };
+        let flushing = matches!(conn.state, State::Flushing(_));
         let want = room(conn, pool_free).min(READ_CONN_BYTES).min(budget);
         out.counters.reads.add(1);
         match io.read(id, &mut self.buffer[..want]) {
             Ok(0) => {
                 (conn.readable, conn.ended) = (false, true);
-                out.finish_if_ended(id);
+                if !flushing {
+                    out.finish_if_ended(id);
+                } else if conn.outbox.is_empty() {
+                    out.close_by_state(id);
+                }
             }
             Ok(n) => {
                 // A short read has drained the socket: what comes later is told by another event. Not so behind a hang-up: its end is due.
                 conn.readable = n == want || conn.hung_up;
-                let before = conn.pooled();
-                conn.make_room(n);
-                let opened = conn.transport.open(&self.buffer[..n], &mut conn.received);
-                out.pool += conn.pooled() - before;
-                out.counters.receive_pool.set(out.pool as u64);
                 out.counters.bytes_in.add(n as u64);
                 self.report.bytes_in += n;
-                if let Err(why) = opened {
-                    out.close(id, why);
+                if !flushing {
+                    let before = conn.pooled();
+                    conn.make_room(n);
+                    let opened = conn.transport.open(&self.buffer[..n], &mut conn.received);
+                    out.pool += conn.pooled() - before;
+                    if let Err(why) = opened {
+                        out.close(id, why);
+                    }
                 }
                 return n;
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => conn.readable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) if flushing => out.close_by_state(id),
             Err(error) => out.close(id, CloseReason::Socket(error.to_string())),
         }
         0
@@ -204,7 +211,7 @@ impl Outlet {
 
 impl Conn {
     fn can_read(&self, pool_free: usize) -> bool {
-        let open = matches!(self.state, State::Open) && self.readable && !self.ended;
+        let open = matches!(self.state, State::Open | State::Flushing(_)) && self.readable && !self.ended;
         open && !self.paused && !self.in_frames && room(self, pool_free) > 0
     }
 }

@@ -71,7 +71,6 @@ impl<A> Hub<A> {
         if self.out.writes.is_left() {
             self.out.counters.budgets_spent.add(1);
         }
-        self.out.counters.outbox_sum.set(self.out.outbox_sum as u64);
     }
 
     fn write_conn(&mut self, id: ConnId, calls: &mut usize, io: &mut impl Io<Answer = A>) {
@@ -96,11 +95,8 @@ impl<A> Hub<A> {
         }
         match wrote {
             Wrote::All => {
-                if let State::Flushing(why) = &conn.state {
-                    let why = CloseReason::clone(why);
-                    return self.out.close(id, why);
-                }
                 self.want_writable(id, false, io);
+                self.finish(id, io);
             }
             Wrote::Full => self.want_writable(id, true, io),
             Wrote::Budget => self.out.want_write(id.slot),
@@ -139,6 +135,14 @@ impl<A> Hub<A> {
         (Wrote::All, sent)
     }
 
+    /// Everything is written: if it was a farewell, the other side is told, and has until the deadline to end too.
+    fn finish(&mut self, id: ConnId, io: &mut impl Io<Answer = A>) {
+        let Some(conn) = self.out.conns.get(id).filter(|conn| matches!(conn.state, State::Flushing(_))) else { return };
+        if conn.ended || io.finish(id).is_err() {
+            self.out.close_by_state(id);
+        }
+    }
+
     /// Asks for an event when the socket has room again, or no longer.
     fn want_writable(&mut self, id: ConnId, want: bool, io: &mut impl Io<Answer = A>) {
         let Some(conn) = self.out.conns.get_mut(id) else { return };
@@ -166,5 +170,7 @@ impl<A> Hub<A> {
             out.counters.conns.set(out.conns.len() as u64);
             self.calls.push_back((Input::Closed { conn: id, why }, Vec::new()));
         }
+        out.counters.outbox_sum.set(out.outbox_sum as u64);
+        out.counters.receive_pool.set(out.pool as u64);
     }
 }

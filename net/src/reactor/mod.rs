@@ -9,7 +9,7 @@ mod times;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,6 +185,10 @@ impl<A> Io for Reactor<A> {
 
     fn want_writable(&mut self, conn: ConnId, want: bool) -> io::Result<()> {
         self.sockets.interest(conn, if want { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE })
+    }
+
+    fn finish(&mut self, conn: ConnId) -> io::Result<()> {
+        self.sockets.stream(conn)?.shutdown(Shutdown::Write)
     }
 
     fn close(&mut self, conn: ConnId) {

@@ -1,0 +1,507 @@
+//! Peers against a whole node, and whole nodes against each other.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rockpool_net::events::Event;
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::wire::message::{ChainTip, GetHeaders, Message, NetAddr, PROTOCOL_VERSION, Version};
+use rockpool_net::wire::share::{Script, Share};
+use rockpool_workers::jobs::{Answer, FetchJob, OrganiseJob, ShareFate};
+
+use crate::limits::{
+    ASKED_MAX, CHAINTIP_EVERY, DIAL_FIRST, HANDSHAKE_MAX, PING_EVERY, PUSH_DEPTH, SILENCE_MAX, SYNC_ANSWER_MAX, SYNC_GRACE, SYNC_SHARES,
+};
+use crate::testing::{Grower, Inline, PEER, Recorder, World, exchange, regtest};
+
+const ALICE: Script = Script::P2wpkh([1; 20]);
+const BOB: Script = Script::P2wpkh([2; 20]);
+
+fn version(nonce: u64) -> Message {
+    let addr = NetAddr { services: 0, addr: SocketAddr::from(([127, 0, 0, 1], 1)) };
+    Message::Version(Version {
+        protocol: PROTOCOL_VERSION,
+        services: 0,
+        time: 1_700_000_000,
+        receiver: addr,
+        sender: addr,
+        nonce,
+        user_agent: "/test/".to_owned(),
+        start_height: 0,
+        relay: true,
+    })
+}
+
+fn tip(height: u32, score: u128) -> Message {
+    let tip = ShareId([height as u8; 32]);
+    Message::ChainTip(ChainTip { genesis: regtest().genesis_id(), tip, height, score, features: 0 })
+}
+
+fn tip_of(share: &Share) -> Message {
+    Message::ChainTip(ChainTip { genesis: regtest().genesis_id(), tip: share.id(), height: share.height, score: share.score, features: 0 })
+}
+
+/// A peer that has dialled us and shaken hands; what it was told so far is taken away.
+fn peer<S: rockpool_workers::jobs::Stages>(world: &mut World<S>) -> ConnId {
+    let conn = world.connect(PEER);
+    world.say(conn, &version(u64::from(conn.slot) + 1));
+    world.say(conn, &Message::Verack);
+    world.taken(conn);
+    conn
+}
+
+fn asked(messages: &[Message]) -> Option<&GetHeaders> {
+    messages.iter().find_map(|message| match message {
+        Message::GetHeaders(wanted) => Some(wanted),
+        _ => None,
+    })
+}
+
+fn organise(world: &mut World<Recorder>) -> Vec<OrganiseJob> {
+    std::mem::take(&mut world.node.stages_mut().jobs.organise)
+}
+
+/// The organiser's word that nothing changed but what is given, with the ticket of the job.
+fn organised(world: &mut World<Recorder>, job: OrganiseJob, fates: Vec<(ConnId, ShareId, ShareFate)>, bulk_done: Vec<(ConnId, u32)>) {
+    let ticket = match job {
+        OrganiseJob::Own { ticket, .. } | OrganiseJob::Tip { ticket, .. } | OrganiseJob::Bulk { ticket, .. } => ticket,
+        OrganiseJob::PeerGone(_) => panic!("no share"),
+    };
+    let answer = Answer::Organised { change: None, refused: Vec::new(), fates, missing: Vec::new(), bulk_done };
+    world.mail(answer, vec![ticket]);
+}
+
+/// Two nodes, the second dialled by the first, connected.
+fn connected(a: &mut World<Inline>, b: &mut World<Inline>) -> (ConnId, ConnId) {
+    a.settle();
+    let (on_a, on_b) = (a.pick_up(), b.connect(PEER));
+    exchange(a, on_a, b, on_b);
+    (on_a, on_b)
+}
+
+fn pair() -> (World<Inline>, World<Inline>) {
+    (World::whole(&[SocketAddr::from(([127, 0, 0, 1], 9333))], 1), World::whole(&[], 2))
+}
+
+fn confirmed(world: &World<Inline>) -> (u32, ShareId) {
+    let tip = world.node.chain().view.confirmed_tip();
+    (tip.height, tip.id)
+}
+
+#[test]
+fn who_is_dialled_answers_version_with_version_and_verack() {
+    let mut world = World::recorded(&[], true);
+    let conn = world.connect(PEER);
+    assert!(world.messages(conn).is_empty(), "who was dialled speaks second");
+    world.say(conn, &version(5));
+    assert!(matches!(world.messages(conn)[..], [Message::Version(_), Message::Verack]));
+    world.say(conn, &Message::Verack);
+    assert!(matches!(world.messages(conn)[..], [Message::ChainTip(ChainTip { height: 0, .. })]));
+    assert!(matches!(world.published()[..], [Event::PeerUp { outbound: false, .. }]));
+    assert_eq!(world.node.status(world.now()).peers, 1);
+}
+
+#[test]
+fn who_dials_speaks_first() {
+    let mut world = World::recorded(&[SocketAddr::from(([10, 0, 0, 1], 9333))], true);
+    world.turns();
+    let conn = world.pick_up();
+    assert!(matches!(world.messages(conn)[..], [Message::Version(_)]));
+    world.say(conn, &version(5));
+    assert!(matches!(world.messages(conn)[..], [Message::Verack]));
+    world.say(conn, &Message::Verack);
+    assert!(matches!(world.published()[..], [Event::PeerUp { outbound: true, .. }]));
+}
+
+#[test]
+fn every_other_order_is_refused() {
+    let old = match version(1) {
+        Message::Version(version) => Message::Version(Version { protocol: 1, ..version }),
+        other => other,
+    };
+    let orders: [&[Message]; 8] = [
+        &[Message::Verack],
+        &[Message::Ping(1)],
+        &[tip(1, 1)],
+        &[old],
+        &[version(1), version(1)],
+        &[version(1), Message::Ping(1)],
+        &[version(1), Message::Verack, version(1)],
+        &[version(1), Message::Verack, Message::Verack],
+    ];
+    for order in orders {
+        let mut world = World::recorded(&[], true);
+        let (good, conn) = (peer(&mut world), world.connect(PEER));
+        for message in order {
+            assert!(world.is_open(conn), "{order:?}");
+            world.say(conn, message);
+        }
+        assert!(!world.is_open(conn), "{order:?}");
+        world.say(good, &Message::Ping(3));
+        assert_eq!(world.messages(good), [Message::Pong(3)], "the others are unharmed");
+    }
+}
+
+#[test]
+fn a_handshake_has_ten_seconds_whatever_is_said() {
+    let mut world = World::recorded(&[], true);
+    let conn = world.connect(PEER);
+    world.pass(HANDSHAKE_MAX / 2);
+    world.say(conn, &version(5));
+    world.pass(HANDSHAKE_MAX / 2 - Duration::from_secs(1));
+    assert!(world.is_open(conn));
+    world.pass(Duration::from_secs(1));
+    assert!(!world.is_open(conn));
+}
+
+#[test]
+fn a_node_that_dials_itself_hangs_up_for_good() {
+    let mut world = World::recorded(&[SocketAddr::from(([127, 0, 0, 1], 9333))], true);
+    world.turns();
+    let (out, back) = (world.pick_up(), world.connect(PEER));
+    let said = world.taken(out);
+    world.feed(back, &said);
+    world.turns();
+    assert!(!world.is_open(back));
+    world.hang_up(out);
+    world.pass(Duration::from_secs(120));
+    assert!(world.wires.dials.is_empty());
+}
+
+#[test]
+fn configured_peers_are_dialled_again_with_growing_pauses() {
+    let mut world = World::recorded(&[SocketAddr::from(([10, 0, 0, 1], 9333))], true);
+    world.turns();
+    let mut gaps = Vec::new();
+    for _ in 0..4 {
+        let conn = world.pick_up();
+        world.hang_up(conn);
+        let from = world.now().mono;
+        while world.wires.dials.is_empty() {
+            world.pass(Duration::from_secs(1));
+        }
+        gaps.push((world.now().mono - from).as_secs());
+    }
+    assert_eq!(gaps, [1, 2, 4, 8]);
+    assert_eq!(DIAL_FIRST.as_secs(), 1);
+}
+
+#[test]
+fn the_living_are_pinged_and_the_silent_dropped() {
+    let mut world = World::recorded(&[], true);
+    let (alive, dead) = (peer(&mut world), peer(&mut world));
+    for _ in 0..SILENCE_MAX.as_secs() / PING_EVERY.as_secs() {
+        world.pass(PING_EVERY);
+        let messages = world.messages(alive);
+        let [Message::Ping(nonce)] = messages[..] else { panic!("{messages:?}") };
+        world.say(alive, &Message::Pong(nonce));
+    }
+    assert!(world.is_open(alive) && !world.is_open(dead));
+    assert!(world.published().iter().any(|event| matches!(event, Event::PeerDown { conn, .. } if *conn == dead)));
+}
+
+#[test]
+fn a_peer_of_another_chain_is_dropped() {
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    world.say(conn, &Message::ChainTip(ChainTip { genesis: ShareId([9; 32]), tip: ShareId([9; 32]), height: 0, score: 0, features: 0 }));
+    assert!(!world.is_open(conn));
+}
+
+#[test]
+fn a_better_claim_begins_a_sync_and_the_next_waits() {
+    let mut world = World::recorded(&[], true);
+    let (one, two) = (peer(&mut world), peer(&mut world));
+    world.say(one, &tip(40, 1000));
+    assert_eq!(asked(&world.messages(one)).unwrap().locator, [regtest().genesis_id()]);
+    world.say(two, &tip(50, 2000));
+    assert!(asked(&world.messages(two)).is_none(), "one at a time");
+    // The first stalls: it is dropped, and the other has its turn.
+    world.pass(SYNC_ANSWER_MAX);
+    assert!(!world.is_open(one) && world.is_open(two));
+    assert!(asked(&world.messages(two)).is_some());
+    assert_eq!(world.node.counters().syncs_failed.get(), 1);
+}
+
+#[test]
+fn a_claim_just_above_ours_is_left_to_push_for_a_moment() {
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    world.say(conn, &tip(1, 10));
+    assert!(asked(&world.messages(conn)).is_none());
+    world.pass(SYNC_GRACE);
+    assert!(asked(&world.messages(conn)).is_some());
+}
+
+#[test]
+fn answers_that_end_below_the_claim_cost_the_connection() {
+    let mut grower = Grower::new();
+    let shares = grower.grow_many(3, ALICE);
+    let mut world = World::recorded(&[], true);
+    let empty = peer(&mut world);
+    world.say(empty, &tip(40, u128::MAX));
+    world.say(empty, &Message::ShareHeaders(Vec::new()));
+    assert!(!world.is_open(empty));
+    let short = peer(&mut world);
+    world.say(short, &tip(40, u128::MAX));
+    world.say(short, &Message::ShareHeaders(shares));
+    assert!(!world.is_open(short));
+    assert!(organise(&mut world).iter().all(|job| matches!(job, OrganiseJob::PeerGone(_))));
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+}
+
+#[test]
+fn shares_that_were_not_asked_for_or_do_not_follow_cost_the_connection() {
+    let mut grower = Grower::new();
+    let mut shares = grower.grow_many(4, ALICE);
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    world.say(conn, &Message::ShareHeaders(shares.clone()));
+    assert!(!world.is_open(conn));
+    let claim = tip_of(&shares[3]);
+    shares.remove(1);
+    let conn = peer(&mut world);
+    world.say(conn, &claim);
+    world.say(conn, &Message::ShareHeaders(shares.clone()));
+    assert!(!world.is_open(conn));
+    let conn = peer(&mut world);
+    world.say(conn, &claim);
+    world.say(conn, &Message::ShareHeaders(shares.split_off(1)));
+    assert!(!world.is_open(conn), "its first share builds on nothing that we know");
+}
+
+#[test]
+fn a_sync_goes_on_from_its_last_share_and_ends_below_its_claim_if_nothing_comes_of_it() {
+    let mut grower = Grower::new();
+    let shares = grower.grow_many(SYNC_SHARES, ALICE);
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    world.say(conn, &tip(40_000, u128::MAX));
+    world.taken(conn);
+    world.say(conn, &Message::ShareHeaders(shares.clone()));
+    let job = organise(&mut world).remove(0);
+    organised(&mut world, job, Vec::new(), vec![(conn, SYNC_SHARES as u32)]);
+    let last = shares.last().unwrap();
+    assert_eq!(asked(&world.messages(conn)).unwrap().locator[0], last.id());
+    // The rest reaches the claim by its own word, but our tip stays where it is.
+    let mut end = grower.grow(ALICE);
+    end.score = u128::MAX;
+    world.say(conn, &Message::ShareHeaders(vec![end]));
+    let job = organise(&mut world).remove(0);
+    organised(&mut world, job, Vec::new(), vec![(conn, 0)]);
+    assert!(world.is_open(conn));
+    world.pass(crate::limits::SYNC_SETTLE_MAX);
+    assert!(!world.is_open(conn));
+}
+
+#[test]
+fn a_pushed_share_goes_to_the_organiser_and_its_fate_to_its_sender() {
+    let mut grower = Grower::new();
+    let share = grower.grow(ALICE);
+    let mut world = World::recorded(&[], true);
+    let (honest, liar) = (peer(&mut world), peer(&mut world));
+    world.say(honest, &Message::Share(Box::new(share.clone())));
+    let job = organise(&mut world).remove(0);
+    assert!(matches!(&job, OrganiseJob::Tip { share: given, .. } if **given == share));
+    organised(&mut world, job, vec![(honest, share.id(), ShareFate::Invalid("x"))], Vec::new());
+    assert!(world.is_open(honest), "who relays an invalid share is not to blame");
+    world.say(liar, &Message::Share(Box::new(share.clone())));
+    let job = organise(&mut world).remove(0);
+    organised(&mut world, job, vec![(liar, share.id(), ShareFate::Bad("not tied"))], Vec::new());
+    assert!(!world.is_open(liar) && world.is_open(honest));
+    assert_eq!(world.node.counters().shares_bad.get(), 1);
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+}
+
+#[test]
+fn the_fetcher_hears_one_message_at_a_time() {
+    let mut world = World::recorded(&[], true);
+    let one = peer(&mut world);
+    let two = peer(&mut world);
+    let fetch = std::mem::take(&mut world.node.stages_mut().jobs.fetch);
+    assert!(matches!(fetch[..], [FetchJob::PeerUp(conn)] if conn == one), "{fetch:?}");
+    let missing = ShareId([8; 32]);
+    world.mail(Answer::Requests(vec![(two, vec![missing])]), Vec::new());
+    let fetch = std::mem::take(&mut world.node.stages_mut().jobs.fetch);
+    assert!(matches!(fetch[..], [FetchJob::PeerUp(conn)] if conn == two), "{fetch:?}");
+    assert!(world.messages(two).contains(&Message::GetData(vec![missing])));
+    world.mail(Answer::Requests(Vec::new()), Vec::new());
+    world.say(two, &Message::NotFound(vec![missing, ShareId([7; 32])]));
+    let fetch = std::mem::take(&mut world.node.stages_mut().jobs.fetch);
+    assert!(matches!(fetch[..], [FetchJob::NotFound(id, _)] if id == missing), "what was not asked for is not heard: {fetch:?}");
+}
+
+#[test]
+fn what_is_asked_of_one_peer_is_bounded() {
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    let ids: Vec<ShareId> = (0..ASKED_MAX as u32 + 1).map(|n| ShareId([n.to_be_bytes(); 8].concat().try_into().unwrap())).collect();
+    world.mail(Answer::Requests(vec![(conn, ids.clone())]), Vec::new());
+    let sent: usize = world.messages(conn).iter().map(|message| if let Message::GetData(ids) = message { ids.len() } else { 0 }).sum();
+    assert_eq!(sent, ASKED_MAX);
+    let fetch = &world.node.stages_mut().jobs.fetch;
+    assert!(matches!(fetch.last(), Some(FetchJob::NotFound(id, _)) if *id == ids[ASKED_MAX]));
+}
+
+#[test]
+fn a_node_syncs_by_locator_in_several_messages() {
+    let (mut a, mut b) = pair();
+    let mut grower = Grower::new();
+    let shares = grower.grow_many(2 * SYNC_SHARES + 30, ALICE);
+    a.skip(Duration::from_secs(shares.len() as u64));
+    b.skip(Duration::from_secs(shares.len() as u64));
+    b.offer(shares.clone());
+    assert_eq!(confirmed(&b).0 as usize, shares.len());
+    let (on_a, on_b) = connected(&mut a, &mut b);
+    exchange(&mut a, on_a, &mut b, on_b);
+    assert_eq!(confirmed(&a), confirmed(&b));
+    assert_eq!(a.node.counters().syncs.get(), 1);
+    assert!(a.is_open(on_a) && b.is_open(on_b));
+    assert_eq!((a.hub.outlet().tickets_out(), b.hub.outlet().tickets_out()), (0, 0));
+}
+
+#[test]
+fn the_better_branch_wins_over_a_stale_island() {
+    let (mut a, mut b) = pair();
+    let mut grower = Grower::new();
+    let past = grower.grow_many(20, ALICE);
+    let mut other = Grower::fork(&past);
+    let (long, short) = (grower.grow_many(60, ALICE), other.grow_many(40, BOB));
+    for world in [&mut a, &mut b] {
+        world.skip(Duration::from_secs(100));
+        world.offer(past.clone());
+    }
+    a.offer(short);
+    b.offer(long.clone());
+    let (on_a, on_b) = connected(&mut a, &mut b);
+    exchange(&mut a, on_a, &mut b, on_b);
+    assert_eq!(confirmed(&a).1, long.last().unwrap().id());
+    assert_eq!(confirmed(&a), confirmed(&b));
+}
+
+#[test]
+fn a_confirmed_share_is_pushed_once_to_who_has_not_got_it() {
+    let mut world = World::whole(&[], 1);
+    let (giver, taker) = (peer(&mut world), peer(&mut world));
+    let mut grower = Grower::new();
+    let share = grower.grow(ALICE);
+    world.skip(Duration::from_secs(2));
+    world.say(giver, &Message::Share(Box::new(share.clone())));
+    world.settle();
+    assert_eq!(confirmed(&world).1, share.id());
+    let pushed = Message::Share(Box::new(share.clone()));
+    assert_eq!(world.messages(taker).iter().filter(|message| **message == pushed).count(), 1);
+    assert!(!world.messages(giver).contains(&pushed), "it has it already");
+    assert!(world.published().iter().any(|event| matches!(event, Event::ShareAccepted { height: 1, own: false, .. })));
+    world.say(taker, &Message::Share(Box::new(share)));
+    world.settle();
+    assert!(!world.messages(taker).contains(&pushed) && !world.messages(giver).contains(&pushed));
+}
+
+#[test]
+fn shares_far_below_the_tip_are_not_pushed() {
+    let mut world = World::whole(&[], 1);
+    let taker = peer(&mut world);
+    let mut grower = Grower::new();
+    let shares = grower.grow_many(200, ALICE);
+    world.skip(Duration::from_secs(300));
+    world.offer(shares.clone());
+    world.settle();
+    assert_eq!(confirmed(&world).0, 200);
+    let pushed = world.messages(taker).iter().filter(|message| matches!(message, Message::Share(_))).count();
+    // A confirming step is a few shares, so at each the tip of the moment counts.
+    assert!(pushed <= 200 && world.node.counters().shares_pushed.get() as usize == pushed);
+    assert_eq!(PUSH_DEPTH, 30);
+}
+
+#[test]
+fn a_new_tip_is_told_at_most_once_a_second() {
+    let mut world = World::whole(&[], 1);
+    let (giver, other) = (peer(&mut world), peer(&mut world));
+    world.skip(Duration::from_secs(60));
+    world.turns();
+    world.taken(other);
+    let mut grower = Grower::new();
+    for share in grower.grow_many(5, ALICE) {
+        world.say(giver, &Message::Share(Box::new(share)));
+        world.settle();
+    }
+    let told = |messages: &[Message]| -> Vec<u32> {
+        messages.iter().filter_map(|message| if let Message::ChainTip(tip) = message { Some(tip.height) } else { None }).collect()
+    };
+    assert_eq!(told(&world.messages(other)), [1]);
+    world.pass(CHAINTIP_EVERY);
+    assert_eq!(told(&world.messages(other)), [5], "the last one is not forgotten");
+}
+
+#[test]
+fn getdata_is_answered_with_shares_and_notfound() {
+    let mut world = World::whole(&[], 1);
+    let mut grower = Grower::new();
+    let shares = grower.grow_many(5, ALICE);
+    world.skip(Duration::from_secs(10));
+    world.offer(shares.clone());
+    let conn = peer(&mut world);
+    let absent = ShareId([9; 32]);
+    world.say(conn, &Message::GetData(vec![shares[1].id(), absent, shares[4].id()]));
+    world.settle();
+    let messages = world.messages(conn);
+    let share = |index: usize| Message::Share(Box::new(shares[index].clone()));
+    for wanted in [share(1), share(4), Message::NotFound(vec![absent])] {
+        assert!(messages.contains(&wanted), "{messages:?}");
+    }
+    world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![shares[1].id()], stop: shares[3].id() }));
+    world.settle();
+    assert!(world.messages(conn).contains(&Message::ShareHeaders(shares[2..4].to_vec())));
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_served_and_its_tickets_come_home() {
+    let mut world = World::whole(&[], 1);
+    let mut grower = Grower::new();
+    world.skip(Duration::from_secs(700));
+    world.offer(grower.grow_many(600, ALICE));
+    let conn = peer(&mut world);
+    world.clog(conn, true);
+    for _ in 0..6 {
+        world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![regtest().genesis_id()], stop: ShareId::default() }));
+    }
+    world.settle();
+    let waiting = world.hub.outlet().tickets_out();
+    assert!(waiting > 0 && waiting <= usize::from(rockpool_net::limits::TICKETS_PER_CONN), "{waiting}");
+    assert!(world.is_open(conn), "what was asked for does not reach the hard cap");
+    world.clog(conn, false);
+    world.settle();
+    let answers = world.messages(conn).iter().filter(|message| matches!(message, Message::ShareHeaders(_))).count();
+    assert_eq!((answers, world.hub.outlet().tickets_out()), (6, 0));
+    world.clog(conn, true);
+    for _ in 0..6 {
+        world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![regtest().genesis_id()], stop: ShareId::default() }));
+    }
+    world.hang_up(conn);
+    world.settle();
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+}
+
+#[test]
+fn cold_rows_are_read_and_served_in_order() {
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    let mut grower = Grower::new();
+    let shares = grower.grow_many(3, ALICE);
+    // A row that the view says is stored, and that no cache holds.
+    world.confirm_without_bytes(&shares);
+    world.say(conn, &Message::GetData(vec![shares[2].id(), shares[0].id()]));
+    world.say(conn, &Message::Ping(1));
+    let read = world.node.stages_mut().jobs.read.remove(0);
+    assert_eq!(read.rows, [(3, shares[2].id()), (1, shares[0].id())]);
+    let rows = vec![Some(shares[2].encode()), None];
+    world.mail(Answer::Read { conn, tag: read.tag, rows }, vec![read.ticket]);
+    let messages = world.messages(conn);
+    assert!(messages.contains(&Message::Share(Box::new(shares[2].clone()))));
+    assert!(messages.contains(&Message::NotFound(vec![shares[0].id()])));
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+    // An answer that comes twice says nothing the second time.
+    world.mail(Answer::Read { conn, tag: read.tag, rows: vec![Some(shares[2].encode())] }, Vec::new());
+    assert!(world.messages(conn).is_empty());
+}

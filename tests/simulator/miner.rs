@@ -1,0 +1,214 @@
+//! A miner on a host of its own: speaks Stratum over the pipes, finds a share now and then.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_chacha::ChaCha12Rng;
+use rockpool_net::hub::io::{Event, Io, Mail};
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::pipes::Net;
+use rockpool_net::sha256::sha256d;
+use serde_json::{Value, json};
+
+use crate::draw;
+
+/// Mean time between two shares of one miner, milliseconds: two miners together keep to regtest's second.
+const PACE_MS: u64 = 2_000;
+
+/// A miner.
+pub struct Miner {
+    host: usize,
+    server: SocketAddr,
+    user: String,
+    conn: ConnId,
+    open: bool,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    extranonce1: Vec<u8>,
+    difficulty: f64,
+    job: Option<Value>,
+    requests: u64,
+    /// Submits that have no answer yet: request and share.
+    pending: Vec<(u64, ShareId)>,
+    /// Shares that the node answered `true` for.
+    pub acknowledged: BTreeSet<ShareId>,
+    /// Submits refused, with the error.
+    pub refused: Vec<Value>,
+    /// When it finds its next share.
+    next: Duration,
+    rng: ChaCha12Rng,
+    mailbox: VecDeque<Mail<()>>,
+}
+
+impl Miner {
+    /// A miner that has not dialled yet.
+    pub fn new(host: usize, server: SocketAddr, user: &str, rng: ChaCha12Rng) -> Miner {
+        Miner {
+            host,
+            server,
+            user: user.to_owned(),
+            conn: ConnId { slot: 0, generation: 0 },
+            open: false,
+            input: Vec::new(),
+            output: Vec::new(),
+            extranonce1: Vec::new(),
+            difficulty: 1.0,
+            job: None,
+            requests: 0,
+            pending: Vec::new(),
+            acknowledged: BTreeSet::new(),
+            refused: Vec::new(),
+            next: Duration::from_secs(1),
+            rng,
+            mailbox: VecDeque::new(),
+        }
+    }
+
+    /// When it does something unasked.
+    pub fn due(&self) -> Duration {
+        self.next
+    }
+
+    /// Submits without an answer.
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Reads what came, and mines if it is time and `mining`.
+    pub fn step(&mut self, net: &mut Net, mining: bool) {
+        let now = net.now(self.host).mono;
+        let mut mailbox = std::mem::take(&mut self.mailbox);
+        let mut io = net.io(self.host, &mut mailbox);
+        let mut events = Vec::new();
+        io.poll(Duration::ZERO, &mut events).unwrap();
+        for event in events {
+            let Event::Conn(conn, ready) = event else { continue };
+            if conn != self.conn {
+                continue;
+            }
+            if ready.writable && !self.open && io.dialled(conn).is_ok() {
+                self.open = true;
+                io.want_writable(conn, true).unwrap();
+                self.request("mining.subscribe", &json!(["simulated/1"]));
+                self.request("mining.authorize", &json!([self.user, "x"]));
+            }
+            if ready.readable || ready.closed {
+                self.read(&mut io);
+            }
+        }
+        if now >= self.next {
+            self.next = now + Duration::from_millis(1 + draw(&mut self.rng, 2 * PACE_MS));
+            if !self.open {
+                self.conn.generation += 1;
+                io.dial(self.conn, self.server).unwrap();
+            } else if mining && self.job.is_some() {
+                self.mine();
+            }
+        }
+        self.write(&mut io);
+        self.mailbox = mailbox;
+    }
+
+    fn read(&mut self, io: &mut impl Io) {
+        let mut buf = [0; 4096];
+        loop {
+            match io.read(self.conn, &mut buf) {
+                Ok(0) => return self.lost(io),
+                Ok(n) => self.input.extend_from_slice(&buf[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return self.lost(io),
+            }
+        }
+        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            self.hear(&serde_json::from_slice(&line).unwrap());
+        }
+    }
+
+    fn lost(&mut self, io: &mut impl Io) {
+        io.close(self.conn);
+        (self.open, self.job) = (false, None);
+        self.pending.clear();
+        self.input.clear();
+        self.output.clear();
+    }
+
+    fn hear(&mut self, message: &Value) {
+        match message["method"].as_str() {
+            Some("mining.set_difficulty") => self.difficulty = message["params"][0].as_f64().unwrap(),
+            Some("mining.notify") => self.job = Some(message["params"].clone()),
+            Some(_) => {}
+            None if message["id"] == 1 || self.extranonce1.is_empty() => {
+                if let Some(extranonce1) = message["result"][1].as_str() {
+                    self.extranonce1 = unhex(extranonce1);
+                }
+            }
+            None => {
+                let Some(at) = self.pending.iter().position(|(request, _)| message["id"] == *request) else { return };
+                let (_, share) = self.pending.remove(at);
+                if message["result"] == true {
+                    assert!(self.acknowledged.insert(share), "one answer to one submit");
+                } else {
+                    self.refused.push(message["error"].clone());
+                }
+            }
+        }
+    }
+
+    fn mine(&mut self) {
+        let Some(job) = self.job.clone() else { return };
+        let text = |i: usize| job[i].as_str().unwrap();
+        let word = |i: usize| u32::from_str_radix(text(i), 16).unwrap();
+        let extranonce2 = draw(&mut self.rng, u64::MAX).to_be_bytes();
+        let coinbase = [&unhex(text(2))[..], &self.extranonce1, &extranonce2, &unhex(text(3))].concat();
+        let branch = job[4].as_array().unwrap().iter().map(|hash| unhex(hash.as_str().unwrap()));
+        let root = branch.fold(sha256d(&coinbase), |root, sibling| sha256d(&[&root[..], &sibling].concat()));
+        let mut header = [0; 80];
+        header[..4].copy_from_slice(&word(5).to_le_bytes());
+        let prev: Vec<u8> = unhex(text(1)).chunks(4).flat_map(|word| word.iter().rev().copied().collect::<Vec<_>>()).collect();
+        header[4..36].copy_from_slice(&prev);
+        header[36..68].copy_from_slice(&root);
+        header[68..72].copy_from_slice(&word(7).to_le_bytes());
+        header[72..76].copy_from_slice(&word(6).to_le_bytes());
+        for nonce in 0u32.. {
+            header[76..].copy_from_slice(&nonce.to_le_bytes());
+            let hash = sha256d(&header);
+            let value = hash.iter().rev().fold(0.0, |value, byte| value * 256.0 + f64::from(*byte));
+            if 65535.0 * 2f64.powi(208) / value >= self.difficulty {
+                let params = json!([self.user, text(0), hex(&extranonce2), text(7), format!("{nonce:08x}")]);
+                let request = self.request("mining.submit", &params);
+                self.pending.push((request, ShareId(hash)));
+                return;
+            }
+        }
+    }
+
+    fn request(&mut self, method: &str, params: &Value) -> u64 {
+        if method == "mining.subscribe" {
+            self.extranonce1.clear();
+        }
+        self.requests += 1;
+        let line = format!("{}\n", json!({"id": self.requests, "method": method, "params": params}));
+        self.output.extend_from_slice(line.as_bytes());
+        self.requests
+    }
+
+    fn write(&mut self, io: &mut impl Io) {
+        while self.open && !self.output.is_empty() {
+            match io.write(self.conn, &[IoSlice::new(&self.output)]) {
+                Ok(n) => drop(self.output.drain(..n)),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
