@@ -1,6 +1,7 @@
 //! What the stages answer, and what follows from it: the other half of the node's dispatch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rockpool_net::close::CloseReason;
 use rockpool_net::events::Event;
@@ -100,9 +101,10 @@ impl<S: Stages> Node<S> {
     }
 
     /// The end of a turn while the node stops: nothing new is read, and what waits to be served is not.
-    pub(crate) fn wind_down(&mut self, now: Now, out: &mut Outlet) {
+    pub(crate) fn wind_down(&mut self, now: Now, deadline: Duration, out: &mut Outlet) {
         let Parts { sessions, mut turn, .. } = self.parts(now, out);
         turn.out.stop_reading();
+        turn.out.set_wake(Some(deadline).filter(|deadline| now.mono < *deadline));
         for (_, session) in sessions.all_mut() {
             match session {
                 Session::Peer(peer) => peer.release(&mut turn),
@@ -111,8 +113,6 @@ impl<S: Stages> Node<S> {
                 Session::Miner(_) => {}
             }
         }
-        let soon = now.mono + std::time::Duration::from_millis(50);
-        turn.out.set_wake(Some(soon));
     }
 
     /// Whether miners are served (SHARECHAIN §11). The tip's age plays no part.

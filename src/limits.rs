@@ -22,8 +22,6 @@ pub const DIAL_FIRST: Duration = Duration::from_secs(1);
 pub const DIAL_LAST: Duration = Duration::from_secs(60);
 /// A peer that stayed so long was a good one: the next dial comes at once.
 pub const DIAL_GOOD: Duration = Duration::from_secs(60);
-/// Requests of one peer that wait to be served. Its tickets bound them before this does; more is nobody's honest need.
-pub const SERVE_WAITING_MAX: usize = 16;
 /// Shares asked of one peer by id and not come yet: the fetcher keeps 16, a few may overlap while a peer says it has not got them.
 pub const ASKED_MAX: usize = 256;
 
@@ -40,8 +38,6 @@ pub const SYNC_SETTLE_MAX: Duration = Duration::from_secs(10);
 pub const SYNC_GRACE: Duration = Duration::from_secs(1);
 /// Heights that push and fetcher are trusted to close by themselves.
 pub const SYNC_GAP: u32 = 2;
-/// A claim that brings nothing better for so long is ignored, its peer dropped (SHARECHAIN §11).
-pub const CLAIM_MAX: Duration = Duration::from_secs(60);
 
 // Words to the fetcher
 

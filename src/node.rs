@@ -323,13 +323,214 @@ impl<S: Stages> Dispatch for Node<S> {
     fn turn_ends(&mut self, now: Now, out: &mut Outlet) {
         self.started.get_or_insert(now.mono);
         if let Some((_, since)) = &self.stopping {
-            let late = now.mono >= *since + STOP_MAX;
-            self.wind_down(now, out);
-            self.finished = late || out.tickets_out() == 0;
+            let deadline = *since + STOP_MAX;
+            self.wind_down(now, deadline, out);
+            self.finished = now.mono >= deadline || out.tickets_out() == 0;
         } else {
             self.look_around(now, out);
         }
         self.jobs.fetch = self.fetch.take();
         self.stages.give(&mut self.jobs);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::limits::{BLOCKS_SHOWN, HTTP_MAX};
+    use crate::status::Serving;
+    use crate::stratum::request::login;
+    use crate::testing::{ADDRESS, Grower, HTTP, PEER, Recorder, STRATUM, World, exchange, mined, regtest};
+    use rockpool_net::events::Event;
+    use rockpool_net::wire::share::Script;
+    use rockpool_workers::embedded::EmbeddedChain;
+    use rockpool_workers::jobs::Fate;
+    use rockpool_workers::work::meets;
+    use serde_json::Value;
+
+    fn get(world: &mut World<Recorder>, conn: ConnId, path: &str) -> (String, Value) {
+        world.feed(conn, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        world.turns();
+        answer(world, conn)
+    }
+
+    fn answer(world: &mut World<Recorder>, conn: ConnId) -> (String, Value) {
+        let text = String::from_utf8(world.taken(conn)).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        (head.to_owned(), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    #[test]
+    fn http_is_answered_and_left_open_for_more() {
+        let mut world = World::recorded(&[], true);
+        let conn = world.connect(HTTP);
+        let (head, status) = get(&mut world, conn, "/api/v1/status");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert_eq!((&status["network"], &status["tip"]["height"], &status["peers"]), (&"regtest".into(), &0.into(), &0.into()));
+        let (head, _) = get(&mut world, conn, "/nothing");
+        assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+        assert_eq!(world.hub.outlet().tickets_out(), 0);
+        world.pass(HTTP_MAX);
+        assert!(!world.is_open(conn));
+    }
+
+    #[test]
+    fn a_cold_share_is_read_before_the_next_request_is_answered() {
+        let mut world = World::recorded(&[], true);
+        let shares = Grower::new().grow_many(2, Script::P2wpkh([1; 20]));
+        world.confirm_without_bytes(&shares);
+        let conn = world.connect(HTTP);
+        let path = format!("/api/v1/share/{}", shares[1].id());
+        world.feed(conn, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        world.turns();
+        assert!(world.taken(conn).is_empty(), "answers keep the order of their requests");
+        let read = world.node.stages_mut().jobs.read.remove(0);
+        assert_eq!(read.rows, [(2, shares[1].id())]);
+        world.mail(Answer::Read { conn, tag: read.tag, rows: vec![Some(shares[1].encode())] }, vec![read.ticket]);
+        let text = String::from_utf8(world.taken(conn)).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 2, "{text}");
+        assert!(text.contains(&shares[1].id().to_string()));
+        assert_eq!(world.hub.outlet().tickets_out(), 0);
+    }
+
+    #[test]
+    fn a_client_that_left_takes_no_ticket_along() {
+        let mut world = World::recorded(&[], true);
+        let shares = Grower::new().grow_many(1, Script::P2wpkh([1; 20]));
+        world.confirm_without_bytes(&shares);
+        let conn = world.connect(HTTP);
+        let request = format!("GET /api/v1/share/{} HTTP/1.1\r\nHost: x\r\n\r\n", shares[0].id());
+        world.feed(conn, request.repeat(3).as_bytes());
+        world.turns();
+        let read = world.node.stages_mut().jobs.read.remove(0);
+        world.hang_up(conn);
+        assert_eq!(world.hub.outlet().tickets_out(), 1, "the reader has one");
+        world.mail(Answer::Read { conn, tag: read.tag, rows: vec![None] }, vec![read.ticket]);
+        assert_eq!(world.hub.outlet().tickets_out(), 0);
+    }
+
+    #[test]
+    fn a_stop_waits_for_tickets_and_no_longer_than_it_may() {
+        let mut world = World::recorded(&[], true);
+        world.template(&EmbeddedChain::new(regtest(), None), 1);
+        let conn = world.connect(STRATUM);
+        for line in [
+            r#"{"id":1,"method":"mining.subscribe"}"#.to_owned(),
+            format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}"]}}"#),
+            r#"{"id":3,"method":"mining.submit","params":["w","1","0000000000000000","6553f100","00000000"]}"#.to_owned(),
+        ] {
+            world.line(conn, &line);
+        }
+        let job = world.node.stages_mut().jobs.emission.remove(0);
+        world.mail(Answer::Stop, Vec::new());
+        assert_eq!((world.node.stopping(), world.node.finished()), (Some(&Stopping::Asked), false));
+        world.taken(conn);
+        world.feed(conn, b"{\"id\":4,\"method\":\"mining.ping\"}\n");
+        world.turns();
+        assert!(world.taken(conn).is_empty(), "nothing new is read");
+        world.mail(Answer::Verdict { claim: job.claim, result: Ok(()) }, vec![job.ticket]);
+        assert!(world.node.finished() && !world.taken(conn).is_empty(), "what was under way is answered");
+
+        let mut world = World::recorded(&[], true);
+        world.mail(Answer::Died { stage: "organiser", why: "x".into() }, Vec::new());
+        assert!(matches!(world.node.stopping(), Some(Stopping::Died { stage: "organiser", .. })));
+        assert!(world.node.finished());
+    }
+
+    #[test]
+    fn a_stop_ends_even_if_a_ticket_never_comes_home() {
+        let mut world = World::recorded(&[], true);
+        let shares = Grower::new().grow_many(1, Script::P2wpkh([1; 20]));
+        world.confirm_without_bytes(&shares);
+        let conn = world.connect(HTTP);
+        world.feed(conn, format!("GET /api/v1/share/{} HTTP/1.1\r\nHost: x\r\n\r\n", shares[0].id()).as_bytes());
+        world.turns();
+        world.mail(Answer::Mistake("wrong network".into()), Vec::new());
+        assert!(!world.node.finished());
+        world.pass(STOP_MAX);
+        assert!(world.node.finished());
+        assert_eq!(world.node.stopping(), Some(&Stopping::Mistake("wrong network".into())));
+    }
+
+    #[test]
+    fn miners_are_served_when_a_peer_is_there_and_nothing_better_is_claimed() {
+        let mut world = World::recorded(&[], false);
+        let serving = |world: &World<Recorder>| world.node.status(world.now()).serving;
+        assert_eq!(serving(&world), Serving::NoTemplate);
+        world.template(&EmbeddedChain::new(regtest(), None), 1);
+        assert_eq!(serving(&world), Serving::NoPeer);
+        let miner = world.connect(STRATUM);
+        world.line(miner, r#"{"id":1,"method":"mining.subscribe"}"#);
+        world.line(miner, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}"]}}"#));
+        world.taken(miner);
+        let peer = world.connect(PEER);
+        crate::peer::tests::shake_hands(&mut world, peer);
+        assert_eq!(serving(&world), Serving::Yes);
+        assert!(world.lines(miner).iter().any(|line| line["method"] == "mining.notify"), "it begins by itself");
+        crate::peer::tests::claim(&mut world, peer, 70);
+        assert_eq!(serving(&world), Serving::Behind { height: 70 });
+        let late = world.connect(STRATUM);
+        world.line(late, r#"{"id":1,"method":"mining.subscribe"}"#);
+        world.line(late, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}"]}}"#));
+        assert!(!world.lines(late).iter().any(|line| line["method"] == "mining.notify"));
+        world.template(&EmbeddedChain::new(regtest(), None), 2);
+        assert!(world.lines(miner).iter().any(|line| line["method"] == "mining.notify"), "who is at work is kept at it");
+        world.hang_up(peer);
+        assert_eq!(serving(&world), Serving::NoPeer);
+    }
+
+    #[test]
+    fn found_blocks_and_their_fates_are_kept_and_bounded() {
+        let mut world = World::recorded(&[], true);
+        let (conn, hash) = (world.connect(STRATUM), |n: u8| ShareId([n; 32]));
+        for n in 0..=BLOCKS_SHOWN as u8 {
+            world.mail(Answer::BlockFound { hash: hash(n), height: u32::from(n), conn }, Vec::new());
+        }
+        world.mail(Answer::Fate { hash: hash(3), node: "here".into(), fate: Fate::Accepted }, Vec::new());
+        world.mail(Answer::Fate { hash: hash(0), node: "here".into(), fate: Fate::Accepted }, Vec::new());
+        let blocks = world.node.status(world.now()).blocks;
+        assert_eq!((blocks.len(), blocks[0].hash), (BLOCKS_SHOWN, hash(1)));
+        assert_eq!(blocks[2].fates, [("here".to_owned(), Fate::Accepted)]);
+        assert_eq!(world.published().iter().filter(|event| matches!(event, Event::BlockFound { own: true, .. })).count(), 17);
+    }
+
+    /// The whole way: a line at one node becomes a confirmed share, a block and a `true`, and a share of the other node.
+    #[test]
+    fn a_miners_share_travels_the_whole_house() {
+        let mut a = World::whole(&[SocketAddr::from(([127, 0, 0, 1], 9333))], 1);
+        let mut b = World::whole(&[], 2);
+        a.settle();
+        let (on_a, on_b) = (a.pick_up(), b.connect(PEER));
+        exchange(&mut a, on_a, &mut b, on_b);
+        a.template(&EmbeddedChain::new(regtest(), None), 1);
+        let conn = a.connect(STRATUM);
+        a.line(conn, r#"{"id":1,"method":"mining.subscribe"}"#);
+        a.line(conn, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}"]}}"#));
+        let lines = a.lines(conn);
+        let job = &lines.last().unwrap()["params"];
+        let extranonce1 = u32::from_str_radix(lines[0]["result"][1].as_str().unwrap(), 16).unwrap();
+        let mut extranonce = [0; 12];
+        extranonce[..4].copy_from_slice(&extranonce1.to_be_bytes());
+        let script = login(ADDRESS, regtest().network).unwrap().0;
+        let now = a.now();
+        let board = a.node.server.boards.board(regtest(), &a.node.chain.view, &script, now).unwrap().unwrap();
+        let board = Arc::clone(&board.work);
+        let share = mined(&board, &script, extranonce, |hash| meets(hash, &board.share_target()));
+        let (nonce, ntime) = (share.header_nonce(), share.header_time());
+        let line =
+            format!(r#"{{"id":3,"method":"mining.submit","params":["w",{},"0000000000000000","{ntime:08x}","{nonce:08x}"]}}"#, job[0]);
+        a.line(conn, &line);
+        exchange(&mut a, on_a, &mut b, on_b);
+        assert!(a.lines(conn).iter().any(|line| line["id"] == 3 && line["result"] == true));
+        for world in [&a, &b] {
+            assert_eq!(world.node.chain().view.confirmed_tip().id, share.id());
+        }
+        assert_eq!(a.node.stages_mut().found, 1, "on regtest every share is a block");
+        let own = |events: Vec<Event>| {
+            events.into_iter().find_map(|event| if let Event::ShareAccepted { own, .. } = event { Some(own) } else { None })
+        };
+        assert_eq!((own(a.published()), own(b.published())), (Some(true), Some(false)));
+        assert_eq!((a.hub.outlet().tickets_out(), b.hub.outlet().tickets_out()), (0, 0));
     }
 }

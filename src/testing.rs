@@ -130,7 +130,8 @@ impl Io for Wires {
         Ok(())
     }
 
-    fn finish(&mut self, _: ConnId) -> io::Result<()> {
+    fn finish(&mut self, conn: ConnId) -> io::Result<()> {
+        self.close(conn);
         Ok(())
     }
 
@@ -473,7 +474,11 @@ pub(crate) struct Grower {
 
 impl Grower {
     pub(crate) fn new() -> Grower {
-        Grower { chain: Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap(), bitcoin: EmbeddedChain::new(regtest(), None), at: Duration::ZERO }
+        Grower {
+            chain: Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap(),
+            bitcoin: EmbeddedChain::new(regtest(), None),
+            at: Duration::ZERO,
+        }
     }
 
     /// The next share. Scripts tell branches apart.

@@ -47,15 +47,7 @@ impl Web {
     }
 
     /// The row that a request waited for.
-    pub fn on_read(
-        &mut self,
-        conn: ConnId,
-        tag: u64,
-        rows: &[Option<Vec<u8>>],
-        pages: &mut Pages,
-        status: &Status,
-        turn: &mut Turn<'_>,
-    ) {
+    pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: &[Option<Vec<u8>>], pages: &mut Pages, status: &Status, turn: &mut Turn<'_>) {
         if self.reading.take_if(|reading| *reading == tag).is_none() {
             return;
         }

@@ -26,7 +26,6 @@ use rockpool_net::payload::Payload;
 use rockpool_net::wire::message::Message;
 use rockpool_net::wire::share::Share;
 
-use crate::limits::CLAIM_MAX;
 use crate::peer::dial::Dials;
 use crate::peer::sync::{Claim, Sync};
 use crate::session::Sessions;
@@ -96,7 +95,9 @@ impl Peers {
         self.dirty = true;
     }
 
-    /// Compares claims with what we have, if there is reason to: ends the sync, drops who holds it up, begins the next.
+    /// Compares claims with what we have, if there is reason to: ends the sync, drops who holds it up, begins the next. Every better claim
+    /// is looked into, in the order of their scores, and each within [`SYNC_ANSWER_MAX`](crate::limits::SYNC_ANSWER_MAX) brings shares or
+    /// costs its owner the connection: so none keeps miners waiting for nothing (SHARECHAIN §11).
     pub fn compare(&mut self, sessions: &mut Sessions, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         if !std::mem::take(&mut self.dirty) && self.due.is_none_or(|due| now < due) {
@@ -107,21 +108,17 @@ impl Peers {
         let (mut best, mut due): (Option<(ConnId, Claim)>, _) = (None, self.sync.as_ref().and_then(Sync::due));
         self.ahead = None;
         for (conn, peer) in sessions.peers_mut() {
-            let Some(claim) = peer.claim.as_mut().filter(|claim| claim.score > confirmed) else { continue };
+            let Some(claim) = peer.claim.filter(|claim| claim.score > confirmed) else { continue };
             self.ahead = self.ahead.max(Some(claim.height));
-            // While a sync is under way, or coinbases are rebuilt, the others' claims wait without blame.
+            // While a sync is under way, or coinbases are rebuilt, the others' claims wait.
             if claim.score <= tip.score || self.sync.is_some() {
-                claim.since = now;
-            } else if now >= claim.since + CLAIM_MAX {
-                peer.claim = None;
-                turn.out.close(conn, CloseReason::Misbehaviour("a claim that brings nothing better".to_owned()));
-            } else if now < claim.due(tip.height) {
-                due = due.into_iter().chain([claim.due(tip.height)]).min();
-            } else {
-                due = due.into_iter().chain([claim.since + CLAIM_MAX]).min();
-                if best.is_none_or(|(_, best)| claim.score > best.score) {
-                    best = Some((conn, *claim));
-                }
+                continue;
+            }
+            let ripe = claim.due(tip.height);
+            if now < ripe {
+                due = due.into_iter().chain([ripe]).min();
+            } else if best.is_none_or(|(_, best)| claim.score > best.score) {
+                best = Some((conn, claim));
             }
         }
         if let Some((conn, claim)) = best {
@@ -167,4 +164,4 @@ pub(crate) fn encoded(message: &Message, turn: &Turn<'_>) -> Arc<Payload> {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-mod tests;
+pub(crate) mod tests;

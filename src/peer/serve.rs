@@ -28,7 +28,7 @@ enum Reading {
     Data(Vec<ShareId>),
 }
 
-/// Requests of one peer, in order. Each keeps its ticket until it is served, so that a peer that does not read may not ask on.
+/// Requests of one peer, in order. Each keeps its ticket until it is served: that bounds them, and a peer that does not read may not ask on.
 #[derive(Debug, Default)]
 pub struct Requests {
     waiting: VecDeque<(Wanted, Ticket)>,
@@ -37,11 +37,6 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// One more.
     pub fn push(&mut self, wanted: Wanted, ticket: Ticket) {
         self.waiting.push_back((wanted, ticket));

@@ -14,7 +14,7 @@ use rockpool_net::wire::message::{ChainTip, Command, Message, NetAddr, PROTOCOL_
 use rockpool_net::wire::share::Share;
 use rockpool_workers::jobs::{FetchJob, OrganiseJob};
 
-use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, PING_EVERY, SERVE_WAITING_MAX, SILENCE_MAX};
+use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, PING_EVERY, SILENCE_MAX};
 use crate::peer::handshake::{self, State, Step};
 use crate::peer::relay::{Known, Push, push};
 use crate::peer::serve::{Requests, Wanted};
@@ -233,8 +233,8 @@ impl Peer {
             // Any word shows that it lives.
             Message::Pong(_) => {}
             Message::ChainTip(tip) => self.on_chain_tip(tip, peers, turn)?,
-            Message::GetHeaders(wanted) => self.on_request(conn, Wanted::Headers(wanted), turn)?,
-            Message::GetData(ids) => self.on_request(conn, Wanted::Data(ids), turn)?,
+            Message::GetHeaders(wanted) => self.on_request(conn, Wanted::Headers(wanted), turn),
+            Message::GetData(ids) => self.on_request(conn, Wanted::Data(ids), turn),
             Message::ShareHeaders(shares) => {
                 self.gave = true;
                 return peers.on_shares(conn, shares, turn);
@@ -265,7 +265,7 @@ impl Peer {
         }
         self.known.insert(tip.tip);
         let ours = turn.chain.view.tip().score;
-        // A claim that stays ahead of us keeps its clock, or its owner could wind it for ever.
+        // A claim that stays ahead of us keeps its clock, or a chain that grows fast would never be looked into.
         let since = match self.claim {
             Some(before) if before.score > ours => before.since,
             _ => turn.now.mono,
@@ -275,15 +275,11 @@ impl Peer {
         Ok(())
     }
 
-    fn on_request(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) -> Verdict {
-        if self.requests.len() >= SERVE_WAITING_MAX {
-            return Err(misbehaviour("more requests than may wait"));
-        }
+    fn on_request(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) {
         if let Some(ticket) = turn.out.take_ticket() {
             self.requests.push(wanted, ticket);
             self.requests.serve(conn, turn);
         }
-        Ok(())
     }
 
     fn on_share(&mut self, share: Share, turn: &mut Turn<'_>) {

@@ -21,7 +21,7 @@ pub struct Claim {
     pub height: u32,
     /// The tip's score.
     pub score: u128,
-    /// Since when it has been better than what we have, or something was last done about it.
+    /// Since when it has been better than what we have.
     pub since: Duration,
 }
 
@@ -140,7 +140,8 @@ impl Sync {
 
     fn ask(&mut self, turn: &mut Turn<'_>) {
         // What came last is not of our best chain yet, so the locator alone would bring it again.
-        let locator = self.last.map(|(id, _)| id).into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
+        let locator =
+            self.last.map(|(id, _)| id).into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
         turn.out.expect(self.conn, Command::ShareHeaders);
         super::say(self.conn, &Message::GetHeaders(GetHeaders { locator, stop: ShareId::default() }), turn);
         self.stage = Stage::Asked { deadline: turn.now.mono + SYNC_ANSWER_MAX };

@@ -7,7 +7,7 @@ use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::message::{ChainTip, GetHeaders, Message, NetAddr, PROTOCOL_VERSION, Version};
 use rockpool_net::wire::share::{Script, Share};
-use rockpool_workers::jobs::{Answer, FetchJob, OrganiseJob, ShareFate};
+use rockpool_workers::jobs::{Answer, FetchJob, OrganiseJob, ShareFate, Stages};
 
 use crate::limits::{
     ASKED_MAX, CHAINTIP_EVERY, DIAL_FIRST, HANDSHAKE_MAX, PING_EVERY, PUSH_DEPTH, SILENCE_MAX, SYNC_ANSWER_MAX, SYNC_GRACE, SYNC_SHARES,
@@ -42,12 +42,22 @@ fn tip_of(share: &Share) -> Message {
 }
 
 /// A peer that has dialled us and shaken hands; what it was told so far is taken away.
-fn peer<S: rockpool_workers::jobs::Stages>(world: &mut World<S>) -> ConnId {
+fn peer<S: Stages>(world: &mut World<S>) -> ConnId {
     let conn = world.connect(PEER);
-    world.say(conn, &version(u64::from(conn.slot) + 1));
-    world.say(conn, &Message::Verack);
+    shake_hands(world, conn);
     world.taken(conn);
     conn
+}
+
+/// The other side's part of the handshake.
+pub(crate) fn shake_hands<S: Stages>(world: &mut World<S>, conn: ConnId) {
+    world.say(conn, &version(u64::from(conn.slot) + 1));
+    world.say(conn, &Message::Verack);
+}
+
+/// The peer says that its chain has this height.
+pub(crate) fn claim<S: Stages>(world: &mut World<S>, conn: ConnId, height: u32) {
+    world.say(conn, &tip(height, u128::MAX));
 }
 
 fn asked(messages: &[Message]) -> Option<&GetHeaders> {

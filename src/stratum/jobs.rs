@@ -72,10 +72,7 @@ impl Board {
     pub fn notify(&self, params: &Params, script: &Script, id: u64, ntime: u32, clean: bool) -> String {
         let template = &self.work.template;
         format!(
-            concat!(
-                r#"{{"id":null,"method":"mining.notify","params":["{:x}","{}","{}","{}",[{}],"{:08x}","{:08x}","{:08x}",{}]}}"#,
-                "\n"
-            ),
+            concat!(r#"{{"id":null,"method":"mining.notify","params":["{:x}","{}","{}","{}",[{}],"{:08x}","{:08x}","{:08x}",{}]}}"#, "\n"),
             id,
             hex(&words_reversed(&template.prev)),
             self.coinb1,
@@ -150,10 +147,10 @@ impl Boards {
         let (template, salt) = (self.template.as_ref()?, *self.salts.back()?);
         let payouts = view.payouts();
         let only_for = payouts.weights.is_empty().then_some(*script);
-        if let Some(board) = self.boards.get(&only_for) {
-            if now.mono.saturating_sub(board.made) < BOARD_AGE_MAX {
-                return Some(Ok(Arc::clone(board)));
-            }
+        if let Some(board) = self.boards.get(&only_for)
+            && now.mono.saturating_sub(board.made) < BOARD_AGE_MAX
+        {
+            return Some(Ok(Arc::clone(board)));
         }
         let next = view.next(params, now);
         let work = match Work::new(params, Arc::clone(template), &next, payouts, CLASS, only_for, salt) {

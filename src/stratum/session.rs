@@ -18,12 +18,10 @@ use crate::limits::{
     AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
 };
 use crate::status::Serving;
-use crate::stratum::difficulty::{rounded, target_of};
 use crate::stratum::Server;
+use crate::stratum::difficulty::{rounded, target_of};
 use crate::stratum::jobs::{Board, Job, hex};
-use crate::stratum::request::{
-    EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, granted, login, password_difficulty, rolled,
-};
+use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, granted, login, password_difficulty, rolled};
 use crate::stratum::vardiff::Vardiff;
 use crate::turn::Turn;
 
@@ -167,13 +165,7 @@ impl Miner {
     }
 
     /// What became of a submit of its.
-    pub fn on_verdict(
-        &mut self,
-        claim: &Claim,
-        result: Result<(), SubmitRefusal>,
-        server: &mut Server,
-        turn: &mut Turn<'_>,
-    ) {
+    pub fn on_verdict(&mut self, claim: &Claim, result: Result<(), SubmitRefusal>, server: &mut Server, turn: &mut Turn<'_>) {
         match result {
             Ok(()) => {
                 turn.counters.shares_accepted.add(1);
@@ -418,7 +410,9 @@ fn refuse(conn: ConnId, turn: &mut Turn<'_>, id: &str, (code, text): Refusal<'_>
 
 fn show_message(serving: Serving) -> String {
     let text = match serving {
-        Serving::Yes | Serving::NoTemplate => "Rockpool waits for a block template from bitcoind; work comes as soon as there is one".to_owned(),
+        Serving::Yes | Serving::NoTemplate => {
+            "Rockpool waits for a block template from bitcoind; work comes as soon as there is one".to_owned()
+        }
         Serving::NoPeer => "Rockpool waits for a peer; work comes as soon as there is one".to_owned(),
         Serving::Behind { height } => format!("Rockpool fetches the share chain up to height {height}; work comes when it is there"),
     };

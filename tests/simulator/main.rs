@@ -30,6 +30,8 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn a_partition_heals_and_all_come_to_one_chain() {
+    // RUST_LOG=debug tells what the nodes of a failed seed say.
+    let _ = env_logger::builder().is_test(true).try_init();
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SEEDS").unwrap_or(SEEDS),

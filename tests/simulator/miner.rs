@@ -17,6 +17,9 @@ use crate::draw;
 /// Mean time between two shares of one miner, milliseconds: two miners together keep to regtest's second.
 const PACE_MS: u64 = 2_000;
 
+/// Difficulties are told rounded down to three digits: what meets one by this factor meets the share's own target too.
+const ROUNDED: f64 = 1.011;
+
 /// A miner.
 pub struct Miner {
     host: usize,
@@ -34,6 +37,8 @@ pub struct Miner {
     pending: Vec<(u64, ShareId)>,
     /// Shares that the node answered `true` for.
     pub acknowledged: BTreeSet<ShareId>,
+    /// Those of them that the world has not looked at yet.
+    pub newly_acknowledged: Vec<ShareId>,
     /// Submits refused, with the error.
     pub refused: Vec<Value>,
     /// When it finds its next share.
@@ -59,6 +64,7 @@ impl Miner {
             requests: 0,
             pending: Vec::new(),
             acknowledged: BTreeSet::new(),
+            newly_acknowledged: Vec::new(),
             refused: Vec::new(),
             next: Duration::from_secs(1),
             rng,
@@ -150,6 +156,7 @@ impl Miner {
                 let (_, share) = self.pending.remove(at);
                 if message["result"] == true {
                     assert!(self.acknowledged.insert(share), "one answer to one submit");
+                    self.newly_acknowledged.push(share);
                 } else {
                     self.refused.push(message["error"].clone());
                 }
@@ -176,7 +183,7 @@ impl Miner {
             header[76..].copy_from_slice(&nonce.to_le_bytes());
             let hash = sha256d(&header);
             let value = hash.iter().rev().fold(0.0, |value, byte| value * 256.0 + f64::from(*byte));
-            if 65535.0 * 2f64.powi(208) / value >= self.difficulty {
+            if 65535.0 * 2f64.powi(208) / value >= self.difficulty * ROUNDED {
                 let params = json!([self.user, text(0), hex(&extranonce2), text(7), format!("{nonce:08x}")]);
                 let request = self.request("mining.submit", &params);
                 self.pending.push((request, ShareId(hash)));

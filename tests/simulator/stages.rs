@@ -118,6 +118,12 @@ impl Inline {
         [self.emission.due(), self.organise.due(), self.write.due(), self.fetch.due(), self.read.due()].into_iter().flatten().min()
     }
 
+    /// Whether nothing is on its way to a stage or to the reactor.
+    pub fn quiet(&self) -> bool {
+        let channels = [self.emission.channel.len(), self.organise.channel.len(), self.write.channel.len(), self.fetch.channel.len()];
+        channels.iter().sum::<usize>() + self.read.channel.len() + self.mailbox.len() == 0
+    }
+
     /// The organiser's chain.
     pub fn chain(&self) -> &Chain {
         self.organise.stage.chain()

@@ -9,7 +9,7 @@ use rockpool::node::{Node, NodeConfig};
 use rockpool::status::Listen;
 use rockpool_net::hub::io::Mail;
 use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow};
-use rockpool_net::id::Lane;
+use rockpool_net::id::{Lane, ShareId};
 use rockpool_net::pipes::{Net, Weather};
 use rockpool_net::sha256::sha256d;
 use rockpool_store::chain::Chain;
@@ -66,10 +66,15 @@ impl World {
     pub fn new(seed: u64) -> World {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         let params = params(Network::Regtest);
-        let longest = Duration::from_millis(1 + draw(&mut rng, 200));
+        // A line carries about `chop` bytes per `delay`: at least 3 kB a second, or no answer of a sync would come within its deadline.
+        let (longest_ms, chop) = match draw(&mut rng, 3) {
+            0 => (20, 64),
+            1 => (1 + draw(&mut rng, 200), 1_500),
+            _ => (1 + draw(&mut rng, 200), usize::MAX),
+        };
         let weather = Weather {
-            delay: (Duration::from_micros(100), longest),
-            chop: [1 + draw(&mut rng, 64) as usize, 1_500, usize::MAX][draw(&mut rng, 3) as usize],
+            delay: (Duration::from_micros(100), Duration::from_millis(longest_ms)),
+            chop,
             capacity: 4_096 + draw(&mut rng, 60_000) as usize,
         };
         let mut net = Net::new(rng.next_u64(), NODES + 2, weather);
@@ -88,10 +93,12 @@ impl World {
     /// Mines through the partition, then lets all come to rest, and demands what must hold at the end.
     pub fn run(&mut self) {
         let end = MINING.max(self.cut.1);
-        while self.step(true) < end {}
+        while self.step([true; 2]) < end {}
         let last = end + SETTLE_MAX;
         while !self.settled() {
-            assert!(self.step(false) < last, "no rest within {SETTLE_MAX:?}: {}", self.describe());
+            // Of equal branches everyone keeps the first seen: it takes one more share to tell them apart.
+            let tie = self.tie();
+            assert!(self.step([tie, false]) < last, "no rest within {SETTLE_MAX:?}: {}", self.describe());
         }
         self.check_end();
     }
@@ -103,7 +110,7 @@ impl World {
     }
 
     /// The next moment at which anything happens, and what happens then.
-    fn step(&mut self, mining: bool) -> Duration {
+    fn step(&mut self, mining: [bool; 2]) -> Duration {
         let stages = self.hosts.iter().filter_map(|host| host.stages.due());
         let turns = self.hosts.iter().map(|host| host.due);
         let miners = self.miners.iter().map(Miner::due);
@@ -121,8 +128,9 @@ impl World {
         for at in 0..self.hosts.len() {
             self.host(at);
         }
-        self.miners.iter_mut().for_each(|miner| miner.step(&mut self.net, mining));
+        self.miners.iter_mut().zip(mining).for_each(|(miner, mining)| miner.step(&mut self.net, mining));
         self.check();
+        self.check_acknowledged(now);
         now
     }
 
@@ -154,10 +162,34 @@ impl World {
         }
     }
 
+    /// A share is stored when its miner hears `true`. Only a branch that lost since, which takes a partition, may be deleted again.
+    fn check_acknowledged(&mut self, now: Duration) {
+        for (miner, host) in self.miners.iter_mut().zip([0, 2]) {
+            for id in miner.newly_acknowledged.drain(..) {
+                let lost = now >= self.cut.0 && self.hosts[host].node.chain().view.get(&id).is_none();
+                assert!(
+                    stored(&*self.hosts[host].kv, &id) || lost,
+                    "share {id} was acknowledged and is not stored; {now:?}, cut {:?}, in view {:?}, index {:?}, tip {}",
+                    self.cut,
+                    self.hosts[host].node.chain().view.get(&id),
+                    self.hosts[host].stages.chain().get(&id).map(|r| r.height),
+                    self.hosts[host].stages.chain().tip().height,
+                );
+            }
+        }
+    }
+
     fn settled(&mut self) -> bool {
         let tip = self.hosts[0].node.chain().view.confirmed_tip().id;
         let one = self.hosts.iter().all(|host| host.node.chain().view.confirmed_tip().id == tip);
-        one && self.miners.iter().all(|miner| miner.waiting() == 0) && self.hosts.iter_mut().all(|host| host.hub.outlet().tickets_out() == 0)
+        let quiet = |host: &mut Host| host.stages.quiet() && host.hub.outlet().tickets_out() == 0;
+        one && self.miners.iter().all(|miner| miner.waiting() == 0) && self.hosts.iter_mut().all(quiet)
+    }
+
+    /// Whether two nodes are on different branches of one score.
+    fn tie(&self) -> bool {
+        let tips: Vec<_> = self.hosts.iter().map(|host| host.node.chain().view.confirmed_tip()).collect();
+        tips.windows(2).any(|pair| pair[0].score == pair[1].score && pair[0].id != pair[1].id)
     }
 
     fn check_end(&mut self) {
@@ -171,15 +203,9 @@ impl World {
         assert!(height >= 10, "only {height} shares in {MINING:?}");
         for (miner, host) in self.miners.iter().zip([0, 2]) {
             assert!(!miner.acknowledged.is_empty(), "each miner had work");
-            for id in &miner.acknowledged {
-                let mut stored = false;
-                let mut look = |key: &[u8], _: &[u8]| {
-                    stored |= key.ends_with(&id.0);
-                    !stored
-                };
-                self.hosts[host].kv.scan(Family::Shares, &[], &mut look).unwrap();
-                assert!(stored, "share {id} was acknowledged and is not stored");
-            }
+            let view = &self.hosts[host].node.chain().view;
+            let on_chain = miner.acknowledged.iter().filter(|id| view.get(id).is_some());
+            on_chain.for_each(|id| assert!(stored(&*self.hosts[host].kv, id), "share {id} is confirmed and not stored"));
             // A job outlived by its Bitcoin block is stale: the one refusal that honest miners meet.
             assert!(miner.refused.iter().all(|error| error[0] == 21), "{:?}", miner.refused);
         }
@@ -227,6 +253,17 @@ impl Host {
         let hub = Hub::new(HubConfig { magic: params.magic, listeners, dials_max: 8 });
         Host { hub, node, stages, kv, rng: fork(rng), due: Duration::ZERO, template: [0; 32] }
     }
+}
+
+/// Whether a share's row is there, at whatever height.
+fn stored(kv: &dyn Kv, id: &ShareId) -> bool {
+    let mut found = false;
+    let mut look = |key: &[u8], _: &[u8]| {
+        found |= key.ends_with(&id.0);
+        !found
+    };
+    kv.scan(Family::Shares, &[], &mut look).unwrap();
+    found
 }
 
 fn fork(rng: &mut ChaCha12Rng) -> ChaCha12Rng {

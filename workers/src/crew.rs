@@ -97,16 +97,16 @@ impl Crew {
         let (fetch, fetch_inbox) = bounded(FETCH_SLOTS);
         let (read, read_inbox) = bounded(READ_SLOTS);
         let mut threads = Vec::new();
-        for (index, inbox) in emission_inboxes.into_iter().enumerate() {
+        for (inbox, name) in emission_inboxes.into_iter().zip(EMISSION_NAMES) {
             let out = Outlets { submit: submit.clone(), organise: Some(organise.clone()), ..Outlets::new(&post) };
-            threads.push(run(EMISSION_NAMES[index], &post, drive(EMISSION_NAMES[index], EmissionWorker::new(params), inbox, out, clock))?);
+            threads.push(spawn(Driven::new(name, EmissionWorker::new(params), inbox, out), clock)?);
         }
         let out = Outlets { write: Some(write), ..Outlets::new(&post) };
-        threads.push(run("organiser", &post, drive("organiser", OrganiseWorker::new(params, chain), organise_inbox, out, clock))?);
-        threads.push(run("writer", &post, drive("writer", StoreWriter::new(kv.clone()), write_inbox, Outlets::new(&post), clock))?);
-        threads.push(run("fetcher", &post, drive("fetcher", BlockFetcher::new(), fetch_inbox, Outlets::new(&post), clock))?);
+        threads.push(spawn(Driven::new("organiser", OrganiseWorker::new(params, chain), organise_inbox, out), clock)?);
+        threads.push(spawn(Driven::new("writer", StoreWriter::new(kv.clone()), write_inbox, Outlets::new(&post)), clock)?);
+        threads.push(spawn(Driven::new("fetcher", BlockFetcher::new(), fetch_inbox, Outlets::new(&post)), clock)?);
         let reader = Reader::new(StoreHandle::new(kv.clone()));
-        threads.push(run("reader", &post, drive("reader", reader, read_inbox, Outlets::new(&post), clock))?);
+        threads.push(spawn(Driven::new("reader", reader, read_inbox, Outlets::new(&post)), clock)?);
         let emission = emission_jobs;
         Ok(Crew { emission, organise, fetch, read, organise_held: Vec::new(), threads, stop, submits_done, embedded, kv, post })
     }
@@ -185,6 +185,16 @@ fn run(name: &'static str, post: &Post, body: impl FnOnce() + Send + 'static) ->
             report(&post, name, format!("panicked: {}", why.as_deref().unwrap_or("no message")));
         }
     })
+}
+
+/// Spawns a stage's thread.
+fn spawn<S>(driven: Driven<S>, clock: Clock) -> io::Result<JoinHandle<()>>
+where
+    S: Stage + Send + 'static,
+    S::Job: Send,
+{
+    let post = driven.out.post.clone();
+    run(driven.name, &post, move || driven.run(clock))
 }
 
 /// Tells the reactor, and the log, that a stage cannot go on. Waits for room: this must not be lost.
@@ -317,39 +327,55 @@ impl Outlets {
     }
 }
 
-/// A stage's loop: waits for jobs or for what is due, takes all that is queued, steps, sends. Ends when nobody can give it jobs any more
-/// and nothing is left that it can do at once.
-fn drive<S>(name: &'static str, mut stage: S, inbox: Receiver<Vec<S::Job>>, mut out: Outlets, clock: Clock) -> impl FnOnce() + Send + 'static
-where
-    S: Stage + Send + 'static,
-    S::Job: Send + 'static,
-{
-    move || {
-        let (mut jobs, mut output) = (Vec::new(), Output::default());
-        loop {
-            let wait = stage.due().map(|due| due.saturating_sub(clock.now().mono));
-            let first = match wait {
-                Some(Duration::ZERO) => inbox.try_recv().unwrap_or_default(),
-                Some(wait) => match inbox.recv_timeout(wait) {
-                    Ok(first) => first,
-                    Err(RecvTimeoutError::Timeout) => Vec::new(),
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
-                None => match inbox.recv() {
-                    Ok(first) => first,
-                    Err(_) => return,
-                },
-            };
-            jobs.extend(first);
-            inbox.try_iter().for_each(|more| jobs.extend(more));
-            stage.step(clock.now(), &mut jobs, &mut output);
-            if let Err(why) = out.send(&mut output) {
-                report(&out.post, name, why);
-                return;
+/// A stage between its inbox and its outlets.
+struct Driven<S: Stage> {
+    name: &'static str,
+    stage: S,
+    inbox: Receiver<Vec<S::Job>>,
+    out: Outlets,
+    jobs: Vec<S::Job>,
+    output: Output,
+}
+
+impl<S: Stage> Driven<S> {
+    fn new(name: &'static str, stage: S, inbox: Receiver<Vec<S::Job>>, out: Outlets) -> Driven<S> {
+        Driven { name, stage, inbox, out, jobs: Vec::new(), output: Output::default() }
+    }
+
+    /// Waits for jobs or for what is due. `None` when nobody can give it jobs any more and nothing is left that it can do at once.
+    fn wait(&self, clock: Clock) -> Option<Vec<S::Job>> {
+        match self.stage.due().map(|due| due.saturating_sub(clock.now().mono)) {
+            Some(Duration::ZERO) => Some(Vec::new()),
+            Some(wait) => match self.inbox.recv_timeout(wait) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => None,
+            },
+            None => self.inbox.recv().ok(),
+        }
+    }
+
+    /// Takes all that is queued behind these first jobs, steps once, sends what the step put out.
+    fn step(&mut self, now: Now, first: Vec<S::Job>) -> Result<(), String> {
+        self.jobs.extend(first);
+        self.inbox.try_iter().for_each(|more| self.jobs.extend(more));
+        self.stage.step(now, &mut self.jobs, &mut self.output);
+        self.out.send(&mut self.output)
+    }
+
+    /// A thread's whole life.
+    fn run(mut self, clock: Clock) {
+        while let Some(first) = self.wait(clock) {
+            if let Err(why) = self.step(clock.now(), first) {
+                return report(&self.out.post, self.name, why);
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "crew_property.rs"]
+mod property;
 
 #[cfg(test)]
 mod tests {
@@ -647,22 +673,17 @@ mod tests {
     }
 
     /// Puts out, in one step, one of each.
-    struct Loud(bool);
+    struct Loud;
 
     impl Stage for Loud {
         type Job = ();
 
         fn step(&mut self, _now: Now, jobs: &mut Vec<()>, out: &mut Output) {
-            self.0 = jobs.is_empty();
             jobs.clear();
             out.submit.push(SubmitJob { hash: crate::testing::id(1), height: 1, block: Arc::from([]) });
             out.mail.push((Answer::DiskFull(true), Vec::new()));
             out.organise.push(OrganiseJob::PeerGone(conn(1)));
             out.write.push(WriteJob { tickets: vec![ticket(1)], ..WriteJob::default() });
-        }
-
-        fn due(&self) -> Option<Duration> {
-            None
         }
     }
 
@@ -680,7 +701,7 @@ mod tests {
         let (jobs, inbox) = bounded(4);
         jobs.send(vec![()]).unwrap();
         drop(jobs);
-        drive("loud", Loud(false), inbox, out, Clock { start: beginning() })();
+        Driven::new("loud", Loud, inbox, out).run(Clock { start: beginning() });
         assert_eq!(*order.lock().unwrap(), [(1, 1, 0, 0)]);
         assert_eq!((submits.len(), organises.len(), writes.len()), (1, 1, 1));
     }

@@ -527,7 +527,7 @@ mod tests {
                 let mut hung = Vec::new();
                 for mut stream in listener.incoming().flatten() {
                     let Some((head, body)) = read_call(&mut stream) else { continue };
-                    let auth = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap_or("").to_owned();
+                    let auth = field(&head, "authorization").unwrap_or_default().to_owned();
                     let call: Value = serde_json::from_slice(&body).unwrap();
                     let write = |mut stream: TcpStream, status: u16, length: usize, body: &str| {
                         let _ = write!(stream, "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
@@ -548,14 +548,18 @@ mod tests {
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {
             stream.read_exact(&mut byte).ok()?;
-            head.push(byte[0].to_ascii_lowercase());
+            head.push(byte[0]);
         }
-        // The password's case matters, and it is in one of these lines: its value is told apart below by what tests use.
         let head = String::from_utf8(head).ok()?;
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().unwrap());
+        let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
         stream.read_exact(&mut body).ok()?;
         Some((head, body))
+    }
+
+    fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+        fields.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     fn config(host: &str) -> BitcoindConfig {
@@ -636,7 +640,7 @@ mod tests {
     fn a_new_cookie_is_read_when_the_old_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(".cookie");
-        let host = fake(|_, _, auth| if auth == format!("basic {}", base64(b"__cookie__:2").to_lowercase()) { regtest_info() } else { Act::Say(401, String::new()) });
+        let host = fake(|_, _, auth| if auth == format!("Basic {}", base64(b"__cookie__:2")) { regtest_info() } else { Act::Say(401, String::new()) });
         let config = BitcoindConfig::new(&format!("http://{host}"), Some(file.clone()), Network::Regtest).unwrap();
         // bitcoind is there, so its cookie should be.
         assert!(matches!(config.check(), Err(BitcoindMistake::Cookie { .. })));
@@ -685,7 +689,7 @@ mod tests {
         });
         let watch = Watch { patience: Duration::from_millis(300), ..Watch::new(config(&host)) };
         let (answers, stop, thread) = run(move |node| watch_all(vec![watch], node));
-        let heights: Vec<_> = (1..=4).map(|sequence| match answers.recv_timeout(SOON).unwrap() {
+        let heights = (1..=4).map(|sequence| match answers.recv_timeout(SOON).unwrap() {
             Answer::Template(template) => {
                 assert_eq!(template.sequence, sequence);
                 template.height

@@ -138,8 +138,8 @@ impl Outlet {
         Ok(id)
     }
 
-    /// Sets or drops the session's timer of a connection: [`Input::Timer`](crate::hub::io::Input::Timer) comes at this monotonic time, later
-    /// by any pause in which the connection was not read by our own choice. One timer each; the last call counts.
+    /// Sets or drops the session's timer of a connection: [`Input::Timer`](crate::hub::io::Input::Timer) comes at this monotonic time,
+    /// later by any pause in which the connection was not read by our own choice. One timer each; the last call counts.
     pub fn set_timer(&mut self, conn: ConnId, at: Option<Duration>) {
         let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
         c.session = at.map_or(Due::NEVER, Due::at);
