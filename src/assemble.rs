@@ -47,6 +47,7 @@ pub struct Assembly {
     node: Node<Crew>,
     rng: ChaCha12Rng,
     listen: Listen,
+    memory: u64,
     stopper: Stopper,
 }
 
@@ -129,9 +130,8 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let (flags, rows): (Vec<_>, Vec<_>) = listeners(config).into_iter().map(|(flag, addr, row)| ((flag, addr), row)).unzip();
     let dials_max = config.peers.len().max(OUTBOUND_MIN);
     let hub_config = HubConfig { magic: params.magic, listeners: rows, dials_max };
-    raise_file_limit(hub_config.conns_max());
-    log::debug!("connections take at most {} MiB of memory", worst_case_bytes(&hub_config) >> 20);
     let (reactor, listen) = bind(&flags, hub_config.conns_max())?;
+    raise_file_limit(hub_config.conns_max());
     let postbox = reactor.postbox();
 
     schema::open(&*kv, params, &config.datadir.display().to_string())?;
@@ -148,14 +148,20 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let crew = Crew::start(CrewConfig { params, start, cores, kv, chain, post, bitcoin }).map_err(no_thread)?;
     let node_config = NodeConfig { params, peers: config.peers.clone(), alone: config.alone, listen };
     let node = Node::new(node_config, handle, crew, fork(&seed, "node"));
+    let memory = worst_case_bytes(&hub_config);
     let hub = Hub::new(hub_config);
-    Ok(Assembly { hub, reactor, node, rng: fork(&seed, "hub"), listen, stopper: Stopper(postbox) })
+    Ok(Assembly { hub, reactor, node, rng: fork(&seed, "hub"), listen, memory, stopper: Stopper(postbox) })
 }
 
 impl Assembly {
     /// Where it listens.
     pub fn listen(&self) -> Listen {
         self.listen
+    }
+
+    /// Bytes of memory that connections and what travels on them can come to take, at the worst.
+    pub fn worst_case_bytes(&self) -> u64 {
+        self.memory
     }
 
     /// For a watchdog.
@@ -280,4 +286,124 @@ fn no_thread(error: io::Error) -> Failure {
 fn panicked(panic: &(dyn Any + Send)) -> Failure {
     let why = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Failure::Fault(format!("the reactor panicked, a defect: {}", why.unwrap_or("no message")))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use rockpool_store::kv::{Cached, MemKv, Op};
+    use rockpool_store::params::Network;
+
+    use super::*;
+    use crate::miner::{Miner, MinerConfig};
+    use crate::testing::ADDRESS;
+
+    fn config() -> Config {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Config {
+            network: Network::Regtest,
+            datadir: "test".into(),
+            bitcoinds: Vec::new(),
+            p2p: Some(free),
+            peers: Vec::new(),
+            stratum: free,
+            http: free,
+            alone: true,
+            max_peers: 4,
+        }
+    }
+
+    fn started(config: &Config, kv: Arc<dyn Kv>) -> Result<Running, Failure> {
+        start(config, kv.clone(), bitcoin(config, &*kv)?)
+    }
+
+    /// A disk that fails from a moment on.
+    #[derive(Default)]
+    struct Failing {
+        rows: MemKv,
+        fails: AtomicBool,
+    }
+
+    impl Kv for Failing {
+        fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            self.rows.get(family, key)
+        }
+
+        fn get_cached(&self, family: Family, key: &[u8]) -> Result<Cached, StoreError> {
+            self.rows.get_cached(family, key)
+        }
+
+        fn scan(&self, family: Family, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+            self.rows.scan(family, from, row)
+        }
+
+        fn write(&self, ops: &[Op], sync: bool) -> Result<(), StoreError> {
+            if self.fails.load(Relaxed) { Err(StoreError::Disk("torn".into())) } else { self.rows.write(ops, sync) }
+        }
+
+        fn free_space(&self) -> Result<u64, StoreError> {
+            self.rows.free_space()
+        }
+
+        fn flush(&self) -> Result<(), StoreError> {
+            self.rows.flush()
+        }
+    }
+
+    #[test]
+    fn a_node_stops_in_order_when_it_is_asked() {
+        let node = started(&config(), Arc::new(MemKv::new())).unwrap();
+        assert!(node.listen.p2p.is_some_and(|addr| addr.port() > 0) && !node.ended());
+        assert!(node.stop());
+        assert_eq!(node.join(), Ok(()));
+    }
+
+    #[test]
+    fn a_disk_that_fails_ends_the_node_as_its_own_fault() {
+        let disk = Arc::new(Failing::default());
+        let node = started(&config(), disk.clone()).unwrap();
+        disk.fails.store(true, Relaxed);
+        let server = node.listen.stratum.unwrap();
+        let miner = MinerConfig { server, user: ADDRESS.into(), threads: 1, rate: 10_000, difficulty: Some(1e-5) };
+        let _miner = Miner::start(&miner).unwrap();
+        let failure = node.join().unwrap_err();
+        assert_eq!(failure.code(), 3);
+        assert!(failure.to_string().contains("writer") && failure.to_string().contains("torn"), "{failure}");
+    }
+
+    #[test]
+    fn a_taken_port_is_the_users_to_mend() {
+        let kv = Arc::new(MemKv::new());
+        let node = started(&config(), kv.clone()).unwrap();
+        let mut second = config();
+        second.http = node.listen.http.unwrap();
+        let failure = started(&second, Arc::new(MemKv::new())).map(drop).unwrap_err();
+        assert_eq!(failure.code(), 2);
+        assert!(failure.to_string().starts_with(&format!("--http {}: cannot listen there: ", second.http)), "{failure}");
+        node.stop();
+        assert_eq!(node.join(), Ok(()));
+    }
+
+    #[test]
+    fn a_store_of_another_network_is_refused() {
+        let kv = MemKv::new();
+        assert!(bitcoin_tip(&config(), &kv).unwrap().is_none());
+        let other = Config { network: Network::Testnet4, ..config() };
+        let failure = bitcoin(&other, &kv).map(drop).unwrap_err();
+        assert_eq!(
+            failure,
+            Failure::Mistake("data directory test belongs to network regtest, not testnet4; give another --datadir".into())
+        );
+    }
+
+    #[test]
+    fn each_use_has_its_own_randomness() {
+        let seed = [7; 32];
+        assert_eq!(fork(&seed, "a").next_u64(), fork(&seed, "a").next_u64());
+        assert_ne!(fork(&seed, "a").next_u64(), fork(&seed, "b").next_u64());
+        assert_ne!(fork(&seed, "a").next_u64(), fork(&[8; 32], "a").next_u64());
+    }
 }

@@ -20,19 +20,29 @@ use crate::limits::WATCH_EVERY;
 use crate::logging;
 use crate::signals::{Pulse, Signals};
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Runs a node on the calling thread until a signal, or its own fault, ends it. Its addresses are told to `out`.
 pub fn run(config: &Config, kv: Arc<dyn Kv>, signals: Signals, out: &mut impl Write) -> Result<(), Failure> {
     let bitcoin = assemble::bitcoin(config, &*kv)?;
     let node = assemble::build(config, kv, bitcoin)?;
     let listen = node.listen();
+    let (name, memory) = (config.network, node.worst_case_bytes() >> 20);
+    let data = config.datadir.display();
+    say(out, &format!("rockpool {VERSION} on {name}, data in {data}, connections take at most {memory} MiB of memory"));
     for (what, addr) in [("p2p", listen.p2p), ("stratum", listen.stratum), ("http", listen.http)] {
         if let Some(addr) = addr {
-            let _ = writeln!(out, "{what} {addr}").and_then(|()| out.flush());
+            say(out, &format!("{what} {addr}"));
         }
     }
     let _address = listen.http.map(|addr| AddressFile::write(&config.datadir, addr)).transpose()?;
     watch(signals, node.heartbeat(), node.stopper()).map_err(|error| Failure::Fault(format!("cannot start a thread: {error}")))?;
     node.run()
+}
+
+/// Prints a line at once. A reader that has gone away is no reason to stop.
+fn say(out: &mut impl Write, line: &str) {
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// `DIR/http`, where the node's HTTP address stands while it runs.

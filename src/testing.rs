@@ -13,7 +13,7 @@ use rockpool_net::events::{Event as Notice, Subscription};
 use rockpool_net::hub::io::{Event, Io, Mail, Ready};
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow};
-use rockpool_net::id::{ConnId, Lane};
+use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::limits::HEADER_BYTES;
 use rockpool_net::time::Now;
 use rockpool_net::wire::message::{Command, Message};
@@ -243,6 +243,12 @@ impl World<Recorder> {
 impl World<Recorder> {
     /// The chain grows by shares that are stored, as far as the view knows, and in nobody's memory.
     pub(crate) fn confirm_without_bytes(&mut self, shares: &[Share]) {
+        let ids = self.confirm(shares);
+        self.mail(Answer::Stored { ids, claims: Vec::new() }, Vec::new());
+    }
+
+    /// The chain grows by these shares in one step of the organiser. Their ids.
+    pub(crate) fn confirm(&mut self, shares: &[Share]) -> Vec<ShareId> {
         let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
         for share in shares {
             chain.offer(at(Duration::from_secs(60)), Arc::new(share.clone()), Source::Peer);
@@ -258,7 +264,7 @@ impl World<Recorder> {
             bulk_done: Vec::new(),
         };
         self.mail(organised, Vec::new());
-        self.mail(Answer::Stored { ids, claims: Vec::new() }, Vec::new());
+        ids
     }
 }
 

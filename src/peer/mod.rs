@@ -136,14 +136,15 @@ impl Peers {
         if let Some(why) = sync.late(turn.now.mono) {
             turn.counters.syncs_failed.add(1);
             turn.out.close(conn, why);
+            // It is still here until the turn ends, and must not be chosen again. A claim that was reached needs no such thing: it says
+            // nothing any more, or it has grown meanwhile and is worth the next sync.
+            if let Some(peer) = sessions.peer_mut(conn) {
+                peer.claim = None;
+            }
         } else if !sync.finished(turn) {
             return;
         }
         self.sync = None;
-        // A claim that was not reached is worth nothing; one that was says nothing any more.
-        if let Some(peer) = sessions.peer_mut(conn) {
-            peer.claim = None;
-        }
     }
 }
 

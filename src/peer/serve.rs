@@ -28,7 +28,8 @@ enum Reading {
     Data(Vec<ShareId>),
 }
 
-/// Requests of one peer, in order. Each keeps its ticket until it is served: that bounds them, and a peer that does not read may not ask on.
+/// Requests of one peer, in order. Each keeps its ticket until it is served: that bounds them, and a peer that does not read may not
+/// ask on.
 #[derive(Debug, Default)]
 pub struct Requests {
     waiting: VecDeque<(Wanted, Ticket)>,

@@ -171,6 +171,8 @@ pub struct Job {
     version: u32,
     bits: u32,
     time: u32,
+    /// As `set_difficulty` told before it.
+    difficulty: f64,
 }
 
 /// A miner's connection, on which the test decides what is sent.
@@ -252,7 +254,7 @@ impl Miner {
         let message: Value = serde_json::from_str(&line).unwrap();
         match message["method"].as_str() {
             Some("mining.set_difficulty") => self.difficulty = message["params"][0].as_f64().unwrap(),
-            Some("mining.notify") => self.job = Some(Job::parse(&message["params"])),
+            Some("mining.notify") => self.job = Some(Job::parse(&message["params"], self.difficulty)),
             _ => {}
         }
         Some(message)
@@ -274,12 +276,12 @@ impl Miner {
         for nonce in 0..=u32::MAX {
             header[76..].copy_from_slice(&nonce.to_le_bytes());
             let hash = sha256d(&header);
-            if difficulty(&hash) >= self.difficulty * ROUNDED {
+            if difficulty(&hash) >= job.difficulty * ROUNDED {
                 let params = json!([self.user, job.id, hex(&extranonce2), format!("{:08x}", job.time), format!("{nonce:08x}")]);
                 return (params, ShareId(hash));
             }
         }
-        panic!("no nonce meets difficulty {}", self.difficulty);
+        panic!("no nonce meets difficulty {}", job.difficulty);
     }
 
     /// Grinds and submits; waits for the verdict.
@@ -303,14 +305,14 @@ impl Job {
         hex(&self.prev.iter().rev().copied().collect::<Vec<_>>())
     }
 
-    fn parse(params: &Value) -> Job {
+    fn parse(params: &Value, difficulty: f64) -> Job {
         let text = |i: usize| params[i].as_str().unwrap();
         let word = |i: usize| u32::from_str_radix(text(i), 16).unwrap();
         // Stratum sends the parent's hash with the bytes of each 4-byte word swapped.
         let prev = unhex(text(1)).chunks(4).flat_map(|word| word.iter().rev().copied().collect::<Vec<_>>()).collect();
         let branch = params[4].as_array().unwrap().iter().map(|hash| unhex(hash.as_str().unwrap())).collect();
         let (coinb1, coinb2) = (unhex(text(2)), unhex(text(3)));
-        Job { id: text(0).to_owned(), prev, coinb1, coinb2, branch, version: word(5), bits: word(6), time: word(7) }
+        Job { id: text(0).to_owned(), prev, coinb1, coinb2, branch, version: word(5), bits: word(6), time: word(7), difficulty }
     }
 
     fn header(&self, extranonce1: &[u8], extranonce2: &[u8]) -> [u8; 80] {

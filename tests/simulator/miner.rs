@@ -30,8 +30,10 @@ pub struct Miner {
     input: Vec<u8>,
     output: Vec<u8>,
     extranonce1: Vec<u8>,
+    /// Told by `set_difficulty`, for the jobs that follow.
     difficulty: f64,
-    job: Option<Value>,
+    /// The newest job and its difficulty.
+    job: Option<(Value, f64)>,
     requests: u64,
     /// Submits that have no answer yet: request and share.
     pending: Vec<(u64, ShareId)>,
@@ -144,7 +146,7 @@ impl Miner {
     fn hear(&mut self, message: &Value) {
         match message["method"].as_str() {
             Some("mining.set_difficulty") => self.difficulty = message["params"][0].as_f64().unwrap(),
-            Some("mining.notify") => self.job = Some(message["params"].clone()),
+            Some("mining.notify") => self.job = Some((message["params"].clone(), self.difficulty)),
             Some(_) => {}
             None if message["id"] == 1 || self.extranonce1.is_empty() => {
                 if let Some(extranonce1) = message["result"][1].as_str() {
@@ -165,7 +167,7 @@ impl Miner {
     }
 
     fn mine(&mut self) {
-        let Some(job) = self.job.clone() else { return };
+        let Some((job, difficulty)) = self.job.clone() else { return };
         let text = |i: usize| job[i].as_str().unwrap();
         let word = |i: usize| u32::from_str_radix(text(i), 16).unwrap();
         let extranonce2 = draw(&mut self.rng, u64::MAX).to_be_bytes();
@@ -183,7 +185,7 @@ impl Miner {
             header[76..].copy_from_slice(&nonce.to_le_bytes());
             let hash = sha256d(&header);
             let value = hash.iter().rev().fold(0.0, |value, byte| value * 256.0 + f64::from(*byte));
-            if 65535.0 * 2f64.powi(208) / value >= self.difficulty * ROUNDED {
+            if 65535.0 * 2f64.powi(208) / value >= difficulty * ROUNDED {
                 let params = json!([self.user, text(0), hex(&extranonce2), text(7), format!("{nonce:08x}")]);
                 let request = self.request("mining.submit", &params);
                 self.pending.push((request, ShareId(hash)));

@@ -20,7 +20,8 @@ use crate::emission::EmissionWorker;
 use crate::fetcher::BlockFetcher;
 use crate::jobs::{Answer, EmissionJob, Fate, FetchJob, Jobs, OrganiseJob, Output, ReadJob, Stage, Stages, SubmitJob, WriteJob};
 use crate::limits::{
-    BITCOINDS_MAX, EMISSION_MAX, EMISSION_SLOTS, FETCH_SLOTS, ORGANISE_SLOTS, READ_SLOTS, RETRY_MIN, STOP_SUBMIT_MAX, SUBMIT_SLOTS, WRITE_SLOTS,
+    BITCOINDS_MAX, EMISSION_MAX, EMISSION_SLOTS, FETCH_SLOTS, ORGANISE_SLOTS, READ_SLOTS, REPORT_TRIES, RETRY_MIN, STOP_SUBMIT_MAX,
+    SUBMIT_SLOTS, WRITE_SLOTS,
 };
 use crate::organise::OrganiseWorker;
 use crate::outside::{self, BitcoindConfig};
@@ -197,16 +198,16 @@ where
     run(driven.name, &post, move || driven.run(clock))
 }
 
-/// Tells the reactor, and the log, that a stage cannot go on. Waits for room: this must not be lost.
+/// Tells the reactor that a stage cannot go on. Waits for room: this must not be lost.
 fn report(post: &Post, stage: &'static str, why: String) {
-    log::error!("{stage}: {why}");
     let (_never, wait) = bounded::<()>(0);
-    for _ in 0..20 {
+    for _ in 0..REPORT_TRIES {
         if post(vec![Mail { answer: Answer::Died { stage, why: why.clone() }, tickets: Vec::new() }]) {
             return;
         }
-        let _ = wait.recv_timeout(Duration::from_millis(50));
+        let _ = wait.recv_timeout(RETRY_MIN);
     }
+    log::error!("{stage}: {why}; and the reactor takes no mail");
 }
 
 /// Hands one message over without waiting. Nothing is no message. A receiver that is gone has been reported by itself.
@@ -374,7 +375,6 @@ impl<S: Stage> Driven<S> {
 }
 
 #[cfg(test)]
-#[path = "crew_property.rs"]
 mod property;
 
 #[cfg(test)]
@@ -385,9 +385,9 @@ mod tests {
 
     use rockpool_net::hub::tickets::Ticket;
     use rockpool_net::id::ConnId;
+    use rockpool_net::wire::share::Class;
     use rockpool_store::kv::{Cached, Family, MemKv, Op};
     use rockpool_store::view::ChainView;
-    use rockpool_net::wire::share::Class;
 
     use super::*;
     use crate::testing::{at, claim, conn, regtest, roll, script, ticket};
@@ -506,7 +506,8 @@ mod tests {
         fn submit(&mut self, work: &Arc<Work>, roll: Roll, n: u32) {
             let Roll { extranonce, version, ntime, nonce } = roll;
             let (claim, ticket) = (claim(n), ticket(n));
-            let job = EmissionJob { claim, work: work.clone(), script: script(1), extranonce, version, ntime, nonce, target: [0xff; 32], ticket };
+            let job =
+                EmissionJob { claim, work: work.clone(), script: script(1), extranonce, version, ntime, nonce, target: [0xff; 32], ticket };
             self.crew.give(&mut Jobs { emission: vec![job], ..Jobs::default() });
         }
     }
@@ -711,7 +712,8 @@ mod tests {
         let post: Post = Arc::new(|_| true);
         let (write, writes) = bounded(2);
         let mut outlets = Outlets { write: Some(write), ..Outlets::new(&post) };
-        let mut send = |tickets| outlets.send(&mut Output { write: vec![WriteJob { tickets, ..WriteJob::default() }], ..Output::default() });
+        let mut send =
+            |tickets| outlets.send(&mut Output { write: vec![WriteJob { tickets, ..WriteJob::default() }], ..Output::default() });
         for _ in 0..5 {
             assert_eq!(send(Vec::new()), Ok(()));
         }

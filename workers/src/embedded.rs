@@ -270,7 +270,7 @@ mod tests {
             assert_eq!((template.height, template.sequence), (height, u64::from(height)));
             assert_eq!(chain.submit(&block(&template, |_| {}), NOW + height), Fate::Accepted, "{height}");
         }
-        assert_eq!(chain.template(0).value, 12_500_000_00);
+        assert_eq!(chain.template(0).value, 1_250_000_000);
         // What is remembered is bounded, and the median time goes on from it.
         assert_eq!(chain.lock().blocks.len(), EMBEDDED_KEPT + 1);
         assert_eq!(chain.template(0).curtime, NOW + 320 - 5 + 1);

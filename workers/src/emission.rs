@@ -144,7 +144,9 @@ mod tests {
         assert_eq!(Share::decode(&share.encode()).as_ref(), Ok(&**share));
         let [found] = &out.submit[..] else { panic!("{out:?}") };
         assert_eq!((found.hash, found.height), (share.id(), 1));
-        assert!(matches!(&out.mail[..], [(Answer::BlockFound { hash, height: 1, .. }, tickets)] if *hash == found.hash && tickets.is_empty()));
+        assert!(
+            matches!(&out.mail[..], [(Answer::BlockFound { hash, height: 1, .. }, tickets)] if *hash == found.hash && tickets.is_empty())
+        );
         assert_eq!(ticket.conn(), claim(1).conn);
         assert_eq!(EmbeddedChain::new(regtest(), None).submit(&found.block, at(0).unix()), Fate::Accepted);
     }

@@ -204,8 +204,10 @@ mod tests {
     use super::*;
     use crate::testing::{at, conn, id};
 
+    type Requests = Vec<(ConnId, Vec<ShareId>)>;
+
     /// What a step says: requests, and whether they give the credit back.
-    fn step(fetcher: &mut BlockFetcher, ms: u64, mut jobs: Vec<FetchJob>) -> Option<(bool, Vec<(ConnId, Vec<ShareId>)>)> {
+    fn step(fetcher: &mut BlockFetcher, ms: u64, mut jobs: Vec<FetchJob>) -> Option<(bool, Requests)> {
         let mut out = Output::default();
         fetcher.step(at(ms), &mut jobs, &mut out);
         assert!(jobs.is_empty() && out.mail.len() <= 1);

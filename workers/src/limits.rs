@@ -72,15 +72,18 @@ pub const SUBMIT_SLOTS: usize = 16;
 pub const TURN_MAX: Duration = Duration::from_secs(10);
 /// Shortest time between two messages of a thread that watches Bitcoin.
 pub const TEMPLATE_MIN: Duration = Duration::from_millis(20);
+/// How often a dying thread tries to tell of it, half a second apart.
+pub const REPORT_TRIES: usize = 4;
 /// bitcoinds at most (DESIGN §5).
 pub const BITCOINDS_MAX: usize = 4;
 /// Messages that no ticket pays for: progress of the organiser, retries of the fetcher, templates, the full disk, the fates of found
-/// blocks, the writes of the deepest reorg, a thread's death and a signal.
+/// blocks (no more are found than there are tickets, by those that wait for a bitcoind already), the writes of the deepest reorg, deaths of
+/// threads and a signal.
 pub const UNASKED_SLOTS: usize = in_a_turn(PROGRESS_MIN)
     + in_a_turn(FETCH_RETRY_MIN)
     + in_a_turn(TEMPLATE_MIN)
     + in_a_turn(DISK_FULL_LOOK)
-    + 2 * BITCOINDS_MAX * SUBMIT_SLOTS
+    + BITCOINDS_MAX * (TICKETS_STRATUM + SUBMIT_SLOTS)
     + SCRATCH_BYTES_MAX / WRITE_BYTES_MAX
     + EMISSION_MAX
     + 16;

@@ -275,7 +275,8 @@ impl OrganiseWorker {
             None => done.extend(taken),
         }
         // An own share without a row was taken, and found wanting when its coinbase was rebuilt, all within this step.
-        refused.extend(unwritten.into_iter().map(|(_, claim)| (claim, SubmitRefusal::Refused("its coinbase is not what the chain dictates"))));
+        refused
+            .extend(unwritten.into_iter().map(|(_, claim)| (claim, SubmitRefusal::Refused("its coinbase is not what the chain dictates"))));
         out.mail.push((Answer::Organised { change, refused, fates, missing, bulk_done }, done));
         out.write.extend(writes);
     }
@@ -381,7 +382,10 @@ mod tests {
         work.share(regtest(), &script(1), &roll(&work, &script(1), true))
     }
 
-    fn organised(out: &Output) -> (&Option<Box<ChainChange>>, &[(Claim, SubmitRefusal)], &[(ConnId, ShareId, ShareFate)], &[Ticket]) {
+    /// The parts of the one answer: change, refusals, fates, tickets.
+    type Organised<'a> = (&'a Option<Box<ChainChange>>, &'a [(Claim, SubmitRefusal)], &'a [(ConnId, ShareId, ShareFate)], &'a [Ticket]);
+
+    fn organised(out: &Output) -> Organised<'_> {
         match &out.mail[..] {
             [(Answer::Organised { change, refused, fates, .. }, tickets)] => (change, refused, fates, tickets),
             other => panic!("{other:?}"),
@@ -475,7 +479,7 @@ mod tests {
         let first = step(&mut worker, 300_000, vec![bulk(&shares, 4)]);
         assert_eq!(worker.bulk[0].shares.len(), 300 - TIED_SLICE);
         assert!(first.write.iter().all(|write| write.tickets.is_empty()));
-        let out = step(&mut worker, 300_000, vec![own(&mine, 1)]);
+        let out = step(&mut worker, 300_000, vec![own(mine, 1)]);
         assert!(out.write.iter().any(|write| write.sync && write.ids.contains(&mine.id()) && write.claims.len() == 1));
         assert_eq!(worker.bulk[0].shares.len(), 300 - 2 * TIED_SLICE + 1);
         let outs = steps(&mut worker, 300_000, vec![]);

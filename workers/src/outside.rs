@@ -18,8 +18,8 @@ use thiserror::Error;
 use crate::crew::Outsider;
 use crate::jobs::{Answer, Fate, SubmitJob};
 use crate::limits::{
-    ANSWER_BYTES_MAX, COOKIE_BYTES_MAX, LONGPOLL_DEADLINE, REASON_BYTES_MAX, RETRY_MAX, RETRY_MIN, RPC_CHECK_DEADLINE, RPC_CONNECT, RPC_DEADLINE,
-    SUBMIT_SLOTS, SUBMIT_TIME_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
+    ANSWER_BYTES_MAX, COOKIE_BYTES_MAX, LONGPOLL_DEADLINE, REASON_BYTES_MAX, RETRY_MAX, RETRY_MIN, RPC_CHECK_DEADLINE, RPC_CONNECT,
+    RPC_DEADLINE, SUBMIT_SLOTS, SUBMIT_TIME_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
 };
 use crate::template::{RawTemplate, Template};
 
@@ -225,7 +225,13 @@ impl Rpc {
     }
 
     /// One call. A cookie that is refused is read again once.
-    fn call<T: DeserializeOwned>(&mut self, method: &str, params: serde_json::Value, deadline: Duration, bytes_max: u64) -> Result<T, RpcError> {
+    fn call<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        params: serde_json::Value,
+        deadline: Duration,
+        bytes_max: u64,
+    ) -> Result<T, RpcError> {
         let body = json!({"jsonrpc": "1.0", "id": "rockpool", "method": method, "params": params}).to_string();
         let had_cookie = self.cookie.is_some();
         match self.call_once(&body, deadline, bytes_max) {
@@ -317,11 +323,8 @@ fn watch_all(mut watches: Vec<Watch>, node: &Outsider) {
                 sequence += 1;
                 pause = RETRY_MIN;
                 let template = Arc::new(template);
-                if down.take().is_some() {
-                    log::warn!("bitcoind at {} answers", watch.rpc.config.host);
-                    if !node.say(|| Answer::BitcoinDown(None)) {
-                        return;
-                    }
+                if down.take().is_some() && !node.say(|| Answer::BitcoinDown(None)) {
+                    return;
                 }
                 if !node.say(|| Answer::Template(template.clone())) || !node.rest(TEMPLATE_MIN) {
                     return;
@@ -338,12 +341,9 @@ fn watch_all(mut watches: Vec<Watch>, node: &Outsider) {
                 watch.longpollid = None;
                 watch.checked = false;
                 let why = format!("bitcoind at {}: {why}", watch.rpc.config.host);
-                // One line for an outage, however often it is tried.
-                if down.is_none() {
-                    log::warn!("{why}; waiting for it");
-                    if !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
-                        return;
-                    }
+                // One word for an outage, however often it is tried.
+                if down.is_none() && !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
+                    return;
                 }
                 down = Some(why);
                 watches.rotate_left(1);
@@ -530,7 +530,10 @@ mod tests {
                     let auth = field(&head, "authorization").unwrap_or_default().to_owned();
                     let call: Value = serde_json::from_slice(&body).unwrap();
                     let write = |mut stream: TcpStream, status: u16, length: usize, body: &str| {
-                        let _ = write!(stream, "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+                        let _ = write!(
+                            stream,
+                            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+                        );
                     };
                     match act(call["method"].as_str().unwrap(), &call["params"], &auth) {
                         Act::Say(status, body) => write(stream, status, body.len(), &body),
@@ -579,7 +582,8 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")];
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")];
         cases.into_iter().for_each(|(plain, text)| assert_eq!(base64(plain.as_bytes()), text));
     }
 
@@ -590,7 +594,17 @@ mod tests {
         assert_eq!(new("http://u:p@[::1]", None).unwrap().host, "[::1]:18443");
         assert_eq!(new("http://u:p@h", Some("/c")).unwrap().auth, Auth::User("u:p".into()));
         assert_eq!(new("http://h", Some("/c")).unwrap().auth, Auth::Cookie("/c".into()));
-        for bad in ["", "h:8332", "https://h", "http://", "http://u:p@", "http://u@h:1", "http://u:p@h:port", "http://u:p@h:99999", "http://u:p@h/wallet/x"] {
+        for bad in [
+            "",
+            "h:8332",
+            "https://h",
+            "http://",
+            "http://u:p@",
+            "http://u@h:1",
+            "http://u:p@h:port",
+            "http://u:p@h:99999",
+            "http://u:p@h/wallet/x",
+        ] {
             assert!(matches!(new(bad, None), Err(BitcoindMistake::Url(_))), "{bad}");
         }
         let shown = new("http://u:secret@h:port", None).unwrap_err().to_string();
@@ -640,7 +654,9 @@ mod tests {
     fn a_new_cookie_is_read_when_the_old_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(".cookie");
-        let host = fake(|_, _, auth| if auth == format!("Basic {}", base64(b"__cookie__:2")) { regtest_info() } else { Act::Say(401, String::new()) });
+        let host = fake(
+            |_, _, auth| if auth == format!("Basic {}", base64(b"__cookie__:2")) { regtest_info() } else { Act::Say(401, String::new()) },
+        );
         let config = BitcoindConfig::new(&format!("http://{host}"), Some(file.clone()), Network::Regtest).unwrap();
         // bitcoind is there, so its cookie should be.
         assert!(matches!(config.check(), Err(BitcoindMistake::Cookie { .. })));

@@ -87,7 +87,9 @@ impl RawTemplate {
             sequence,
             height: self.height,
             prev: hash(&self.previousblockhash, "previousblockhash")?,
-            version: u32::try_from(self.version).or(i32::try_from(self.version).map(|v| v as u32)).or(Err(TemplateError::Field("version")))?,
+            version: u32::try_from(self.version)
+                .or(i32::try_from(self.version).map(|v| v as u32))
+                .or(Err(TemplateError::Field("version")))?,
             bits: u32::from_str_radix(&self.bits, 16).or(Err(TemplateError::Field("bits")))?,
             mintime: self.mintime,
             curtime: self.curtime.max(self.mintime),
@@ -145,11 +147,12 @@ pub(crate) mod tests {
     use super::*;
 
     /// The one transaction beside the coinbase of Bitcoin's block 170, the first that paid somebody.
-    const FIRST_PAYMENT: &str = "0100000001c997a5e56e104102fa209c6a852dd90660a20b2d9c352423edce25857fcd3704000000004847304402204e45e16932b8af51\
-        4961a1d3a1a25fdf3f4f7732e9d624c6c61548ab5fb8cd410220181522ec8eca07de4860a4acdd12909d831cc56cbbac4622082221a8768d1d0901ffffffff0200ca9a\
-        3b00000000434104ae1a62fe09c5f51b13905f07f06b99a2f7159b2225f374cd378d71302fa28414e7aab37397f554a7df5f142c21c1b7303b8a0626f1baded5c72a7\
-        04f7e6cd84cac00286bee0000000043410411db93e1dcdb8a016b49840f8c53bc1eb68a382e97b1482ecad7b148a6909a5cb2e0eaddfb84ccf9744464f82e160bfa9b\
-        8b64f9d4c03f999b8643f656b412a3ac00000000";
+    const FIRST_PAYMENT: &str = "\
+        0100000001c997a5e56e104102fa209c6a852dd90660a20b2d9c352423edce25857fcd3704000000004847304402204e45e16932b8af514961a1d3a1\
+        a25fdf3f4f7732e9d624c6c61548ab5fb8cd410220181522ec8eca07de4860a4acdd12909d831cc56cbbac4622082221a8768d1d0901ffffffff0200\
+        ca9a3b00000000434104ae1a62fe09c5f51b13905f07f06b99a2f7159b2225f374cd378d71302fa28414e7aab37397f554a7df5f142c21c1b7303b8a\
+        0626f1baded5c72a704f7e6cd84cac00286bee0000000043410411db93e1dcdb8a016b49840f8c53bc1eb68a382e97b1482ecad7b148a6909a5cb2e0\
+        eaddfb84ccf9744464f82e160bfa9b8b64f9d4c03f999b8643f656b412a3ac00000000";
 
     fn txid(shown: &str) -> [u8; 32] {
         hash(shown, "txid").unwrap()
@@ -168,11 +171,12 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn answer(txs: &[Transaction]) -> Value {
-        let txs: Vec<_> = txs.iter().map(|tx| json!({"data": serialize_hex(tx), "txid": tx.compute_txid().to_string(), "fee": 7})).collect();
+        let txs: Vec<_> =
+            txs.iter().map(|tx| json!({"data": serialize_hex(tx), "txid": tx.compute_txid().to_string(), "fee": 7})).collect();
         json!({
-            "capabilities": ["proposal"], "version": 0x2000_0000, "rules": ["csv", "!segwit", "taproot"], "vbavailable": {}, "vbrequired": 0,
-            "previousblockhash": "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206", "transactions": txs, "coinbaseaux": {},
-            "coinbasevalue": 5_000_000_007_u64, "longpollid": "abc7", "target": "7fffff", "mintime": 1_296_688_603, "noncerange": "00000000ffffffff",
+            "capabilities": ["proposal"], "version": 0x2000_0000, "rules": ["csv", "!segwit", "taproot"], "vbrequired": 0,
+            "previousblockhash": "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206", "transactions": txs,
+            "coinbasevalue": 5_000_000_007_u64, "longpollid": "abc7", "target": "7fffff", "mintime": 1_296_688_603, "sigoplimit": 80_000,
             "curtime": 1_700_000_000, "bits": "207fffff", "height": 1,
             "default_witness_commitment": "6a24aa21a9ede2f61c3f71d1defd3fa999dfa36953755c690689799962b48bebd836974e8cf9"
         })
@@ -222,7 +226,11 @@ pub(crate) mod tests {
             ("previousblockhash", json!("00"), TemplateError::Field("previousblockhash")),
             ("bits", json!("7ffffffff"), TemplateError::Field("bits")),
             ("version", json!(1_u64 << 40), TemplateError::Field("version")),
-            ("default_witness_commitment", json!("6a24aa21a9ee".to_owned() + &"00".repeat(32)), TemplateError::Field("default_witness_commitment")),
+            (
+                "default_witness_commitment",
+                json!("6a24aa21a9ee".to_owned() + &"00".repeat(32)),
+                TemplateError::Field("default_witness_commitment"),
+            ),
             ("transactions", json!([{"data": "0", "txid": "11".repeat(32)}]), TemplateError::Field("transaction data")),
             ("rules", json!(["csv", "!quantum"]), TemplateError::Rule("!quantum".into())),
         ];

@@ -64,7 +64,8 @@ pub(crate) fn work_on(chain: &Chain, bitcoin: &EmbeddedChain, now: Now, own: Scr
 /// A submit of this work whose hash meets, or does not meet, the share's target.
 pub(crate) fn roll(work: &Work, script: &Script, good: bool) -> Roll {
     let template = &work.template;
-    let tries = (0..).map(|nonce| Roll { extranonce: *b"\x01\x02\x03\x04abcdefgh", version: template.version, ntime: template.curtime, nonce });
+    let tries =
+        (0..).map(|nonce| Roll { extranonce: *b"\x01\x02\x03\x04abcdefgh", version: template.version, ntime: template.curtime, nonce });
     let meets = |roll: &Roll| meets(&work.share(regtest(), script, roll).id().0, &work.share_target());
     tries.into_iter().find(|roll| meets(roll) == good).unwrap_or_else(|| panic!("2^32 hashes of no use"))
 }

@@ -182,7 +182,8 @@ impl Work {
     /// Rebuilds the coinbase as a miner would, and asks the chain's own check whether a share of it would tie; and Bitcoin's own decoder
     /// whether it is a transaction that pays what the template allows. A wrong job looks fine to miners and wastes all they do.
     fn verify(&self, params: &Params) -> Result<(), WorkError> {
-        let roll = Roll { extranonce: *b"rockpool\x01\x02\x03\x04", version: self.template.version, ntime: self.template.curtime, nonce: 0 };
+        let roll =
+            Roll { extranonce: *b"rockpool\x01\x02\x03\x04", version: self.template.version, ntime: self.template.curtime, nonce: 0 };
         let tail = self.coinb2(params, &self.draft.script);
         let bytes = [self.coinb1(), &roll.extranonce, &tail].concat();
         let share = self.share(params, &self.draft.script, &roll);
@@ -282,7 +283,8 @@ mod tests {
         assert!(block.check_merkle_root() && block.check_witness_commitment());
         assert_eq!(block.block_hash().to_byte_array(), share.id().0);
         assert_eq!(block.txdata[1..], txs);
-        let outputs: Vec<_> = block.txdata[0].output.iter().map(|output| (output.script_pubkey.to_bytes(), output.value.to_sat())).collect();
+        let outputs: Vec<_> =
+            block.txdata[0].output.iter().map(|output| (output.script_pubkey.to_bytes(), output.value.to_sat())).collect();
         let dictated = view.payouts().outputs(regtest(), Class::N46, work.template.value, work.template.height, &script(3));
         assert!(dictated.len() > 20);
         let dictated: Vec<_> = dictated.iter().map(|(script, value)| (script.script_pubkey(), *value)).collect();

@@ -41,7 +41,6 @@ impl StoreWriter {
         match room.and_then(|()| self.kv.write(&batch.ops, batch.sync)) {
             Ok(()) => {
                 if self.state != State::Writes {
-                    log::warn!("the disk has room again, shares are stored");
                     out.mail.push((Answer::DiskFull(false), Vec::new()));
                 }
                 self.state = State::Writes;
@@ -50,7 +49,6 @@ impl StoreWriter {
             Err(StoreError::NoSpace) => {
                 self.queue.push_front(batch);
                 if self.state == State::Writes {
-                    log::error!("the disk is full: shares are relayed but not stored, miners wait; make room");
                     out.mail.push((Answer::DiskFull(true), Vec::new()));
                 }
                 self.state = State::Full(now.mono + DISK_FULL_LOOK);
@@ -166,7 +164,11 @@ mod tests {
     #[test]
     fn a_write_is_bounded_and_the_rest_follows_at_once() {
         let mut writer = StoreWriter::new(Arc::new(MemKv::new()));
-        let big = |n| WriteJob { ops: vec![Op::Put(Family::Shares, vec![n], vec![0; WRITE_BYTES_MAX / 2])], ids: vec![id(u64::from(n))], ..WriteJob::default() };
+        let big = |n| WriteJob {
+            ops: vec![Op::Put(Family::Shares, vec![n], vec![0; WRITE_BYTES_MAX / 2])],
+            ids: vec![id(u64::from(n))],
+            ..WriteJob::default()
+        };
         assert_eq!(stored(&step(&mut writer, 0, vec![big(1), big(2), big(3)])), [id(1)]);
         assert_eq!(writer.due(), Some(Duration::ZERO));
         assert_eq!(stored(&step(&mut writer, 0, vec![])), [id(2)]);

@@ -268,7 +268,8 @@ impl World {
             self.organiser.step(at(self.ms), Vec::new()).unwrap();
             self.writer.step(at(self.ms), Vec::new()).unwrap();
             self.reactor(usize::MAX);
-            let busy = self.emission.iter().any(|(_, driven)| driven.stage.due().is_some()) || self.organiser.stage.due() == Some(Duration::ZERO);
+            let busy =
+                self.emission.iter().any(|(_, driven)| driven.stage.due().is_some()) || self.organiser.stage.due() == Some(Duration::ZERO);
             if self.out.is_empty() && !busy {
                 return;
             }

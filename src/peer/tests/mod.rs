@@ -1,4 +1,6 @@
-//! Peers against a whole node, and whole nodes against each other.
+//! Peers against a node whose stages keep their jobs.
+
+mod whole;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,9 +12,9 @@ use rockpool_net::wire::share::{Script, Share};
 use rockpool_workers::jobs::{Answer, FetchJob, OrganiseJob, ShareFate, Stages};
 
 use crate::limits::{
-    ASKED_MAX, CHAINTIP_EVERY, DIAL_FIRST, HANDSHAKE_MAX, PING_EVERY, PUSH_DEPTH, SILENCE_MAX, SYNC_ANSWER_MAX, SYNC_GRACE, SYNC_SHARES,
+    ASKED_MAX, DIAL_FIRST, HANDSHAKE_MAX, PING_EVERY, SILENCE_MAX, SYNC_ANSWER_MAX, SYNC_GAP, SYNC_GRACE, SYNC_SHARES,
 };
-use crate::testing::{Grower, Inline, PEER, Recorder, World, exchange, regtest};
+use crate::testing::{Grower, PEER, Recorder, World, regtest};
 
 const ALICE: Script = Script::P2wpkh([1; 20]);
 const BOB: Script = Script::P2wpkh([2; 20]);
@@ -79,23 +81,6 @@ fn organised(world: &mut World<Recorder>, job: OrganiseJob, fates: Vec<(ConnId, 
     };
     let answer = Answer::Organised { change: None, refused: Vec::new(), fates, missing: Vec::new(), bulk_done };
     world.mail(answer, vec![ticket]);
-}
-
-/// Two nodes, the second dialled by the first, connected.
-fn connected(a: &mut World<Inline>, b: &mut World<Inline>) -> (ConnId, ConnId) {
-    a.settle();
-    let (on_a, on_b) = (a.pick_up(), b.connect(PEER));
-    exchange(a, on_a, b, on_b);
-    (on_a, on_b)
-}
-
-fn pair() -> (World<Inline>, World<Inline>) {
-    (World::whole(&[SocketAddr::from(([127, 0, 0, 1], 9333))], 1), World::whole(&[], 2))
-}
-
-fn confirmed(world: &World<Inline>) -> (u32, ShareId) {
-    let tip = world.node.chain().view.confirmed_tip();
-    (tip.height, tip.id)
 }
 
 #[test]
@@ -241,6 +226,12 @@ fn a_claim_just_above_ours_is_left_to_push_for_a_moment() {
     assert!(asked(&world.messages(conn)).is_none());
     world.pass(SYNC_GRACE);
     assert!(asked(&world.messages(conn)).is_some());
+    for (height, at_once) in [(SYNC_GAP, false), (SYNC_GAP + 1, true)] {
+        let mut world = World::recorded(&[], true);
+        let conn = peer(&mut world);
+        world.say(conn, &tip(height, 10));
+        assert_eq!(asked(&world.messages(conn)).is_some(), at_once);
+    }
 }
 
 #[test]
@@ -353,165 +344,3 @@ fn what_is_asked_of_one_peer_is_bounded() {
     assert!(matches!(fetch.last(), Some(FetchJob::NotFound(id, _)) if *id == ids[ASKED_MAX]));
 }
 
-#[test]
-fn a_node_syncs_by_locator_in_several_messages() {
-    let (mut a, mut b) = pair();
-    let mut grower = Grower::new();
-    let shares = grower.grow_many(2 * SYNC_SHARES + 30, ALICE);
-    a.skip(Duration::from_secs(shares.len() as u64));
-    b.skip(Duration::from_secs(shares.len() as u64));
-    b.offer(shares.clone());
-    assert_eq!(confirmed(&b).0 as usize, shares.len());
-    let (on_a, on_b) = connected(&mut a, &mut b);
-    exchange(&mut a, on_a, &mut b, on_b);
-    assert_eq!(confirmed(&a), confirmed(&b));
-    assert_eq!(a.node.counters().syncs.get(), 1);
-    assert!(a.is_open(on_a) && b.is_open(on_b));
-    assert_eq!((a.hub.outlet().tickets_out(), b.hub.outlet().tickets_out()), (0, 0));
-}
-
-#[test]
-fn the_better_branch_wins_over_a_stale_island() {
-    let (mut a, mut b) = pair();
-    let mut grower = Grower::new();
-    let past = grower.grow_many(20, ALICE);
-    let mut other = Grower::fork(&past);
-    let (long, short) = (grower.grow_many(60, ALICE), other.grow_many(40, BOB));
-    for world in [&mut a, &mut b] {
-        world.skip(Duration::from_secs(100));
-        world.offer(past.clone());
-    }
-    a.offer(short);
-    b.offer(long.clone());
-    let (on_a, on_b) = connected(&mut a, &mut b);
-    exchange(&mut a, on_a, &mut b, on_b);
-    assert_eq!(confirmed(&a).1, long.last().unwrap().id());
-    assert_eq!(confirmed(&a), confirmed(&b));
-}
-
-#[test]
-fn a_confirmed_share_is_pushed_once_to_who_has_not_got_it() {
-    let mut world = World::whole(&[], 1);
-    let (giver, taker) = (peer(&mut world), peer(&mut world));
-    let mut grower = Grower::new();
-    let share = grower.grow(ALICE);
-    world.skip(Duration::from_secs(2));
-    world.say(giver, &Message::Share(Box::new(share.clone())));
-    world.settle();
-    assert_eq!(confirmed(&world).1, share.id());
-    let pushed = Message::Share(Box::new(share.clone()));
-    assert_eq!(world.messages(taker).iter().filter(|message| **message == pushed).count(), 1);
-    assert!(!world.messages(giver).contains(&pushed), "it has it already");
-    assert!(world.published().iter().any(|event| matches!(event, Event::ShareAccepted { height: 1, own: false, .. })));
-    world.say(taker, &Message::Share(Box::new(share)));
-    world.settle();
-    assert!(!world.messages(taker).contains(&pushed) && !world.messages(giver).contains(&pushed));
-}
-
-#[test]
-fn shares_far_below_the_tip_are_not_pushed() {
-    let mut world = World::whole(&[], 1);
-    let taker = peer(&mut world);
-    let mut grower = Grower::new();
-    let shares = grower.grow_many(200, ALICE);
-    world.skip(Duration::from_secs(300));
-    world.offer(shares.clone());
-    world.settle();
-    assert_eq!(confirmed(&world).0, 200);
-    let pushed = world.messages(taker).iter().filter(|message| matches!(message, Message::Share(_))).count();
-    // A confirming step is a few shares, so at each the tip of the moment counts.
-    assert!(pushed <= 200 && world.node.counters().shares_pushed.get() as usize == pushed);
-    assert_eq!(PUSH_DEPTH, 30);
-}
-
-#[test]
-fn a_new_tip_is_told_at_most_once_a_second() {
-    let mut world = World::whole(&[], 1);
-    let (giver, other) = (peer(&mut world), peer(&mut world));
-    world.skip(Duration::from_secs(60));
-    world.turns();
-    world.taken(other);
-    let mut grower = Grower::new();
-    for share in grower.grow_many(5, ALICE) {
-        world.say(giver, &Message::Share(Box::new(share)));
-        world.settle();
-    }
-    let told = |messages: &[Message]| -> Vec<u32> {
-        messages.iter().filter_map(|message| if let Message::ChainTip(tip) = message { Some(tip.height) } else { None }).collect()
-    };
-    assert_eq!(told(&world.messages(other)), [1]);
-    world.pass(CHAINTIP_EVERY);
-    assert_eq!(told(&world.messages(other)), [5], "the last one is not forgotten");
-}
-
-#[test]
-fn getdata_is_answered_with_shares_and_notfound() {
-    let mut world = World::whole(&[], 1);
-    let mut grower = Grower::new();
-    let shares = grower.grow_many(5, ALICE);
-    world.skip(Duration::from_secs(10));
-    world.offer(shares.clone());
-    let conn = peer(&mut world);
-    let absent = ShareId([9; 32]);
-    world.say(conn, &Message::GetData(vec![shares[1].id(), absent, shares[4].id()]));
-    world.settle();
-    let messages = world.messages(conn);
-    let share = |index: usize| Message::Share(Box::new(shares[index].clone()));
-    for wanted in [share(1), share(4), Message::NotFound(vec![absent])] {
-        assert!(messages.contains(&wanted), "{messages:?}");
-    }
-    world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![shares[1].id()], stop: shares[3].id() }));
-    world.settle();
-    assert!(world.messages(conn).contains(&Message::ShareHeaders(shares[2..4].to_vec())));
-}
-
-#[test]
-fn a_peer_that_does_not_read_is_not_served_and_its_tickets_come_home() {
-    let mut world = World::whole(&[], 1);
-    let mut grower = Grower::new();
-    world.skip(Duration::from_secs(700));
-    world.offer(grower.grow_many(600, ALICE));
-    let conn = peer(&mut world);
-    world.clog(conn, true);
-    for _ in 0..6 {
-        world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![regtest().genesis_id()], stop: ShareId::default() }));
-    }
-    world.settle();
-    let waiting = world.hub.outlet().tickets_out();
-    assert!(waiting > 0 && waiting <= usize::from(rockpool_net::limits::TICKETS_PER_CONN), "{waiting}");
-    assert!(world.is_open(conn), "what was asked for does not reach the hard cap");
-    world.clog(conn, false);
-    world.settle();
-    let answers = world.messages(conn).iter().filter(|message| matches!(message, Message::ShareHeaders(_))).count();
-    assert_eq!((answers, world.hub.outlet().tickets_out()), (6, 0));
-    world.clog(conn, true);
-    for _ in 0..6 {
-        world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![regtest().genesis_id()], stop: ShareId::default() }));
-    }
-    world.hang_up(conn);
-    world.settle();
-    assert_eq!(world.hub.outlet().tickets_out(), 0);
-}
-
-#[test]
-fn cold_rows_are_read_and_served_in_order() {
-    let mut world = World::recorded(&[], true);
-    let conn = peer(&mut world);
-    let mut grower = Grower::new();
-    let shares = grower.grow_many(3, ALICE);
-    // A row that the view says is stored, and that no cache holds.
-    world.confirm_without_bytes(&shares);
-    world.say(conn, &Message::GetData(vec![shares[2].id(), shares[0].id()]));
-    world.say(conn, &Message::Ping(1));
-    let read = world.node.stages_mut().jobs.read.remove(0);
-    assert_eq!(read.rows, [(3, shares[2].id()), (1, shares[0].id())]);
-    let rows = vec![Some(shares[2].encode()), None];
-    world.mail(Answer::Read { conn, tag: read.tag, rows }, vec![read.ticket]);
-    let messages = world.messages(conn);
-    assert!(messages.contains(&Message::Share(Box::new(shares[2].clone()))));
-    assert!(messages.contains(&Message::NotFound(vec![shares[0].id()])));
-    assert_eq!(world.hub.outlet().tickets_out(), 0);
-    // An answer that comes twice says nothing the second time.
-    world.mail(Answer::Read { conn, tag: read.tag, rows: vec![Some(shares[2].encode())] }, Vec::new());
-    assert!(world.messages(conn).is_empty());
-}
