@@ -302,9 +302,9 @@ mod tests {
     use super::*;
 
     /// Block 1 of Bitcoin's main chain as a job: its coinbase cut around an extranonce, its header, its nonce.
-    const COINBASE: &str = "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff0704ffff001d0104ffffffff0100f2052a\
-                            0100000043410496b538e853519c726a2c91e61ec11600ae1390813a627c66fb8be7947be63c52da7589379515d4e0a604f8141781e62294\
-                            721166bf621e73a82cbf2342c858eeac00000000";
+    const COINBASE: &str = "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff0704ffff001d01\
+                            04ffffffff0100f2052a0100000043410496b538e853519c726a2c91e61ec11600ae1390813a627c66fb8be7947be63c\
+                            52da7589379515d4e0a604f8141781e62294721166bf621e73a82cbf2342c858eeac00000000";
     const PREV: &str = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f";
     const NONCE: u32 = 0x9962_e301;
 
@@ -377,5 +377,22 @@ mod tests {
         state.search(10);
         assert_eq!(state.extranonce2, before + 1);
         assert_eq!(state.job.as_ref().unwrap().search.unwrap().2, 10);
+    }
+
+    #[test]
+    fn a_server_that_never_ends_its_line_is_left() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let config = MinerConfig { server, user: "u".into(), threads: 1, rate: 1_000, difficulty: None };
+        let error = thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut socket, _) = listener.accept().unwrap();
+                let _ = socket.write_all(&vec![b'x'; MINER_LINE_BYTES_MAX + 1]);
+                // Until the miner hangs up.
+                let _ = io::copy(&mut socket, &mut io::sink());
+            });
+            mine(&config, &Tally::default(), &AtomicBool::new(false)).unwrap_err()
+        });
+        assert!(error.to_string().contains("a line too long"), "{error}");
     }
 }

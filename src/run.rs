@@ -184,7 +184,8 @@ mod tests {
     #[test]
     fn people_are_told_what_matters() {
         let mut status = json!({
-            "network": "regtest", "version": "0.1.0", "tip": {"id": "ab", "height": 7, "score": 1}, "candidate_height": 7, "claimed_height": null,
+            "network": "regtest", "version": "0.1.0", "tip": {"id": "ab", "height": 7, "score": 1},
+            "candidate_height": 7, "claimed_height": null,
             "peers": 2, "miners": 1, "shares": {"accepted": 5, "rejected": 1}, "blocks_found": 3, "bitcoin": {"tip": null, "height": null},
             "listen": {"p2p": "1.2.3.4:5", "stratum": "1.2.3.4:6", "http": null}, "uptime_s": 9, "trouble": null
         });

@@ -180,6 +180,12 @@ impl Stages for Inline {
 }
 
 impl Inline {
+    /// Whether it was given nothing since it last ran.
+    fn rests(&self) -> bool {
+        let Jobs { emission, organise, fetch, read } = &self.jobs;
+        emission.is_empty() && organise.is_empty() && fetch.is_empty() && read.is_empty()
+    }
+
     /// Runs every stage until none has anything to do now. What they answer.
     fn run(&mut self, now: Now) -> Vec<Mail<Answer>> {
         let (mut mail, mut write) = (Vec::new(), Vec::new());
@@ -292,7 +298,7 @@ impl World<Inline> {
         for _ in 0..10_000 {
             self.turn();
             let mail = self.node.stages_mut().run(at(self.wires.now));
-            if mail.is_empty() && self.idle() {
+            if mail.is_empty() && self.idle() && self.node.stages_mut().rests() {
                 let (told, known) = (self.node.chain().view.confirmed_tip().id, self.node.stages_mut().organiser.chain());
                 if told == known.confirmed_tip().id && known.backlog() == 0 {
                     return;

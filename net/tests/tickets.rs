@@ -44,10 +44,14 @@ fn one_connection_has_a_few_at_most_and_waits_alone_with_its_clocks_still() {
     world.hubs[0].outlet().set_timer(greedy, Some(at));
     world.write_all(1, raw, &lines(9, 20));
     world.run_for(secs(30));
+    let read = world.count(0, "bytes_in");
     assert_eq!(world.nodes[0].lines(greedy).len(), usize::from(TICKETS_PER_CONN));
     assert_eq!(world.nodes[0].timers, [], "what would put the timer off lies unread");
     assert_eq!(world.hubs[0].outlet().tickets_out(), usize::from(TICKETS_PER_CONN));
     assert!(world.count(0, "turns") < 60, "it does not spin");
+    assert_eq!(world.write(1, raw, &lines(1, 20)), 20);
+    world.run_for(secs(1));
+    assert_eq!(world.count(0, "bytes_in"), read, "what is cut by nobody is read by nobody");
     let (other, modest) = world.connect(1, 0, STRATUM);
     world.write_all(1, other, b"x\n");
     world.run_until(|world| world.nodes[0].lines(modest).len() == 1);
@@ -60,7 +64,7 @@ fn one_connection_has_a_few_at_most_and_waits_alone_with_its_clocks_still() {
             round += 1;
             world.mail[0].push_back(mail(round, tickets));
         }
-        world.nodes[0].lines(greedy).len() == 9 && world.hubs[0].outlet().tickets_out() == 0
+        world.nodes[0].lines(greedy).len() == 10 && world.hubs[0].outlet().tickets_out() == 0
     });
     assert_eq!(world.nodes[0].answers, (1..=round).collect::<Vec<_>>());
     let since = world.now();

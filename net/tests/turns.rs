@@ -100,6 +100,23 @@ fn timers_come_at_their_time_once_and_the_last_setting_counts() {
 }
 
 #[test]
+fn a_timer_set_while_its_connection_is_paused_is_put_off_by_the_rest_of_the_pause() {
+    let mut world = World::new(10, 1, 1, Weather::fair());
+    let (_, conn) = world.connect(1, 0, STRATUM);
+    let start = world.now();
+    world.hubs[0].outlet().pause(conn, true);
+    world.run_for(secs(20));
+    world.hubs[0].outlet().set_timer(conn, Some(start + secs(25)));
+    world.run_for(secs(10));
+    assert_eq!(world.nodes[0].timers, []);
+    world.hubs[0].outlet().pause(conn, false);
+    world.run_until(|world| !world.nodes[0].timers.is_empty());
+    let (told, _) = world.nodes[0].timers[0];
+    // The hub's time of a call between turns is that of the last turn: a second early at most.
+    assert!(told >= start + secs(34) && told <= start + secs(37), "{told:?}");
+}
+
+#[test]
 fn what_arrived_before_a_timer_is_judged_before_it() {
     let mut world = World::new(5, 1, 1, Weather::fair());
     let (raw, conn) = world.connect(1, 0, STRATUM);

@@ -13,7 +13,7 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
-    FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, WRITE_CONN_BYTES, WRITE_TURN_CALLS,
+    FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS,
 };
 use rockpool_net::payload::Payload;
 use rockpool_net::pipes::{Net, Weather};
@@ -63,7 +63,7 @@ fn two_full_sides_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn who_sent_something_but_not_all_is_not_read_next_turn_and_who_could_send_nothing_is() {
+fn who_sent_something_but_not_all_is_not_read_next_turn() {
     let mut world = World::new(2, 1, 1, Weather { capacity: 1_000, ..Weather::fair() });
     let (raw, conn) = world.connect(1, 0, STRATUM);
     world.hubs[0].outlet().send_bytes(conn, vec![b'x'; 5_000]);
@@ -78,13 +78,22 @@ fn who_sent_something_but_not_all_is_not_read_next_turn_and_who_could_send_nothi
         reads.push(world.nodes[0].frames.len());
     }
     assert_eq!(reads, [0, 1], "left out for one turn, no more");
-    // Nothing can be sent any more: the pipe is full and nobody reads. It is read at once.
+}
+
+#[test]
+fn who_could_send_nothing_is_read_next_turn() {
+    let mut world = World::new(12, 1, 1, Weather { capacity: 1_000, ..Weather::fair() });
+    let (raw, conn) = world.connect(1, 0, STRATUM);
+    // Fills the pipe to the brim, so that the next write finds no room at all.
+    world.hubs[0].outlet().send_bytes(conn, vec![b'x'; 1_000]);
+    assert_eq!(world.turn(0).bytes_out, 1_000);
+    world.hubs[0].outlet().send_bytes(conn, vec![b'y'; 10]);
+    assert_eq!(world.turn(0).bytes_out, 0);
     assert_eq!(world.write(1, raw, b"b\n"), 2);
     let soon = world.now() + Duration::from_millis(2);
     world.net.advance(soon);
-    world.hubs[0].outlet().send_bytes(conn, vec![b'y'; 10]);
     world.turn(0);
-    assert_eq!(world.nodes[0].frames.len(), 2);
+    assert_eq!(world.nodes[0].frames.len(), 1);
 }
 
 #[test]
@@ -187,6 +196,12 @@ fn writes_keep_to_their_budgets_and_nobody_is_forgotten() {
     assert_eq!(report.bytes_out, 100 * WRITE_TURN_CALLS);
     assert!(report.due <= world.now(), "the rest is to be written now");
     assert_eq!(world.turn(0).bytes_out, 100 * (600 - WRITE_TURN_CALLS));
+    // Many small pieces cost as many calls as they take.
+    for &(_, conn) in &conns {
+        (0..3 * WRITE_SLICES).for_each(|_| world.hubs[0].outlet().send_bytes(conn, vec![1]));
+    }
+    assert_eq!(world.turn(0).bytes_out, WRITE_SLICES * WRITE_TURN_CALLS);
+    world.run_until(|world| world.hubs[0].outlet().unsent() == 0);
     world.hubs[0].outlet().send_bytes(conns[0].1, vec![2; 3 * WRITE_CONN_BYTES / 2]);
     assert_eq!(world.turn(0).bytes_out, WRITE_CONN_BYTES);
     assert_eq!(world.turn(0).bytes_out, WRITE_CONN_BYTES / 2);

@@ -33,4 +33,22 @@ mod tests {
             assert_eq!(parse(no), None, "{no:?}");
         }
     }
+
+    #[test]
+    fn an_answer_without_end_is_cut() {
+        let Ok(listener) = std::net::TcpListener::bind("127.0.0.1:0") else { panic!("no listener") };
+        let Ok(addr) = listener.local_addr() else { panic!("no address") };
+        let answer = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let Ok((mut socket, _)) = listener.accept() else { return };
+                let head = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+                let mut bytes = head;
+                while socket.write_all(&bytes).is_ok() {
+                    bytes = vec![b'x'; 1 << 16];
+                }
+            });
+            get(addr, "/")
+        });
+        assert!(answer.is_ok_and(|(code, body)| code == 200 && body.len() < STATUS_BYTES_MAX as usize));
+    }
 }

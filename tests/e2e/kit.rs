@@ -1,5 +1,6 @@
 //! What the whole-process tests share: nodes, miners, peers and a bitcoind, each a real process or a real socket.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -37,8 +38,6 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub struct Rockpool {
     child: Child,
     log: Arc<Mutex<String>>,
-    /// Its data directory.
-    pub dir: PathBuf,
     /// Where it listens.
     pub http: SocketAddr,
     /// Where it listens.
@@ -70,7 +69,7 @@ impl Rockpool {
         });
         let status = until("the node's first answer", || serde_json::from_str::<Value>(&get(http, "/api/v1/status")?.1).ok());
         let listen = |name: &str| status["listen"][name].as_str().unwrap().parse().unwrap();
-        Rockpool { child, log, dir: dir.to_owned(), http, stratum: listen("stratum"), p2p: listen("p2p") }
+        Rockpool { child, log, http, stratum: listen("stratum"), p2p: listen("p2p") }
     }
 
     /// Its status as it tells it.
@@ -183,8 +182,12 @@ pub struct Miner {
     user: String,
     difficulty: f64,
     job: Option<Job>,
+    /// Parent of the Bitcoin block that was mined last: on regtest every share is a block, so jobs on it are stale.
+    mined: Option<Vec<u8>>,
     next_id: u64,
     extranonce2: u64,
+    /// Answers that came while another was waited for.
+    answers: BTreeMap<u64, Value>,
 }
 
 /// What the node said to one submit.
@@ -194,8 +197,6 @@ pub struct Submitted {
     pub id: ShareId,
     /// `true`, or the error.
     pub verdict: Result<(), Value>,
-    /// From sending to the answer.
-    pub took: Duration,
 }
 
 impl Miner {
@@ -207,7 +208,7 @@ impl Miner {
         let reader = BufReader::new(stream.try_clone().unwrap());
         let user = user.to_owned();
         let mut miner =
-            Miner { stream, reader, extranonce1: Vec::new(), user, difficulty: 1.0, job: None, next_id: 1, extranonce2: 0 };
+            Miner { stream, reader, extranonce1: Vec::new(), user, difficulty: 1.0, job: None, mined: None, next_id: 1, extranonce2: 0, answers: BTreeMap::new() };
         let subscribed = miner.call("mining.subscribe", json!(["e2e/1"])).unwrap();
         miner.extranonce1 = unhex(subscribed[1].as_str().unwrap());
         assert_eq!(subscribed[2], 8, "extranonce2 is 8 bytes");
@@ -232,12 +233,13 @@ impl Miner {
 
     /// Waits for the answer to a request; takes in what the node sends meanwhile.
     pub fn answer(&mut self, id: u64) -> Result<Value, Value> {
-        loop {
-            let message = self.next_line();
-            if message["id"] == id {
-                return if message["error"].is_null() { Ok(message["result"].clone()) } else { Err(message["error"].clone()) };
+        let message = loop {
+            if let Some(message) = self.answers.remove(&id) {
+                break message;
             }
-        }
+            self.next_line();
+        };
+        if message["error"].is_null() { Ok(message["result"].clone()) } else { Err(message["error"].clone()) }
     }
 
     /// The next line, whatever it is; `set_difficulty` and `notify` take effect.
@@ -255,17 +257,20 @@ impl Miner {
         match message["method"].as_str() {
             Some("mining.set_difficulty") => self.difficulty = message["params"][0].as_f64().unwrap(),
             Some("mining.notify") => self.job = Some(Job::parse(&message["params"], self.difficulty)),
-            _ => {}
+            Some(_) => {}
+            None => drop(message["id"].as_u64().map(|id| self.answers.insert(id, message.clone()))),
         }
         Some(message)
     }
 
-    /// Waits for a job if there is none yet.
+    /// The newest job; waits for one if there is none yet, or none since the last block was mined.
     pub fn job(&mut self) -> Job {
-        while self.job.is_none() {
-            self.next_line();
+        loop {
+            match &self.job {
+                Some(job) if self.mined.as_ref() != Some(&job.prev) => return job.clone(),
+                _ => self.next_line(),
+            };
         }
-        self.job.clone().unwrap()
     }
 
     /// Grinds a nonce for a job: the submit's parameters and the id of the share.
@@ -293,9 +298,9 @@ impl Miner {
     /// Grinds and submits for a given job; waits for the verdict.
     pub fn mine_for(&mut self, job: &Job) -> Submitted {
         let (params, id) = self.grind_for(job);
-        let start = Instant::now();
         let verdict = self.call("mining.submit", params).map(|result| assert_eq!(result, true));
-        Submitted { id, verdict, took: start.elapsed() }
+        self.mined = Some(job.prev.clone());
+        Submitted { id, verdict }
     }
 }
 

@@ -99,7 +99,8 @@ fn a_stalled_writer_delays_neither_other_submits_nor_a_found_block_and_loses_not
     let reached = handed.elapsed();
     assert!(reached < STALL / 2, "the block took {reached:?}");
 
-    // Load: shares that must wait for the disk, and submits that need not.
+    // Load: shares that must wait for the disk, and submits that need not. Each share is a block too, so that of a round's miners some come
+    // late and are stale; that is said at once.
     let mut waiting: Vec<(usize, u64, ShareId)> = Vec::new();
     let mut slowest = Duration::ZERO;
     for round in 0..6 {
@@ -109,7 +110,7 @@ fn a_stalled_writer_delays_neither_other_submits_nor_a_found_block_and_loses_not
             waiting.push((i, miner.send("mining.submit", params.clone()), id));
             let asked = Instant::now();
             let error = miner.call("mining.submit", params).unwrap_err();
-            assert_eq!(error[0], 22, "round {round}: the same submit once more is answered at once: {error}");
+            assert!(error[0] == 22 || error[0] == 21, "round {round}: the same submit once more is answered at once: {error}");
             slowest = slowest.max(asked.elapsed());
         }
         assert_eq!(get(http, "/health").unwrap().0 / 100, 2, "round {round}");
@@ -130,15 +131,23 @@ fn a_stalled_writer_delays_neither_other_submits_nor_a_found_block_and_loses_not
     disk.shut(false);
 
     assert_eq!(finder.answer(pending), Ok(true.into()));
-    for (i, request, _) in &waiting {
-        assert_eq!(others[*i].answer(*request), Ok(true.into()), "miner {i}, request {request}");
+    let mut held = Vec::new();
+    for (i, request, id) in waiting {
+        match others[i].answer(request) {
+            Ok(verdict) => {
+                assert_eq!(verdict, true);
+                held.push(id);
+            }
+            Err(error) => assert_eq!(error[0], 21, "miner {i}: {error}"),
+        }
     }
-    for id in waiting.iter().map(|(_, _, id)| id).chain([&found]) {
+    assert!(held.len() >= 6, "only {} shares waited for the disk", held.len());
+    for id in held.iter().chain([&found]) {
         assert_eq!(get(http, &format!("/api/v1/share/{id}")).unwrap().0, 200, "{id} is stored");
     }
     assert!(node.stop());
     node.join().unwrap();
-    eprintln!("block at bitcoind after {reached:?}, slowest answer {slowest:?}, {spun} turns in a quiet second, {} shares held", waiting.len());
+    eprintln!("block at bitcoind after {reached:?}, slowest answer {slowest:?}, {spun} turns in a quiet second, {} shares held", held.len());
 }
 
 fn status(http: SocketAddr) -> serde_json::Value {

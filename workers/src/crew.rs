@@ -526,8 +526,10 @@ mod tests {
         node.submit(&work, good, 1);
         node.waits.recv_timeout(SOON).unwrap();
         // The writer stands in its write from here on.
-        assert!(matches!(node.next(), Answer::BlockFound { conn: found, .. } if found == conn(1)));
-        assert!(matches!(node.wait(|answer| matches!(answer, Answer::Fate { .. })), Answer::Fate { fate: Fate::Accepted, .. }));
+        // A chain in the same process may have judged the block before emission has said that there is one.
+        let first = [node.next(), node.next()];
+        assert!(first.iter().any(|answer| matches!(answer, Answer::BlockFound { conn: found, .. } if *found == conn(1))), "{first:?}");
+        assert!(first.iter().any(|answer| matches!(answer, Answer::Fate { fate: Fate::Accepted, .. })), "{first:?}");
         for n in 2..50 {
             node.submit(&work, bad, n);
             assert!(matches!(node.next(), Answer::Verdict { claim, result: Ok(()) } if claim.conn == conn(n)));

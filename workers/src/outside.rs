@@ -730,7 +730,6 @@ mod tests {
                 (_, 2) => Act::Reset,
                 ("getblockchaininfo", _) => regtest_info(),
                 (_, 4) => Act::Say(200, "{\"result\": {\"version\": 5".into()),
-                (_, 6) => Act::Say(500, "no JSON".into()),
                 _ => result(answer(&[])),
             }
         });

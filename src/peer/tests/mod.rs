@@ -11,9 +11,7 @@ use rockpool_net::wire::message::{ChainTip, GetHeaders, Message, NetAddr, PROTOC
 use rockpool_net::wire::share::{Script, Share};
 use rockpool_workers::jobs::{Answer, FetchJob, OrganiseJob, ShareFate, Stages};
 
-use crate::limits::{
-    ASKED_MAX, DIAL_FIRST, HANDSHAKE_MAX, PING_EVERY, SILENCE_MAX, SYNC_ANSWER_MAX, SYNC_GAP, SYNC_GRACE, SYNC_SHARES,
-};
+use crate::limits::{ASKED_MAX, DIAL_FIRST, HANDSHAKE_MAX, PING_EVERY, SILENCE_MAX, SYNC_ANSWER_MAX, SYNC_GAP, SYNC_GRACE, SYNC_SHARES};
 use crate::testing::{Grower, PEER, Recorder, World, regtest};
 
 const ALICE: Script = Script::P2wpkh([1; 20]);
@@ -296,6 +294,22 @@ fn a_sync_goes_on_from_its_last_share_and_ends_below_its_claim_if_nothing_comes_
 }
 
 #[test]
+fn a_claim_that_grew_during_its_sync_is_followed_up() {
+    let shares = Grower::new().grow_many(9, ALICE);
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    world.say(conn, &tip_of(&shares[3]));
+    world.say(conn, &Message::ShareHeaders(shares[..4].to_vec()));
+    world.say(conn, &tip_of(&shares[8]));
+    world.taken(conn);
+    world.confirm(&shares[..4]);
+    let job = organise(&mut world).remove(0);
+    organised(&mut world, job, Vec::new(), vec![(conn, 4)]);
+    assert_eq!(asked(&world.messages(conn)).unwrap().locator[0], shares[3].id());
+    assert_eq!(world.node.counters().syncs.get(), 2);
+}
+
+#[test]
 fn a_pushed_share_goes_to_the_organiser_and_its_fate_to_its_sender() {
     let mut grower = Grower::new();
     let share = grower.grow(ALICE);
@@ -343,4 +357,3 @@ fn what_is_asked_of_one_peer_is_bounded() {
     let fetch = &world.node.stages_mut().jobs.fetch;
     assert!(matches!(fetch.last(), Some(FetchJob::NotFound(id, _)) if *id == ids[ASKED_MAX]));
 }
-

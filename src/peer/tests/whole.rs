@@ -90,40 +90,13 @@ fn shares_far_below_the_tip_are_not_pushed() {
     let taker = peer(&mut world);
     let shares = Grower::new().grow_many(PUSH_DEPTH as usize + 20, ALICE);
     world.confirm(&shares);
-    let pushed: Vec<u32> =
-        world.messages(taker).iter().filter_map(|message| if let Message::Share(share) = message { Some(share.height) } else { None }).collect();
+    let pushed: Vec<u32> = world
+        .messages(taker)
+        .iter()
+        .filter_map(|message| if let Message::Share(share) = message { Some(share.height) } else { None })
+        .collect();
     let tip = shares.len() as u32;
     assert_eq!(pushed, (tip - PUSH_DEPTH + 1..=tip).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_claim_that_grew_during_its_sync_is_followed_up() {
-    let (mut a, mut b) = pair();
-    let mut grower = Grower::new();
-    a.skip(Duration::from_secs(SYNC_SHARES as u64));
-    b.skip(Duration::from_secs(SYNC_SHARES as u64));
-    b.offer(grower.grow_many(50, ALICE));
-    a.settle();
-    let (on_a, on_b) = (a.pick_up(), b.connect(PEER));
-    for _ in 0..4 {
-        // Up to the claim and the question, but not the answer.
-        a.settle();
-        let said = a.taken(on_a);
-        b.feed(on_b, &said);
-        b.settle();
-        if a.node.counters().syncs.get() > 0 {
-            break;
-        }
-        let said = b.taken(on_b);
-        a.feed(on_a, &said);
-    }
-    // The answer is on its way when the chain over there grows beyond what push alone could bring.
-    b.skip(Duration::from_secs(60));
-    a.skip(Duration::from_secs(1));
-    b.offer(grower.grow_many(2 * PUSH_DEPTH as usize, ALICE));
-    exchange(&mut a, on_a, &mut b, on_b);
-    assert_eq!(confirmed(&a), confirmed(&b));
-    assert_eq!(a.node.counters().syncs.get(), 2);
 }
 
 #[test]
