@@ -67,7 +67,7 @@ impl<S: Stages> Node<S> {
                 out.publish(Event::BitcoinDown(why));
             }
             Answer::Mistake(why) => self.stop(now, Stopping::Mistake(why)),
-            Answer::Fate { hash, node, fate } => self.block_fate(hash, node, fate, out),
+            Answer::Fate { hash, height, node, fate } => self.block_fate(now, (hash, height), node, fate, out),
             Answer::Died { stage, why } => {
                 log::error!("{stage} has died: {why}");
                 self.stop(now, Stopping::Died { stage, why });
@@ -221,21 +221,29 @@ impl<S: Stages> Node<S> {
     fn block_found(&mut self, now: Now, hash: ShareId, height: u32, conn: ConnId, out: &mut Outlet) {
         log::warn!("block found: {hash} at height {height}, by miner {conn}");
         self.counters.blocks_found.add(1);
-        if self.blocks.len() == BLOCKS_SHOWN {
-            self.blocks.pop_front();
-        }
-        self.blocks.push_back(FoundBlock { hash, height, time: now.unix(), fates: Vec::new() });
+        self.block(now, hash, height);
         out.publish(Event::BlockFound { hash, height, own: true });
     }
 
-    fn block_fate(&mut self, hash: ShareId, node: String, fate: Fate, out: &mut Outlet) {
+    /// The entry of a found block. Its fate may be known before the miner's word of it has come: both are on their way at once.
+    fn block(&mut self, now: Now, hash: ShareId, height: u32) -> Option<&mut FoundBlock> {
+        if !self.blocks.iter().any(|block| block.hash == hash) {
+            if self.blocks.len() == BLOCKS_SHOWN {
+                self.blocks.pop_front();
+            }
+            self.blocks.push_back(FoundBlock { hash, height, time: now.unix(), fates: Vec::new() });
+        }
+        self.blocks.iter_mut().find(|block| block.hash == hash)
+    }
+
+    fn block_fate(&mut self, now: Now, (hash, height): (ShareId, u32), node: String, fate: Fate, out: &mut Outlet) {
         let text = match &fate {
             Fate::Accepted => format!("{node}: accepted"),
             Fate::Refused(why) => format!("{node}: refused, {why}"),
             Fate::Unreachable(why) => format!("{node}: unreachable, {why}"),
         };
         log::warn!("block {hash}: {text}");
-        if let Some(block) = self.blocks.iter_mut().find(|block| block.hash == hash) {
+        if let Some(block) = self.block(now, hash, height) {
             block.fates.push((node, fate));
         }
         out.publish(Event::BlockFate { hash, fate: text });

@@ -268,7 +268,7 @@ impl<S: Stages> Node<S> {
                 miner.on_closed(conn, &mut turn);
             }
             Some(Session::Web(mut web)) => {
-                log_end("HTTP client", web.addr, why);
+                log::debug!("HTTP client {} left: {why}", web.addr);
                 web.release(&mut turn);
             }
             // A dial that failed never became a session.
@@ -487,8 +487,8 @@ mod tests {
         for n in 0..=BLOCKS_SHOWN as u8 {
             world.mail(Answer::BlockFound { hash: hash(n), height: u32::from(n), conn }, Vec::new());
         }
-        world.mail(Answer::Fate { hash: hash(3), node: "here".into(), fate: Fate::Accepted }, Vec::new());
-        world.mail(Answer::Fate { hash: hash(0), node: "here".into(), fate: Fate::Accepted }, Vec::new());
+        world.mail(Answer::Fate { hash: hash(3), height: 3, node: "here".into(), fate: Fate::Accepted }, Vec::new());
+        world.mail(Answer::Fate { hash: hash(0), height: 0, node: "here".into(), fate: Fate::Accepted }, Vec::new());
         let blocks = world.node.status(world.now()).blocks;
         assert_eq!((blocks.len(), blocks[0].hash), (BLOCKS_SHOWN, hash(1)));
         assert_eq!(blocks[2].fates, [("here".to_owned(), Fate::Accepted)]);

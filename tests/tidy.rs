@@ -33,8 +33,20 @@ const HOMES: &[(&str, &[&str], &str)] = &[
 
 /// What may lie at the top of the repository, dotfiles aside.
 const TOP_LEVEL: &[&str] = &[
-    "Cargo.toml", "Cargo.lock", "src", "net", "store", "workers", "benches", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "CHANGELOG.md",
-    "tests", "dist", "target",
+    "Cargo.toml",
+    "Cargo.lock",
+    "src",
+    "net",
+    "store",
+    "workers",
+    "benches",
+    "README.md",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+    "CHANGELOG.md",
+    "tests",
+    "dist",
+    "target",
 ];
 
 #[test]
@@ -71,7 +83,12 @@ fn lines_fit_the_window() {
         let text = fs::read_to_string(&path).unwrap();
         for (number, line) in text.lines().enumerate() {
             let table = line.starts_with('|');
-            assert!(table || line.chars().count() <= LINE_CHARS_MAX, "{}:{}: over {LINE_CHARS_MAX} characters", relative(&path), number + 1);
+            assert!(
+                table || line.chars().count() <= LINE_CHARS_MAX,
+                "{}:{}: over {LINE_CHARS_MAX} characters",
+                relative(&path),
+                number + 1
+            );
         }
     }
 }
@@ -136,15 +153,29 @@ fn relative(path: &Path) -> String {
     path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned()
 }
 
-/// Every Rust file of the four packages' `src`.
+/// Every Rust file of the four packages' `src` that is not a test module of its own.
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     for top in ["src", "net/src", "store/src", "workers/src"] {
         collect(&root().join(top), &mut found);
     }
     assert!(found.len() > 20, "only {} source files found", found.len());
+    let tests: Vec<PathBuf> = found.iter().flat_map(|path| test_modules(path)).collect();
+    found.retain(|path| !tests.iter().any(|test| path.starts_with(test) || *path == test.with_extension("rs")));
     found.sort();
     found
+}
+
+/// Where the modules are that a file declares under `#[cfg(test)]`, without extension.
+fn test_modules(path: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let stem = path.file_stem().unwrap().to_str().unwrap();
+    let home = if ["lib", "main", "mod"].contains(&stem) { path.parent().unwrap().to_owned() } else { path.with_extension("") };
+    let under = (0..lines.len()).filter(|at| lines[*at].trim() == "#[cfg(test)]");
+    let items = under.filter_map(|at| lines[at..].iter().find(|line| !line.trim().starts_with("#[")));
+    let names = items.filter_map(|item| item.trim().trim_start_matches("pub(crate) ").strip_prefix("mod ")?.strip_suffix(';'));
+    names.map(|name| home.join(name)).collect()
 }
 
 fn documents() -> Vec<PathBuf> {

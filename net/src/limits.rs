@@ -148,6 +148,8 @@ pub fn worst_case_bytes(config: &HubConfig) -> u64 {
     const CONN_HEAP: usize = 512;
     let per_conn = CONN_BYTES_MAX + CONN_HEAP + RECEIVE_FREE_BYTES;
     let frames: usize = Lane::ALL.iter().map(|&lane| tickets(lane).1 + SHARE_HEADERS_BYTES_MAX).sum();
-    let shared = READ_CONN_BYTES + RECEIVE_POOL_BYTES + OUTBOX_SUM_BYTES + OUTBOX_HARD_BYTES + frames;
+    // The smallest messages, of about 30 bytes, cost as much again for their place in the queue.
+    let outboxes = 2 * (OUTBOX_SUM_BYTES + OUTBOX_HARD_BYTES);
+    let shared = READ_CONN_BYTES + RECEIVE_POOL_BYTES + outboxes + frames;
     (config.conns_max() as u64) * (per_conn as u64) + shared as u64
 }

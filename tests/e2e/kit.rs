@@ -207,8 +207,18 @@ impl Miner {
         stream.set_nodelay(true).unwrap();
         let reader = BufReader::new(stream.try_clone().unwrap());
         let user = user.to_owned();
-        let mut miner =
-            Miner { stream, reader, extranonce1: Vec::new(), user, difficulty: 1.0, job: None, mined: None, next_id: 1, extranonce2: 0, answers: BTreeMap::new() };
+        let mut miner = Miner {
+            stream,
+            reader,
+            extranonce1: Vec::new(),
+            user,
+            difficulty: 1.0,
+            job: None,
+            mined: None,
+            next_id: 1,
+            extranonce2: 0,
+            answers: BTreeMap::new(),
+        };
         let subscribed = miner.call("mining.subscribe", json!(["e2e/1"])).unwrap();
         miner.extranonce1 = unhex(subscribed[1].as_str().unwrap());
         assert_eq!(subscribed[2], 8, "extranonce2 is 8 bytes");

@@ -100,10 +100,10 @@ fn a_stalled_writer_delays_neither_other_submits_nor_a_found_block_and_loses_not
     assert!(reached < STALL / 2, "the block took {reached:?}");
 
     // Load: shares that must wait for the disk, and submits that need not. Each share is a block too, so that of a round's miners some come
-    // late and are stale; that is said at once.
+    // late and are stale; that is said at once. Three shares a miner: with four tickets held by the disk its connection would rest.
     let mut waiting: Vec<(usize, u64, ShareId)> = Vec::new();
     let mut slowest = Duration::ZERO;
-    for round in 0..6 {
+    for round in 0..3 {
         for (i, miner) in others.iter_mut().enumerate() {
             let job = miner.job();
             let (params, id) = miner.grind_for(&job);
@@ -141,13 +141,16 @@ fn a_stalled_writer_delays_neither_other_submits_nor_a_found_block_and_loses_not
             Err(error) => assert_eq!(error[0], 21, "miner {i}: {error}"),
         }
     }
-    assert!(held.len() >= 6, "only {} shares waited for the disk", held.len());
+    assert!(held.len() >= 3, "only {} shares waited for the disk", held.len());
     for id in held.iter().chain([&found]) {
         assert_eq!(get(http, &format!("/api/v1/share/{id}")).unwrap().0, 200, "{id} is stored");
     }
     assert!(node.stop());
     node.join().unwrap();
-    eprintln!("block at bitcoind after {reached:?}, slowest answer {slowest:?}, {spun} turns in a quiet second, {} shares held", held.len());
+    eprintln!(
+        "block at bitcoind after {reached:?}, slowest answer {slowest:?}, {spun} turns in a quiet second, {} shares held",
+        held.len()
+    );
 }
 
 fn status(http: SocketAddr) -> serde_json::Value {

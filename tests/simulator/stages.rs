@@ -155,7 +155,10 @@ impl Inline {
         }
         for job in out.submit {
             let fate = bitcoin.submit(&job.block, now.unix());
-            self.mailbox.push_back(Mail { answer: Answer::Fate { hash: job.hash, node: "embedded".into(), fate }, tickets: Vec::new() });
+            self.mailbox.push_back(Mail {
+                answer: Answer::Fate { hash: job.hash, height: job.height, node: "embedded".into(), fate },
+                tickets: Vec::new(),
+            });
         }
         self.mailbox.extend(out.mail.into_iter().map(|(answer, tickets)| Mail { answer, tickets }));
         assert!(self.mailbox.len() <= MAILBOX_SLOTS, "the mailbox holds all tickets that can reach it");

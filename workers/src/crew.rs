@@ -72,7 +72,6 @@ pub struct Crew {
     stop: Sender<()>,
     /// Disconnected once every `submit` thread has ended.
     submits_done: Receiver<()>,
-    embedded: Option<Arc<EmbeddedChain>>,
     kv: Arc<dyn Kv>,
     post: Post,
 }
@@ -84,10 +83,6 @@ impl Crew {
         let clock = Clock { start };
         let (stop, stopped) = bounded(0);
         let (submit_alive, submits_done) = bounded(0);
-        let embedded = match &bitcoin {
-            Bitcoin::Embedded(chain) => Some(chain.clone()),
-            Bitcoin::Nodes(_) => None,
-        };
         let submit = spawn_outsiders(bitcoin, &Outsider { clock, post: post.clone(), stopped }, &submit_alive)?;
         drop(submit_alive);
 
@@ -109,22 +104,19 @@ impl Crew {
         let reader = Reader::new(StoreHandle::new(kv.clone()));
         threads.push(spawn(Driven::new("reader", reader, read_inbox, Outlets::new(&post)), clock)?);
         let emission = emission_jobs;
-        Ok(Crew { emission, organise, fetch, read, organise_held: Vec::new(), threads, stop, submits_done, embedded, kv, post })
+        Ok(Crew { emission, organise, fetch, read, organise_held: Vec::new(), threads, stop, submits_done, kv, post })
     }
 
     /// Ends the stages in the order of their data's way, each after it has done what it was given; then makes the rows safe. Threads that
     /// wait for outsiders are not joined, but found blocks that are on their way get a moment.
     pub fn stop(self) -> Result<(), StoreError> {
-        let Crew { emission, organise, fetch, read, threads, stop, submits_done, embedded, kv, .. } = self;
+        let Crew { emission, organise, fetch, read, threads, stop, submits_done, kv, .. } = self;
         drop((emission, organise, fetch, read));
         for thread in threads {
             // `run` has caught and reported a panic already.
             let _ = thread.join();
         }
         drop(stop);
-        if let Some(chain) = embedded {
-            chain.wake();
-        }
         let _ = submits_done.recv_timeout(STOP_SUBMIT_MAX);
         kv.flush()
     }
@@ -257,19 +249,17 @@ pub(crate) fn outsider(post: Post, stopped: Receiver<()>) -> Outsider {
     Outsider { clock: Clock { start: tests::beginning() }, post, stopped }
 }
 
-/// Spawns `template` and one `submit` for each place that takes blocks.
+/// Spawns `template` and a `submit` for each bitcoind, or the one thread that is both for the embedded chain.
 fn spawn_outsiders(bitcoin: Bitcoin, outsider: &Outsider, alive: &Sender<()>) -> io::Result<Vec<Sender<SubmitJob>>> {
     let post = &outsider.post;
     match bitcoin {
         Bitcoin::Embedded(chain) => {
             let (submit, found) = bounded(SUBMIT_SLOTS);
-            let (node, offered, alive) = (outsider.clone(), chain.clone(), alive.clone());
-            run(SUBMIT_NAMES[0], post, move || {
+            let (node, alive) = (outsider.clone(), alive.clone());
+            run("embedded", post, move || {
                 let _alive = alive;
-                embedded::take(&chain, &found, &node);
+                embedded::serve(&chain, &found, &node);
             })?;
-            let node = outsider.clone();
-            run("template", post, move || embedded::offer(&offered, &node))?;
             Ok(vec![submit])
         }
         Bitcoin::Nodes(nodes) => {
@@ -312,7 +302,7 @@ impl Outlets {
                 if let Err(TrySendError::Full(job)) = to.try_send(job.clone()) {
                     // A bitcoind that takes nothing is no defect of ours.
                     let fate = Fate::Unreachable(format!("{SUBMIT_SLOTS} found blocks wait for it already"));
-                    out.mail.push((Answer::Fate { hash: job.hash, node: "bitcoind".into(), fate }, Vec::new()));
+                    out.mail.push((Answer::Fate { hash: job.hash, height: job.height, node: "bitcoind".into(), fate }, Vec::new()));
                 }
             }
         }

@@ -1,12 +1,12 @@
 //! The embedded chain: Bitcoin's side on regtest when no bitcoind is given. In process, validated with the `bitcoin` crate, gone at exit.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, CompactTarget, consensus, script};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use rockpool_store::params::Params;
 
 use crate::crew::Outsider;
@@ -30,12 +30,11 @@ pub struct Tip {
     pub time: u32,
 }
 
-/// A regtest chain in memory. Shared between the threads that offer its templates and submit to it; the simulator uses it inline.
+/// A regtest chain in memory. Shared between the nodes of a process, each with a thread that serves it; the simulator uses it inline.
 #[derive(Debug)]
 pub struct EmbeddedChain {
     params: &'static Params,
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 #[derive(Debug)]
@@ -45,8 +44,8 @@ struct State {
     blocks: BTreeMap<[u8; 32], (Tip, [u8; 32])>,
     /// Templates given out.
     sequence: u64,
-    /// Counts [`EmbeddedChain::wake`], so that a waiting thread is not asleep for ever.
-    wakes: u64,
+    /// Who is told of another tip: one nudge waits for each until it looks.
+    watchers: Vec<Sender<()>>,
 }
 
 impl EmbeddedChain {
@@ -55,8 +54,8 @@ impl EmbeddedChain {
     pub fn new(params: &'static Params, start: Option<Tip>) -> EmbeddedChain {
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
         let tip = start.unwrap_or(Tip { hash: genesis.block_hash().to_byte_array(), height: 0, time: genesis.header.time });
-        let state = State { tip, blocks: BTreeMap::from([(tip.hash, (tip, [0; 32]))]), sequence: 0, wakes: 0 };
-        EmbeddedChain { params, state: Mutex::new(state), changed: Condvar::new() }
+        let state = State { tip, blocks: BTreeMap::from([(tip.hash, (tip, [0; 32]))]), sequence: 0, watchers: Vec::new() };
+        EmbeddedChain { params, state: Mutex::new(state) }
     }
 
     /// The newest block of the longest branch.
@@ -99,7 +98,8 @@ impl EmbeddedChain {
                     return Fate::Refused("inconclusive: another block of this height came first".into());
                 }
                 state.tip = tip;
-                self.changed.notify_all();
+                // A watcher that has not looked since the last nudge needs no second one; one that is gone is forgotten.
+                state.watchers.retain(|watcher| !matches!(watcher.try_send(()), Err(TrySendError::Disconnected(()))));
                 Fate::Accepted
             }
             Err("duplicate") => Fate::Accepted,
@@ -107,18 +107,11 @@ impl EmbeddedChain {
         }
     }
 
-    /// Waits until the tip is another one than `known`, [`EmbeddedChain::wake`] is called, or the time is over. Only threads wait.
-    pub fn wait(&self, known: [u8; 32], at_most: Duration) {
-        let state = self.lock();
-        let wakes = state.wakes;
-        let same = |state: &mut State| state.tip.hash == known && state.wakes == wakes;
-        drop(self.changed.wait_timeout_while(state, at_most, same));
-    }
-
-    /// Ends all waiting.
-    pub fn wake(&self) {
-        self.lock().wakes += 1;
-        self.changed.notify_all();
+    /// Nudged whenever the tip has become another one.
+    pub fn watch(&self) -> Receiver<()> {
+        let (nudge, nudged) = bounded(1);
+        self.lock().watchers.push(nudge);
+        nudged
     }
 
     fn check(&self, state: &State, block: &Block, now_unix: u32) -> Result<Tip, &'static str> {
@@ -177,24 +170,30 @@ impl EmbeddedChain {
     }
 }
 
-/// The `template` thread of a node with an embedded chain: a template for every new tip, and a fresh time now and then.
-pub(crate) fn offer(chain: &EmbeddedChain, node: &Outsider) {
+/// The thread of a node with an embedded chain: takes found blocks until nobody can give it any, and offers a template for every new tip,
+/// and one with a fresh time now and then.
+pub(crate) fn serve(chain: &EmbeddedChain, found: &Receiver<SubmitJob>, node: &Outsider) {
+    let nudged = chain.watch();
+    let (mut offered, mut due) = (Duration::ZERO, Duration::ZERO);
     loop {
-        let template = Arc::new(chain.template(node.now().unix()));
-        let known = template.prev;
-        if !node.say(|| Answer::Template(template.clone())) || !node.rest(TEMPLATE_MIN) {
-            return;
+        let now = node.now();
+        if now.mono >= due {
+            let template = Arc::new(chain.template(now.unix()));
+            if !node.say(|| Answer::Template(template.clone())) {
+                return;
+            }
+            (offered, due) = (now.mono, now.mono + EMBEDDED_REFRESH);
         }
-        chain.wait(known, EMBEDDED_REFRESH);
-    }
-}
-
-/// The `submit` thread of a node with an embedded chain.
-pub(crate) fn take(chain: &EmbeddedChain, found: &Receiver<SubmitJob>, node: &Outsider) {
-    for job in found {
-        let fate = chain.submit(&job.block, node.now().unix());
-        if !node.say(|| Answer::Fate { hash: job.hash, node: "embedded chain".into(), fate: fate.clone() }) {
-            return;
+        select! {
+            recv(found) -> job => {
+                let Ok(job) = job else { return };
+                let fate = chain.submit(&job.block, node.now().unix());
+                if !node.say(|| Answer::Fate { hash: job.hash, height: job.height, node: "embedded chain".into(), fate: fate.clone() }) {
+                    return;
+                }
+            }
+            recv(nudged) -> _ => due = due.min(offered + TEMPLATE_MIN),
+            default(due.saturating_sub(now.mono)) => {}
         }
     }
 }
@@ -212,14 +211,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use std::thread;
-
     use bitcoin::block::Header;
     use bitcoin::hashes::sha256d;
     use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, absolute, transaction};
 
     use super::*;
-    use crate::testing::{at, regtest};
+    use crate::testing::regtest;
 
     const NOW: u32 = 1_700_000_000;
 
@@ -346,22 +343,16 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_by_a_block_or_by_the_stop() {
+    fn watchers_are_nudged_once_until_they_look_and_forgotten_when_gone() {
         let chain = chain();
-        let (known, long) = (chain.tip().hash, Duration::from_secs(600));
-        thread::scope(|scope| {
-            let waits = scope.spawn(|| chain.wait(known, long));
+        let (slow, gone) = (chain.watch(), chain.watch());
+        drop(gone);
+        for height in 1..=3 {
             assert_eq!(chain.submit(&block(&chain.template(NOW), |_| {}), NOW), Fate::Accepted);
-            waits.join().unwrap();
-            // A tip that is another already is not waited for.
-            chain.wait(known, long);
-            let waits = scope.spawn(|| chain.wait(chain.tip().hash, long));
-            // The wake may come before the wait: until the thread ends, it comes again.
-            while !waits.is_finished() {
-                chain.wake();
-                thread::yield_now();
-            }
-        });
-        assert_eq!(chain.template(at(0).unix()).height, 2);
+            assert_eq!((chain.tip().height, chain.lock().watchers.len()), (height, 1));
+        }
+        assert_eq!(slow.try_iter().count(), 1);
+        assert_eq!(chain.submit(b"no block", NOW), Fate::Refused("block does not decode".into()));
+        assert_eq!(slow.try_iter().count(), 0, "nothing has changed");
     }
 }

@@ -234,6 +234,8 @@ pub enum Answer {
     Fate {
         /// Its hash.
         hash: ShareId,
+        /// Its height in Bitcoin's chain.
+        height: u32,
         /// Which bitcoind.
         node: String,
         /// What it said.

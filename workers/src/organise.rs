@@ -297,6 +297,9 @@ impl Stage for OrganiseWorker {
         }
         if self.chain.backlog() > 0 {
             self.changed |= self.chain.confirm(REBUILT_SLICE) > 0;
+            for (id, why) in self.chain.take_condemned() {
+                log::info!("share {id} is invalid: {why}");
+            }
         }
         // What nobody waits for is told of now and then.
         let due = self.report.is_due();

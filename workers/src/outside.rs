@@ -429,7 +429,7 @@ pub(crate) fn submit(config: BitcoindConfig, found: &Receiver<SubmitJob>, node: 
                 Err(why) => Fate::Unreachable(why.to_string()),
             };
             pause = RETRY_MIN;
-            if !node.say(|| Answer::Fate { hash: job.hash, node: rpc.config.host.clone(), fate: fate.clone() }) {
+            if !node.say(|| Answer::Fate { hash: job.hash, height: job.height, node: rpc.config.host.clone(), fate: fate.clone() }) {
                 return;
             }
         }

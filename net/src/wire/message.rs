@@ -7,7 +7,7 @@
 //! | `verack` | nothing |
 //! | `ping`, `pong` | nonce 8 |
 //! | `chaintip` | genesis 32 · tip 32 · height 4 · score 16 · features 8 |
-//! | `getheaders` | count · locator 32n · stop 32: asks for what follows the first id of the locator on the answerer's chain, up to `stop` |
+//! | `getheaders` | count · locator 32n · stop 32: what follows the first id of the locator on the answerer's chain, up to `stop` |
 //! | `shareheaders` | count · shares one after the other, ascending by height: the answer to `getheaders` and nothing else |
 //! | `inv`, `getdata`, `notfound` | count · ids 32n |
 //! | `share` | one share |

@@ -84,6 +84,8 @@ pub struct Chain {
     /// Tied shares that break a rule, newest last, and why. A forgotten one is judged anew when it comes again.
     invalid: BTreeMap<ShareId, &'static str>,
     invalid_order: VecDeque<ShareId>,
+    /// Shares whose coinbase was rebuilt and does not match, since they were last asked for.
+    condemned: Vec<(ShareId, &'static str)>,
     window: Window,
     /// Payouts at the confirmed tip.
     payouts: Arc<Payouts>,
@@ -208,6 +210,11 @@ impl Chain {
             }
         }
         at_most
+    }
+
+    /// The shares that [`confirm`](Chain::confirm) found wanting since the last call, and why: for the log.
+    pub fn take_condemned(&mut self) -> Vec<(ShareId, &'static str)> {
+        std::mem::take(&mut self.condemned)
     }
 
     /// What changed since the last call, for the reactor's view, and the batches that bring the disk there, in the order in which they
@@ -359,6 +366,7 @@ impl Chain {
     fn condemn(&mut self, error: RuleError) {
         let Some(bad) = self.candidates.front() else { return };
         let (id, height) = (bad.record.id, bad.record.height);
+        self.condemned.push((id, error.reason()));
         for live in self.cut(height.saturating_sub(1)) {
             self.side.insert(live);
         }

@@ -56,6 +56,7 @@ impl Chain {
             side: Side::default(),
             invalid: BTreeMap::new(),
             invalid_order: VecDeque::new(),
+            condemned: Vec::new(),
             window,
             payouts,
             syncing: None,
