@@ -225,10 +225,12 @@ impl<S: Stages> Node<S> {
         out.publish(Event::BlockFound { hash, height, own: true });
     }
 
-    /// The entry of a found block. Its fate may be known before the miner's word of it has come: both are on their way at once.
+    /// The entry of a found block; none of one that is older than all that are kept. Its fate may be known before emission's word of it has
+    /// come: both are on their way at once.
     fn block(&mut self, now: Now, hash: ShareId, height: u32) -> Option<&mut FoundBlock> {
         if !self.blocks.iter().any(|block| block.hash == hash) {
             if self.blocks.len() == BLOCKS_SHOWN {
+                self.blocks.front().filter(|oldest| oldest.height <= height)?;
                 self.blocks.pop_front();
             }
             self.blocks.push_back(FoundBlock { hash, height, time: now.unix(), fates: Vec::new() });

@@ -268,7 +268,7 @@ impl<S: Stages> Node<S> {
                 miner.on_closed(conn, &mut turn);
             }
             Some(Session::Web(mut web)) => {
-                log::debug!("HTTP client {} left: {why}", web.addr);
+                log_end(WEB, web.addr, why);
                 web.release(&mut turn);
             }
             // A dial that failed never became a session.
@@ -294,10 +294,15 @@ pub(crate) struct Parts<'a> {
     pub turn: Turn<'a>,
 }
 
-/// Faults are worth a warning, the rest is daily life.
+/// How the log calls who asks over HTTP.
+const WEB: &str = "HTTP client";
+
+/// Faults are worth a warning, the rest is daily life, and an answered HTTP request not even that.
 fn log_end(who: &str, addr: SocketAddr, why: &CloseReason) {
     if why.is_fault() {
         log::warn!("{who} {addr} dropped: {why}");
+    } else if matches!(why, CloseReason::Remote | CloseReason::Done(_)) && who == WEB {
+        log::debug!("{who} {addr} left: {why}");
     } else {
         log::info!("{who} {addr} left: {why}");
     }
@@ -492,7 +497,13 @@ mod tests {
         let blocks = world.node.status(world.now()).blocks;
         assert_eq!((blocks.len(), blocks[0].hash), (BLOCKS_SHOWN, hash(1)));
         assert_eq!(blocks[2].fates, [("here".to_owned(), Fate::Accepted)]);
-        assert_eq!(world.published().iter().filter(|event| matches!(event, Event::BlockFound { own: true, .. })).count(), 17);
+        // A fate may overtake the word of its block: one entry all the same.
+        world.mail(Answer::Fate { hash: hash(99), height: 99, node: "here".into(), fate: Fate::Accepted }, Vec::new());
+        world.mail(Answer::BlockFound { hash: hash(99), height: 99, conn }, Vec::new());
+        let blocks = world.node.status(world.now()).blocks;
+        assert_eq!((blocks.len(), blocks.last().unwrap().hash), (BLOCKS_SHOWN, hash(99)));
+        assert_eq!((blocks[0].hash, blocks.last().unwrap().fates.len()), (hash(2), 1));
+        assert_eq!(world.published().iter().filter(|event| matches!(event, Event::BlockFound { own: true, .. })).count(), 18);
     }
 
     /// The whole way: a line at one node becomes a confirmed share, a block and a `true`, and a share of the other node.
