@@ -1,7 +1,7 @@
 //! The organiser's index: which shares there are, which of them are the best chain, up to where it is confirmed.
 //!
 //! *Candidate*: the best chain of tied shares. *Confirmed*: its prefix whose coinbases were rebuilt from the payouts that their parents
-//! dictate. Shares beside the best chain live in [`side`]; what must reach the disk is collected in [`rows`].
+//! dictate. Shares beside the best chain live in `side`; what must reach the disk is collected in `rows`.
 
 mod open;
 mod rows;

@@ -145,7 +145,7 @@ fn assert_same(view: &ChainView, chain: &Chain) {
 #[test]
 fn random_trees_agree_with_a_model_that_works_it_out_from_scratch() {
     let mut reorgs = 0;
-    for seed in 0..12 {
+    for seed in 0..60 {
         let mut rng = ChaCha12Rng::seed_from_u64(seed);
         let (mut model, mut chain) = (Model::new(), fresh());
         let mut view = chain.view();
@@ -226,12 +226,12 @@ fn history(seed: u64, steps: usize, kvs: &[&dyn Kv]) -> (Chain, Vec<Vec<Op>>) {
             model.add(&share, good);
         }
         chain.confirm(rng.next_u32() as usize % 3);
-        if rng.next_u32().is_multiple_of(3) {
-            if let Some((_, batches)) = chain.take_change() {
-                for batch in batches {
-                    kvs.iter().for_each(|kv| kv.write(&batch.ops, batch.own).unwrap());
-                    written.push(batch.ops);
-                }
+        if rng.next_u32().is_multiple_of(3)
+            && let Some((_, batches)) = chain.take_change()
+        {
+            for batch in batches {
+                kvs.iter().for_each(|kv| kv.write(&batch.ops, batch.own).unwrap());
+                written.push(batch.ops);
             }
         }
     }
