@@ -47,8 +47,8 @@ impl Rows {
         self.changes.is_empty()
     }
 
-    /// Everything so far as batches; the shares' bytes that they write are told too. First what is new, then the tip row, which alone decides
-    /// what the chain is, then the deletion of what lost: a crash between any two leaves one chain or the other whole.
+    /// Everything so far as batches; the shares' bytes that they write are told too. First what is new, then the tip row, which alone
+    /// decides what the chain is, then the deletion of what lost: a crash between any two leaves one chain or the other whole.
     pub fn take(&mut self, tip: Option<TipRow>, told: &mut Vec<(ShareId, Arc<[u8]>)>) -> Vec<Batch> {
         let mut batches = Batches::default();
         let mut losers = Vec::new();
