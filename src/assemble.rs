@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -141,11 +140,10 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let chain = Chain::open(params, [keys.next_u64(), keys.next_u64()], &*kv)?;
     let handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(kv.clone()));
 
-    let start = beginning(&reactor);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let post = postbox.clone();
     let post = Arc::new(move |mail| post.post(mail).is_ok());
-    let crew = Crew::start(CrewConfig { params, start, cores, kv, chain, post, bitcoin }).map_err(no_thread)?;
+    let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, post, bitcoin }).map_err(no_thread)?;
     let node_config = NodeConfig { params, peers: config.peers.clone(), alone: config.alone, listen };
     let node = Node::new(node_config, handle, crew, fork(&seed, "node"));
     let memory = worst_case_bytes(&hub_config);
@@ -252,13 +250,6 @@ fn bind(flags: &[(&'static str, SocketAddr)], conns_max: usize) -> Result<(React
         }
     }
     Ok((reactor, listen))
-}
-
-/// The instant from which the reactor's clock counts, for the stages' clock.
-#[expect(clippy::disallowed_methods, reason = "assembly gives all parts one time")]
-fn beginning(reactor: &Reactor<Answer>) -> Instant {
-    let now = Instant::now();
-    now.checked_sub(reactor.clock().now().mono).unwrap_or(now)
 }
 
 /// A generator for one use, from the process' seed and the use's name.

@@ -4,10 +4,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use rockpool_net::hub::io::Mail;
+use rockpool_net::reactor::Clock;
 use rockpool_net::time::Now;
 use rockpool_store::chain::Chain;
 use rockpool_store::error::StoreError;
@@ -44,8 +45,8 @@ pub enum Bitcoin {
 pub struct CrewConfig {
     /// The network's parameters.
     pub params: &'static Params,
-    /// When the process' monotonic time began: the same instant that the reactor counts from.
-    pub start: Instant,
+    /// The reactor's clock, so that all tell the same time.
+    pub clock: Clock,
     /// Processor cores.
     pub cores: usize,
     /// The rows.
@@ -79,8 +80,7 @@ pub struct Crew {
 impl Crew {
     /// Spawns all threads.
     pub fn start(config: CrewConfig) -> io::Result<Crew> {
-        let CrewConfig { params, start, cores, kv, chain, post, bitcoin } = config;
-        let clock = Clock { start };
+        let CrewConfig { params, clock, cores, kv, chain, post, bitcoin } = config;
         let (stop, stopped) = bounded(0);
         let (submit_alive, submits_done) = bounded(0);
         let submit = spawn_outsiders(bitcoin, &Outsider { clock, post: post.clone(), stopped }, &submit_alive)?;
@@ -152,21 +152,6 @@ impl Stages for Crew {
 const EMISSION_NAMES: [&str; EMISSION_MAX] =
     ["emission-0", "emission-1", "emission-2", "emission-3", "emission-4", "emission-5", "emission-6", "emission-7"];
 const SUBMIT_NAMES: [&str; BITCOINDS_MAX] = ["submit-0", "submit-1", "submit-2", "submit-3"];
-
-/// The clock of all stages. Reads the machine's clocks; pure code is given [`Now`].
-#[derive(Clone, Copy)]
-struct Clock {
-    start: Instant,
-}
-
-impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "this shell owns the stages' clock")]
-    fn now(&self) -> Now {
-        // A calendar before 1970 is a machine without a clock: the epoch is as good as any other wrong time.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono: Instant::now().saturating_duration_since(self.start), wall }
-    }
-}
 
 /// Spawns a thread with a name of at most 15 characters (the system cuts longer ones), and reports its death if it panics.
 fn run(name: &'static str, post: &Post, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -246,7 +231,7 @@ impl Outsider {
 /// An outsider of no crew, for tests of its threads.
 #[cfg(test)]
 pub(crate) fn outsider(post: Post, stopped: Receiver<()>) -> Outsider {
-    Outsider { clock: Clock { start: tests::beginning() }, post, stopped }
+    Outsider { clock: Clock::start(), post, stopped }
 }
 
 /// Spawns `template` and a `submit` for each bitcoind, or the one thread that is both for the embedded chain.
@@ -432,11 +417,6 @@ mod tests {
         home: Vec<ConnId>,
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a shell under test")]
-    pub(super) fn beginning() -> Instant {
-        Instant::now()
-    }
-
     impl Node {
         fn start() -> Node {
             let (permit, permits) = bounded(100);
@@ -447,7 +427,7 @@ mod tests {
             let (post, mail) = bounded(crate::limits::MAILBOX_SLOTS);
             let bitcoin = Bitcoin::Embedded(Arc::new(EmbeddedChain::new(regtest(), None)));
             let post: Post = Arc::new(move |message| post.try_send(message).is_ok());
-            let config = CrewConfig { params: regtest(), start: beginning(), cores: 4, kv: kv.clone(), chain, post, bitcoin };
+            let config = CrewConfig { params: regtest(), clock: Clock::start(), cores: 4, kv: kv.clone(), chain, post, bitcoin };
             let crew = Crew::start(config).unwrap();
             Node { crew, kv, permits: Some(permit), waits, mail, open: Vec::new(), view, template: None, home: Vec::new() }
         }
@@ -694,7 +674,7 @@ mod tests {
         let (jobs, inbox) = bounded(4);
         jobs.send(vec![()]).unwrap();
         drop(jobs);
-        Driven::new("loud", Loud, inbox, out).run(Clock { start: beginning() });
+        Driven::new("loud", Loud, inbox, out).run(Clock::start());
         assert_eq!(*order.lock().unwrap(), [(1, 1, 0, 0)]);
         assert_eq!((submits.len(), organises.len(), writes.len()), (1, 1, 1));
     }
