@@ -1,7 +1,7 @@
 //! Which SHA-256: the one that the house uses (`sha2`) against the one that comes with the `bitcoin` crate, interleaved in one run.
 //!
-//! What counts: a header's double hash, done for every submit; a message's checksum, done for every message; one more block after a midstate,
-//! which is all that a submit costs of its coinbase.
+//! What counts: a header's double hash, done for every submit; a message's checksum, done for every message; one more block after a
+//! midstate, which is all that a submit costs of its coinbase.
 
 mod report;
 

@@ -202,8 +202,8 @@ fn code_lines(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Functions with their length in lines of code: from `fn` to the brace that closes at the same depth of indent. A function whose body is one
-/// `match` (or a table of calls in one expression) is exempt, as the rule says: it is read by its arms.
+/// Functions with their length in lines of code: from `fn` to the brace that closes at the same depth of indent. A function whose body is
+/// one `match` (or a table of calls in one expression) is exempt, as the rule says: it is read by its arms.
 fn functions(code: &[String]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (start, line) in code.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The simulator: whole nodes in one process; clock, network, disk and randomness from one seed.
 //!
-//! Three nodes in a line, A–B–C, with a miner at A and one at C. A partition cuts the line for a drawn time while both sides mine on; then it
-//! heals, and all must come to one chain. After each step the invariants hold; a failure prints its seed.
+//! Three nodes in a line, A–B–C, with a miner at A and one at C. A partition cuts the line for a drawn time while both sides mine on; then
+//! it heals, and all must come to one chain. After each step the invariants hold; a failure prints its seed.
 //!
 //! `SEED=n cargo test --test simulator` runs one seed, `SEEDS=n` so many.
 
