@@ -15,8 +15,8 @@ use rockpool_store::organised::ChainChange;
 use rockpool_workers::jobs::{Answer, Claim, Fate, FetchJob, ShareFate, Stages, SubmitRefusal};
 use rockpool_workers::template::Template;
 
-use crate::limits::{BLOCKS_SHOWN, PUSH_DEPTH};
-use crate::node::{Node, Parts, Stopping};
+use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, PUSH_DEPTH};
+use crate::node::{News, Node, Parts, Stopping};
 use crate::peer::relay::Push;
 use crate::peer::session::chain_tip;
 use crate::session::Session;
@@ -86,10 +86,16 @@ impl<S: Stages> Node<S> {
         let serving = self.serving();
         let before = std::mem::replace(&mut self.server.serving, serving);
         let begins = before != Serving::Yes && self.server.serving == Serving::Yes;
-        let news = std::mem::take(&mut self.news);
-        let clean = news.template == Some(true);
-        // While we are behind, tips follow each other faster than miners care to hear; those at work get jobs in their time.
-        if news.template.is_some() || begins || (news.tip && self.server.serving == Serving::Yes) {
+        let clean = self.news.template == Some(true);
+        // While we are behind, tips follow each other faster than miners care to hear; those at work are told now and then.
+        let thinned = self.told_miners + BEHIND_NOTIFY;
+        let tip = self.news.tip && (self.server.serving == Serving::Yes || now.mono >= thinned);
+        if self.news.tip && !tip {
+            out.set_wake(wake.into_iter().chain([thinned]).min());
+        }
+        if self.news.template.is_some() || begins || tip {
+            self.news = News::default();
+            self.told_miners = now.mono;
             if let Some(template) = self.server.boards.template() {
                 out.publish(Event::WorkChanged { bitcoin_height: template.height, clean });
             }

@@ -120,6 +120,10 @@ pub fn bitcoin_tip(config: &Config, kv: &dyn Kv) -> Result<Option<Tip>, Failure>
     let Some(row) = schema::tip(kv)? else { return Ok(None) };
     let Some(bytes) = kv.get(Family::Shares, &schema::share_key(row.confirmed_height, &row.confirmed_id))? else { return Ok(None) };
     let share = Share::decode(&bytes).map_err(|error| StoreError::Damaged(format!("the tip's row does not decode: {error}")))?;
+    // A share's height of Bitcoin's chain is its miner's word: the embedded chain does not go on from one that Bitcoin cannot have.
+    if share.bitcoin_height > i32::MAX as u32 - 1 {
+        return Ok(None);
+    }
     Ok(Some(Tip { hash: row.confirmed_id.0, height: share.bitcoin_height, time: share.header_time() }))
 }
 

@@ -32,6 +32,9 @@ pub const ASKED_MAX: usize = 256;
 pub const SYNC_SHARES: usize = 500;
 /// Time a peer has to answer `getheaders`: half a megabyte over a poor line.
 pub const SYNC_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Answers of one sync that may bring nothing new: a reorg over there makes one of them. A second one ends a lie within a minute
+/// (SHARECHAIN §11).
+pub const SYNC_BARREN_MAX: u32 = 1;
 /// Time between the organiser's word that a sync's last shares are worked off and our tip being there: its changes may be several.
 pub const SYNC_SETTLE_MAX: Duration = Duration::from_secs(10);
 /// Time that a claim a little above ours is left to the push of its shares before it is worth a sync.
@@ -56,6 +59,10 @@ pub const MINER_IDLE_MAX: Duration = Duration::from_secs(600);
 pub const NOTIFY_EVERY: Duration = Duration::from_secs(55);
 /// Age at which work is joined anew for a fresh share time when a job is due.
 pub const BOARD_AGE_MAX: Duration = Duration::from_secs(20);
+/// How often miners at work hear of another tip while a better claim is looked into: a lie must not keep them on an old one.
+pub const BEHIND_NOTIFY: Duration = Duration::from_secs(5);
+/// Boards at once. With payouts there is one for all; on genesis, while each script has its own, a household's.
+pub const BOARDS_MAX: usize = 64;
 /// Past jobs of one miner that are still taken while their Bitcoin parent holds.
 pub const JOBS_PAST_MAX: usize = 16;
 /// Submits of one miner remembered to tell duplicates, those of its oldest work forgotten first: at 0.3 a second an hour's.
@@ -65,7 +72,7 @@ pub const AGENT_BYTES_MAX: usize = 128;
 /// Bytes of a user name, `address[.worker]`: the longest that firmware sends whole is 127.
 pub const USER_BYTES_MAX: usize = 192;
 /// Bytes of transactions that `mining.get_transactions` answers with; more is bitcoind's to tell.
-pub const TRANSACTIONS_BYTES_MAX: usize = 64 << 10;
+pub const TRANSACTIONS_BYTES_MAX: usize = 8 << 10;
 /// Salts remembered to tell our own shares: those of the last templates that a share may still come from.
 pub const SALTS_KEPT: usize = 64;
 /// Easiest difficulty that vardiff gives: a device of 13 kH/s then finds 0.3 shares a second.
@@ -115,6 +122,10 @@ pub const PEERS_CONFIGURED_MAX: usize = 64;
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
 /// Log lines that wait for whoever reads the log: a burst, not a stall.
 pub const LOG_LINES_MAX: usize = 1_024;
+/// Bytes that one place of the code may log in [`LOG_REFILL`]: a hostile peer writes no more than a few gigabytes a year to a disk.
+pub const LOG_PLACE_BYTES_MAX: usize = 1 << 20;
+/// How often every place may log anew.
+pub const LOG_REFILL: Duration = Duration::from_secs(3_600);
 /// Bytes of one log line: what strangers send may stand in it.
 pub const LOG_LINE_BYTES_MAX: usize = 1 << 10;
 /// Time that the end of the process waits for the log to be written, twice at most.

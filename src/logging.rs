@@ -2,15 +2,16 @@
 //!
 //! Whoever logs never waits: a stalled terminal costs lines, and how many is told when it reads again.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 
-use crate::limits::{LOG_FLUSH_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX};
+use crate::limits::{LOG_FLUSH_MAX, LOG_LINE_BYTES_MAX, LOG_LINES_MAX, LOG_PLACE_BYTES_MAX, LOG_REFILL};
 
 /// What is logged where `RUST_LOG` does not say otherwise, by the node.
 pub const RUN_LEVELS: &str = "warn,rockpool=info";
@@ -55,6 +56,20 @@ pub fn flush() {
     }
 }
 
+/// Bytes that each place of the code has logged since the last refill: strangers can make some of them speak as often as they like, and a
+/// disk must not fill.
+static SPENT: Mutex<Spent> = Mutex::new(BTreeMap::new());
+
+type Spent = BTreeMap<(&'static str, u32), usize>;
+
+/// Whether a place may log so many bytes more, and whether it is told now that it may not.
+fn spend(spent: &mut Spent, place: (&'static str, u32), bytes: usize) -> (bool, bool) {
+    let so_far = spent.entry(place).or_insert(0);
+    let before = *so_far;
+    *so_far = before.saturating_add(bytes);
+    (*so_far <= LOG_PLACE_BYTES_MAX, before <= LOG_PLACE_BYTES_MAX && *so_far > LOG_PLACE_BYTES_MAX)
+}
+
 /// Level, source and text; the time is the reader's (journald, `ts`) to add, or `RUST_LOG`'s debug levels would need a clock here.
 fn format(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io::Result<()> {
     let mut text = record.args().to_string();
@@ -67,7 +82,12 @@ fn format(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io:
         text.truncate(end);
         text.push('…');
     }
-    writeln!(out, "{:<5} {text}", record.level())
+    let place = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
+    let (allowed, told) = spend(&mut SPENT.lock().unwrap_or_else(PoisonError::into_inner), place, text.len());
+    if told {
+        return writeln!(out, "WARN  {}:{} has logged too much this hour; more of it is dropped", place.0, place.1);
+    }
+    if allowed { writeln!(out, "{:<5} {text}", record.level()) } else { Ok(()) }
 }
 
 fn pipe() -> (Pipe, Receiver<Line>) {
@@ -90,7 +110,16 @@ impl Write for Pipe {
 
 /// Writes lines until the pipe's other end is gone. A terminal that is gone too is no reason to stop.
 fn write_out(lines: &Receiver<Line>, lost: &AtomicU64, out: &mut impl Write) {
-    for line in lines {
+    let refill = tick(LOG_REFILL);
+    loop {
+        let line = select! {
+            recv(lines) -> line => line,
+            recv(refill) -> _ => {
+                SPENT.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                continue;
+            }
+        };
+        let Ok(line) = line else { return };
         match line {
             Line::Text(text) => {
                 let _ = out.write_all(&text);
@@ -150,5 +179,14 @@ mod tests {
         assert_eq!(next(), "WARN  agent \"a ERROR all is lost [2J\"\n");
         let long = next();
         assert!(long.len() <= LOG_LINE_BYTES_MAX + 16 && long.ends_with("…\n"), "{}", long.len());
+    }
+
+    #[test]
+    fn a_place_that_says_too_much_is_cut_short_and_told_once() {
+        let mut spent = Spent::new();
+        let half = LOG_PLACE_BYTES_MAX / 2;
+        let said = [half, half, 1, 1].map(|bytes| spend(&mut spent, ("src/loud.rs", 7), bytes));
+        assert_eq!(said, [(true, false), (true, false), (false, true), (false, false)]);
+        assert_eq!(spend(&mut spent, ("src/loud.rs", 8), 1), (true, false), "another place is not its fault");
     }
 }

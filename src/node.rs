@@ -75,6 +75,8 @@ pub struct Node<S> {
     started: Option<Duration>,
     /// What miners are to be told when the turn ends.
     pub(crate) news: News,
+    /// When miners were last told of something, all at once.
+    pub(crate) told_miners: Duration,
     pub(crate) blocks: VecDeque<FoundBlock>,
     pub(crate) bitcoin_down: Option<String>,
     pub(crate) disk_full: bool,
@@ -110,6 +112,7 @@ impl<S: Stages> Node<S> {
             counters: Arc::default(),
             started: None,
             news: News::default(),
+            told_miners: Duration::ZERO,
             blocks: VecDeque::new(),
             bitcoin_down: None,
             disk_full: false,

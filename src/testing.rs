@@ -59,6 +59,8 @@ struct Wire {
     output: Vec<u8>,
     /// Takes no byte more.
     clogged: bool,
+    /// Takes so many all the same, one at a time.
+    drips: usize,
     closed: bool,
 }
 
@@ -119,6 +121,11 @@ impl Io for Wires {
 
     fn write(&mut self, conn: ConnId, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let wire = self.conns.get_mut(&conn).ok_or(io::ErrorKind::NotFound)?;
+        if wire.clogged && wire.drips > 0 {
+            wire.drips -= 1;
+            wire.output.push(bufs[0][0]);
+            return Ok(1);
+        }
         if wire.clogged {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -395,6 +402,14 @@ impl<S: Stages> World<S> {
     pub(crate) fn clog(&mut self, conn: ConnId, clogged: bool) {
         if let Some(wire) = self.wires.conns.get_mut(&conn) {
             wire.clogged = clogged;
+            self.wires.events.push(Event::Conn(conn, WRITABLE));
+        }
+    }
+
+    /// One byte passes a clogged wire.
+    pub(crate) fn drip(&mut self, conn: ConnId) {
+        if let Some(wire) = self.wires.conns.get_mut(&conn) {
+            wire.drips = 1;
             self.wires.events.push(Event::Conn(conn, WRITABLE));
         }
     }

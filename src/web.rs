@@ -77,8 +77,9 @@ impl Web {
                     turn.jobs.read.push(ReadJob { conn, tag, rows: vec![(height, id)], ticket });
                 }
                 answer @ Answer::Send { .. } => {
-                    turn.out.home(ticket);
+                    // In this order: a client that has ended is closed once all its tickets are home and what was said is flushed.
                     self.finish(conn, answer, turn);
+                    turn.out.home(ticket);
                 }
             }
         }

@@ -11,7 +11,7 @@ use rockpool_net::wire::message::{Command, GetHeaders, Message};
 use rockpool_net::wire::share::Share;
 use rockpool_workers::jobs::OrganiseJob;
 
-use crate::limits::{SYNC_ANSWER_MAX, SYNC_GAP, SYNC_GRACE, SYNC_SETTLE_MAX, SYNC_SHARES};
+use crate::limits::{SYNC_ANSWER_MAX, SYNC_BARREN_MAX, SYNC_GAP, SYNC_GRACE, SYNC_SETTLE_MAX, SYNC_SHARES};
 use crate::turn::Turn;
 
 /// Where a peer says its chain stands.
@@ -45,6 +45,10 @@ pub struct Sync {
     score: u128,
     /// The last share that came, and its height.
     last: Option<(ShareId, u32)>,
+    /// Best score of an answer so far.
+    brought: u128,
+    /// Answers that brought nothing new.
+    barren: u32,
     stage: Stage,
 }
 
@@ -62,7 +66,8 @@ impl Sync {
     /// Begins one.
     pub fn begin(conn: ConnId, claim: &Claim, turn: &mut Turn<'_>) -> Sync {
         turn.counters.syncs.add(1);
-        let mut sync = Sync { conn, score: claim.score, last: None, stage: Stage::Settling { deadline: Duration::ZERO } };
+        let mut sync =
+            Sync { conn, score: claim.score, last: None, brought: 0, barren: 0, stage: Stage::Settling { deadline: Duration::ZERO } };
         sync.ask(turn);
         sync
     }
@@ -90,7 +95,8 @@ impl Sync {
     pub fn late(&self, now: Duration) -> Option<Fault> {
         match self.stage {
             Stage::Asked { deadline } if now >= deadline => Some(CloseReason::Timeout("answer to getheaders")),
-            Stage::Settling { deadline } if now >= deadline => Some(below_claim()),
+            // Without blame: what it brought may be held for its time, by a clock of ours that is wrong.
+            Stage::Settling { deadline } if now >= deadline => Some(CloseReason::Done("its chain did not become ours")),
             _ => None,
         }
     }
@@ -117,8 +123,21 @@ impl Sync {
         if ended && score < self.score && !self.reached(turn) {
             return Err(below_claim());
         }
+        // Nobody holds the one sync with shares that we have: after a reorg over there some come again, but not time and again.
+        if let Some(last) = last
+            && !self.reached(turn)
+            && (score <= self.brought || turn.chain.view.get(&last).is_some())
+        {
+            self.barren += 1;
+            if self.barren > SYNC_BARREN_MAX {
+                return Err(misbehaviour("shareheaders that bring nothing new"));
+            }
+        }
+        self.brought = self.brought.max(score);
         self.last = last.zip(shares.last().map(|share| share.height)).or(self.last);
-        let Some(ticket) = turn.out.take_ticket().filter(|_| !shares.is_empty()) else {
+        // A ticket is not taken for nothing: who drops it loses it to its lane for ever.
+        let ticket = if shares.is_empty() { None } else { turn.out.take_ticket() };
+        let Some(ticket) = ticket else {
             self.stage = Stage::Settling { deadline: turn.now.mono + SYNC_SETTLE_MAX };
             return Ok(());
         };

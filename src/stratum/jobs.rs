@@ -1,7 +1,6 @@
 //! Jobs: work as miners read it. Boards are shared by all miners of a class; a miner's own job is an id, a reference and a target.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use rockpool_store::view::ChainView;
 use rockpool_workers::template::Template;
 use rockpool_workers::work::{VERSION_MASK, Work, WorkError};
 
-use crate::limits::{BOARD_AGE_MAX, SALTS_KEPT};
+use crate::limits::{BOARD_AGE_MAX, BOARDS_MAX, SALTS_KEPT};
 use crate::stratum::difficulty::difficulty_of;
 
 /// The class that is served: a coinbase that every device holds.
@@ -95,11 +94,8 @@ pub fn words_reversed(hash: &[u8; 32]) -> [u8; 32] {
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// Work for miners: made when one asks, kept until template or tip change or it grows old.
@@ -159,8 +155,18 @@ impl Boards {
         };
         self.serial += 1;
         let board = Arc::new(Board::new(self.serial, work, now.mono));
+        // On genesis each script has a board of its own, and strangers may name as many scripts as they like. Jobs hold theirs.
+        if self.boards.len() >= BOARDS_MAX {
+            self.boards.clear();
+        }
         self.boards.insert(only_for, Arc::clone(&board));
         Some(Ok(board))
+    }
+
+    /// Boards at once.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.boards.len()
     }
 
     /// A job id that was never given, from 1.

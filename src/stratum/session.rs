@@ -195,7 +195,9 @@ impl Miner {
             Some(Ok(board)) => board,
             Some(Err(error)) => {
                 log::error!("no work for miners: {error}");
-                return;
+                // Tried again when a notify is due, not at once.
+                self.notified = turn.now.mono;
+                return self.set_timer(conn, turn);
             }
             None => return,
         };
@@ -376,6 +378,7 @@ impl Miner {
             Some(template) if bytes_of(template) > TRANSACTIONS_BYTES_MAX => {
                 refuse(conn, turn, id, (20, "the block's transactions are too many to send; ask bitcoind"));
             }
+            Some(_) if !turn.out.room(conn) => refuse(conn, turn, id, (20, "read first what was sent already")),
             Some(template) => {
                 let txs: Vec<String> = template.txs.iter().map(|tx| format!("\"{}\"", hex(tx))).collect();
                 reply(conn, turn, id, &format!("[{}]", txs.join(",")));

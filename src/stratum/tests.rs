@@ -8,7 +8,7 @@ use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::{Answer, EmissionJob, SubmitRefusal};
 use serde_json::{Value, json};
 
-use crate::limits::{AUTHORIZE_MAX, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX};
+use crate::limits::{AUTHORIZE_MAX, BOARDS_MAX, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX};
 use crate::stratum::{FRIENDLY, Server};
 use crate::testing::{ADDRESS, Recorder, STRATUM, World, regtest};
 
@@ -448,4 +448,22 @@ fn extranonces_are_never_zero() {
 fn the_friendly_answer_says_its_length() {
     let (head, body) = FRIENDLY.split_once("\r\n\r\n").unwrap();
     assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+}
+
+/// On genesis each script has work of its own; a stranger who names thousands does not fill the memory with it.
+#[test]
+fn boards_are_limited() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    world.line(conn, SUBSCRIBE);
+    let mut most = 0;
+    for number in 0..3 * BOARDS_MAX as u32 {
+        let mut hash = [7; 20];
+        hash[..4].copy_from_slice(&number.to_le_bytes());
+        let program = bitcoin::WitnessProgram::new(bitcoin::WitnessVersion::V0, &hash).unwrap();
+        let address = bitcoin::Address::from_witness_program(program, bitcoin::Network::Regtest);
+        world.line(conn, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{address}","x"]}}"#));
+        most = most.max(world.node.server.boards.held());
+    }
+    assert_eq!(most, BOARDS_MAX);
 }

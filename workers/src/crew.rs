@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use rockpool_net::hub::io::Mail;
 use rockpool_net::reactor::Clock;
 use rockpool_net::time::Now;
@@ -321,7 +321,12 @@ impl<S: Stage> Driven<S> {
     /// Waits for jobs or for what is due. `None` when nobody can give it jobs any more and nothing is left that it can do at once.
     fn wait(&self, clock: Clock) -> Option<Vec<S::Job>> {
         match self.stage.due().map(|due| due.saturating_sub(clock.now().mono)) {
-            Some(Duration::ZERO) => Some(Vec::new()),
+            Some(Duration::ZERO) if self.stage.owes() => Some(Vec::new()),
+            Some(Duration::ZERO) => match self.inbox.try_recv() {
+                Ok(first) => Some(first),
+                Err(TryRecvError::Empty) => Some(Vec::new()),
+                Err(TryRecvError::Disconnected) => None,
+            },
             Some(wait) => match self.inbox.recv_timeout(wait) {
                 Ok(first) => Some(first),
                 Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
@@ -345,6 +350,12 @@ impl<S: Stage> Driven<S> {
             if let Err(why) = self.step(clock.now(), first) {
                 return report(&self.out.post, self.name, why);
             }
+        }
+        // Rows that no ticket pays for wait for a free channel; the writer takes them before it ends.
+        if let Some(to) = &self.out.write
+            && !self.out.write_held.is_empty()
+        {
+            let _ = to.send(std::mem::take(&mut self.out.write_held));
         }
     }
 }

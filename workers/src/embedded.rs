@@ -131,7 +131,7 @@ impl EmbeddedChain {
         if header.time > now_unix.saturating_add(crate::work::NTIME_AHEAD_MAX_S) {
             return Err("time-too-new");
         }
-        let height = prev.height + 1;
+        let height = prev.height.checked_add(1).ok_or("bad-cb-height")?;
         let Some(coinbase) = block.txdata.first().filter(|tx| tx.is_coinbase()) else { return Err("bad-cb-missing") };
         if block.txdata.len() > 1 {
             // There are no coins here that a transaction could spend.

@@ -10,7 +10,9 @@ use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::time::Now;
 
 use crate::jobs::{Answer, FetchJob, Output, Stage};
-use crate::limits::{FETCH_DEADLINE, FETCH_DEADLINE_MAX, FETCH_FORGET, FETCH_MISSING_MAX, FETCH_PEER_MAX, FETCH_RETRY_MIN};
+use crate::limits::{
+    FETCH_DEADLINE, FETCH_DEADLINE_MAX, FETCH_FORGET, FETCH_FROM_PEER_MAX, FETCH_MISSING_MAX, FETCH_PEER_MAX, FETCH_RETRY_MIN,
+};
 
 /// Whom to ask for what.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub struct BlockFetcher {
 #[derive(Debug)]
 struct Missing {
     id: ShareId,
+    /// Who made it known as missing.
+    from: ConnId,
     /// Peers that know it, in the order in which they said so. Those that left or were asked are not in it.
     givers: Vec<ConnId>,
     /// Peers asked before, as far as they are still there.
@@ -94,12 +98,14 @@ impl BlockFetcher {
             return;
         }
         // Over the limit the share stays unknown for now: whoever sends its child again makes it missing again.
-        if self.missing.len() >= FETCH_MISSING_MAX {
+        // One peer's words fill no more than its part, or an `inv` of invented ids would be asked of everybody.
+        let of_peer = self.missing.values().filter(|missing| missing.from == from).count();
+        if self.missing.len() >= FETCH_MISSING_MAX || of_peer >= FETCH_FROM_PEER_MAX {
             return;
         }
         let givers = if self.peers.contains_key(&from) { vec![from] } else { Vec::new() };
         let state = State::Waits(now.mono + FETCH_FORGET);
-        self.missing.insert(self.next, Missing { id, givers, tried: BTreeSet::new(), attempts: 0, state });
+        self.missing.insert(self.next, Missing { id, from, givers, tried: BTreeSet::new(), attempts: 0, state });
         self.numbers.insert(id, self.next);
         self.next += 1;
     }
@@ -262,9 +268,14 @@ mod tests {
     fn a_peer_is_asked_for_sixteen_at_once_and_the_list_is_bounded() {
         let mut fetcher = BlockFetcher::new();
         step(&mut fetcher, 0, vec![FetchJob::PeerUp(conn(1))]);
-        let jobs = (0..FETCH_MISSING_MAX as u64 + 10).map(|n| FetchJob::Missing(id(n), conn(1))).collect();
+        // All that one peer may name, and then what others name until the list is full.
+        let of_one = FETCH_FROM_PEER_MAX as u64;
+        let jobs = (0..of_one + 10).map(|n| FetchJob::Missing(id(n), conn(1))).collect();
         let (_, requests) = step(&mut fetcher, 1, jobs).unwrap();
         assert_eq!(requests[0].1, (0..FETCH_PEER_MAX as u64).map(id).collect::<Vec<_>>());
+        assert_eq!(fetcher.missing.len(), FETCH_FROM_PEER_MAX);
+        let jobs = (1_000..1_010 + FETCH_MISSING_MAX as u64).map(|n| FetchJob::Missing(id(n), conn(100 + (n / of_one) as u32))).collect();
+        assert_eq!(step(&mut fetcher, 1, jobs), Some((true, vec![])));
         assert_eq!(fetcher.missing.len(), FETCH_MISSING_MAX);
         assert_eq!(step(&mut fetcher, 2, vec![FetchJob::Arrived(id(3))]), Some((true, vec![(conn(1), vec![id(FETCH_PEER_MAX as u64)])])));
     }

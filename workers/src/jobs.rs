@@ -297,4 +297,9 @@ pub trait Stage {
     fn due(&self) -> Option<Duration> {
         None
     }
+
+    /// Whether somebody waits for what is due, so that it is done before an ordered stop. The rest is done after the next start.
+    fn owes(&self) -> bool {
+        true
+    }
 }

@@ -17,6 +17,8 @@ pub const TIED_SLICE: usize = 64;
 pub const REBUILT_SLICE: usize = 8;
 /// Shares waiting for their coinbase to be rebuilt over which no more shares of a sync are taken: two of the largest messages.
 pub const BACKLOG_MAX: usize = 4_000;
+/// Missing shares that one peer may name at once: as many as it may have pending.
+pub const FETCH_FROM_PEER_MAX: usize = PENDING_PEER_MAX;
 /// Shares of one peer that wait for something unknown (SHARECHAIN §2).
 pub const PENDING_PEER_MAX: usize = 64;
 /// Shares of all peers that wait for something unknown (SHARECHAIN §2).

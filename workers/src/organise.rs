@@ -211,8 +211,8 @@ impl OrganiseWorker {
 
     fn end_bulk(&mut self, bulk: Bulk) {
         let from = bulk.ticket.conn();
-        // A message that brings nothing new is the end of its sync.
-        if !bulk.new && self.chain.syncing() == Some(from) {
+        // A message that brings nothing at all is the end of its sync. (After a reorg over there some shares come again.)
+        if bulk.best == 0 && self.chain.syncing() == Some(from) {
             self.chain.end_sync();
         }
         self.report.bulk_done.push((from, bulk.best));
@@ -322,12 +322,16 @@ impl Stage for OrganiseWorker {
         let look = (!self.pending.is_empty() || self.chain.syncing().is_some()).then_some(self.looked + PENDING_LOOK);
         progress.into_iter().chain(look).min()
     }
+
+    fn owes(&self) -> bool {
+        !(self.own.is_empty() && self.retry.is_empty() && self.tip.is_empty() && self.bulk.is_empty())
+    }
 }
 
 impl Report {
     /// Whether somebody waits for it.
     fn is_due(&self) -> bool {
-        !(self.fates.is_empty() && self.done.is_empty() && self.taken.is_empty())
+        !(self.fates.is_empty() && self.done.is_empty() && self.taken.is_empty() && self.missing.is_empty())
     }
 }
 
@@ -510,7 +514,9 @@ mod tests {
         };
         let mut nothing_new = begun();
         steps(&mut nothing_new, 5_000, vec![bulk(&shares[3..], 4)]);
-        assert_eq!(nothing_new.chain.syncing(), None);
+        assert_eq!(nothing_new.chain.syncing(), Some(conn(4)), "after a reorg over there shares come again");
+        steps(&mut nothing_new, 5_000, vec![bulk(&grown(8)[7..], 4)]);
+        assert_eq!(nothing_new.chain.syncing(), None, "a message of which nothing can be taken");
         let mut gone = begun();
         step(&mut gone, 5_000, vec![OrganiseJob::PeerGone(conn(4))]);
         assert_eq!(gone.chain.syncing(), None);

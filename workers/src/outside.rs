@@ -417,22 +417,24 @@ pub(crate) fn submit(config: BitcoindConfig, found: &Receiver<SubmitJob>, node: 
             Err(RecvTimeoutError::Disconnected) => open = false,
         }
         waiting.extend(found.try_iter().take(SUBMIT_SLOTS).map(|job| (job, node.now().mono)));
+        let mut again = VecDeque::new();
         while let Some((job, since)) = waiting.pop_front() {
             let fate = match submit_once(&mut rpc, &job) {
                 Ok(fate) => fate,
-                Err(why) if open && node.now().mono < since + SUBMIT_TIME_MAX && waiting.len() < SUBMIT_SLOTS => {
+                Err(why) if open && node.now().mono < since + SUBMIT_TIME_MAX && waiting.len() + again.len() < SUBMIT_SLOTS => {
                     log::error!("found block {} did not reach bitcoind at {}: {why}; trying again", job.hash, rpc.config.host);
-                    waiting.push_front((job, since));
-                    pause = (pause * 2).min(RETRY_MAX);
-                    break;
+                    // The next one is tried all the same: this one's trouble may be its own.
+                    again.push_back((job, since));
+                    continue;
                 }
                 Err(why) => Fate::Unreachable(why.to_string()),
             };
-            pause = RETRY_MIN;
             if !node.say(|| Answer::Fate { hash: job.hash, height: job.height, node: rpc.config.host.clone(), fate: fate.clone() }) {
                 return;
             }
         }
+        pause = if again.is_empty() { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
+        waiting = again;
     }
 }
 

@@ -182,6 +182,12 @@ impl Work {
     /// Rebuilds the coinbase as a miner would, and asks the chain's own check whether a share of it would tie; and Bitcoin's own decoder
     /// whether it is a transaction that pays what the template allows. A wrong job looks fine to miners and wastes all they do.
     fn verify(&self, params: &Params) -> Result<(), WorkError> {
+        // BTC-1, BTC-3 and PAY-1 of the share chain: shares of such a template would be invalid, every one.
+        let template = &self.template;
+        let sound = template.version & 0xe000_0000 == 0x2000_0000 && template.value >= params.subsidy(template.height);
+        if !sound || target::target(template.bits).is_none() {
+            return Err(WorkError::Unsound("bitcoind's template breaks the share chain's rules (version, value or bits)"));
+        }
         let roll =
             Roll { extranonce: *b"rockpool\x01\x02\x03\x04", version: self.template.version, ntime: self.template.curtime, nonce: 0 };
         let tail = self.coinb2(params, &self.draft.script);

@@ -1,12 +1,14 @@
 //! Mail, timers, and judgement: what has come is dispatched one at a time.
 
+use std::collections::VecDeque;
+
 use crate::close::CloseReason;
 use crate::hub::conn::State;
 use crate::hub::io::{Dispatch, Input, Io, Stage};
 use crate::hub::timers::Due;
 use crate::hub::{Hub, Outlet};
 use crate::id::ConnId;
-use crate::limits::{DISPATCH_TURN_COST, MAIL_TURN_MAX};
+use crate::limits::{DISPATCH_TURN_COST, MAIL_TURN_MAX, ROOM_COST};
 
 impl<A> Hub<A> {
     /// Takes the mail, all of it: its senders are bounded by tickets.
@@ -45,12 +47,26 @@ impl<A> Hub<A> {
     pub(super) fn dispatch(&mut self, io: &mut impl Io<Answer = A>, node: &mut impl Dispatch<Answer = A>) {
         io.stage(Stage::Dispatch);
         let now = self.out.now;
+        let mut spent = 0;
+        let mut next_turn = VecDeque::new();
         while let Some((input, tickets)) = self.calls.pop_front() {
+            if let Input::Room { conn } = input {
+                // What waits to be served costs as much as what is asked for now.
+                if spent >= DISPATCH_TURN_COST {
+                    next_turn.push_back((input, tickets));
+                    continue;
+                }
+                if self.out.conns.get_mut(conn).is_none_or(|conn| !conn.is_live()) {
+                    continue;
+                }
+                spent += ROOM_COST;
+            }
             self.report.inputs += 1;
             node.on(now, input, &mut self.out);
             tickets.into_iter().for_each(|ticket| self.out.home(ticket));
         }
-        self.dispatch_frames(node);
+        self.calls = next_turn;
+        self.dispatch_frames(spent, node);
         for id in std::mem::take(&mut self.due) {
             if self.out.take_due(id) {
                 self.report.inputs += 1;
@@ -66,8 +82,7 @@ impl<A> Hub<A> {
         node.turn_ends(now, &mut self.out);
     }
 
-    fn dispatch_frames(&mut self, node: &mut impl Dispatch<Answer = A>) {
-        let mut spent = 0;
+    fn dispatch_frames(&mut self, mut spent: u32, node: &mut impl Dispatch<Answer = A>) {
         while spent < DISPATCH_TURN_COST {
             let Some((id, frame, ticket)) = self.inbox.pop_front() else { return };
             spent += frame.cost().max(1);

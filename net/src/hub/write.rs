@@ -87,7 +87,8 @@ impl<A> Hub<A> {
         conn.lagging = sent > 0 && after > 0;
         if after == 0 {
             conn.stalled = Due::NEVER;
-        } else if sent > 0 || conn.stalled == Due::NEVER {
+        } else if conn.stalled == Due::NEVER || (sent > 0 && after < OUTBOX_SOFT_BYTES) {
+            // Over the soft cap a byte now and then puts nothing off: requests wait for room there, with their tickets.
             conn.stalled = Due::at(now + OUTBOX_STALL_MAX);
         }
         if before >= OUTBOX_SOFT_BYTES && after < OUTBOX_SOFT_BYTES && matches!(conn.state, State::Open) {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::limits::TICKETS_PER_CONN;
 use rockpool_net::wire::message::{GetHeaders, Message};
 use rockpool_workers::jobs::Answer;
 
-use crate::limits::{CHAINTIP_EVERY, PUSH_DEPTH, SYNC_SHARES};
-use crate::peer::tests::{ALICE, BOB, peer};
+use crate::limits::{CHAINTIP_EVERY, PUSH_DEPTH, SYNC_BARREN_MAX, SYNC_SHARES};
+use crate::peer::tests::{ALICE, BOB, claim, peer, tip_of};
 use crate::testing::{Grower, Inline, PEER, World, exchange, regtest};
 
 /// Two nodes, the second dialled by the first, connected.
@@ -189,4 +190,77 @@ fn cold_rows_are_read_and_served_in_order() {
     // An answer that comes twice says nothing the second time.
     world.mail(Answer::Read { conn, tag: read.tag, rows: vec![Some(shares[2].encode())] }, Vec::new());
     assert!(world.messages(conn).is_empty());
+}
+
+/// A claim that our tip has reached by other ways meanwhile, and an empty answer: the frame's ticket is home all the same.
+#[test]
+fn an_empty_answer_to_a_sync_costs_no_ticket() {
+    let mut world = World::whole(&[], 1);
+    world.skip(Duration::from_secs(100));
+    let shares = Grower::new().grow_many(10, ALICE);
+    let (ahead, pushes) = (peer(&mut world), peer(&mut world));
+    world.say(ahead, &tip_of(&shares[9]));
+    world.turns();
+    assert!(world.messages(ahead).iter().any(|message| matches!(message, Message::GetHeaders(_))));
+    for share in &shares {
+        world.say(pushes, &Message::Share(Box::new(share.clone())));
+        world.settle();
+    }
+    assert_eq!(confirmed(&world).0, 10);
+    world.say(ahead, &Message::ShareHeaders(vec![]));
+    world.settle();
+    assert!(world.is_open(ahead), "it did nothing wrong");
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+}
+
+/// A claim that nothing follows from: shares that we have, again and again. The liar is dropped, and the next claim is looked into.
+#[test]
+fn a_liar_does_not_hold_the_one_sync() {
+    let mut world = World::whole(&[], 1);
+    let mut grower = Grower::new();
+    let shares = grower.grow_many(SYNC_SHARES + 20, ALICE);
+    world.skip(Duration::from_secs(shares.len() as u64 + 60));
+    world.offer(shares.clone());
+    let (liar, honest) = (peer(&mut world), peer(&mut world));
+    claim(&mut world, liar, u32::MAX);
+    let more = grower.grow_many(20, ALICE);
+    world.say(honest, &tip_of(&more[19]));
+    let mut answers = 0;
+    while world.is_open(liar) && answers < 10 {
+        world.say(liar, &Message::ShareHeaders(shares[..SYNC_SHARES].to_vec()));
+        world.settle();
+        answers += 1;
+    }
+    assert_eq!(answers, SYNC_BARREN_MAX + 1);
+    world.turns();
+    assert!(world.messages(honest).iter().any(|message| matches!(message, Message::GetHeaders(_))));
+}
+
+/// Peers that ask for much and read a byte now and then: they are cut, and the lane's tickets are everybody's again.
+#[test]
+fn readers_of_a_byte_now_and_then_do_not_keep_the_tickets() {
+    let mut world = World::whole(&[], 1);
+    let shares = Grower::new().grow_many(SYNC_SHARES + 20, ALICE);
+    world.skip(Duration::from_secs(shares.len() as u64 + 10));
+    world.offer(shares);
+    let honest = peer(&mut world);
+    let slow: Vec<_> = (0..34).map(|_| peer(&mut world)).collect();
+    let wanted = Message::GetHeaders(GetHeaders { locator: vec![ShareId([7; 32])], stop: ShareId::default() });
+    for conn in &slow {
+        world.clog(*conn, true);
+        (0..TICKETS_PER_CONN + 3).for_each(|_| world.say(*conn, &wanted));
+        world.settle();
+    }
+    assert!(world.hub.outlet().tickets_out() > 100, "they hold {} tickets", world.hub.outlet().tickets_out());
+    for _ in 0..3 {
+        (0..29).for_each(|_| world.pass(Duration::from_secs(1)));
+        world.say(honest, &Message::Ping(1));
+        slow.iter().for_each(|conn| world.drip(*conn));
+        world.turns();
+    }
+    assert!(slow.iter().all(|conn| !world.is_open(*conn)));
+    world.say(honest, &Message::Ping(3));
+    world.turns();
+    assert!(world.messages(honest).iter().any(|message| matches!(message, Message::Pong(3))));
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
 }

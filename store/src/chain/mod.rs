@@ -16,7 +16,7 @@ use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::time::Now;
 use rockpool_net::wire::share::Share;
 
-use crate::limits::{EXCESS_DELAY, INVALID_MAX, MEDIAN_SPAN, SPAM_DEPTH};
+use crate::limits::{EXCESS_DELAY, INVALID_MAX, MEDIAN_SPAN, SIDE_MAX, SPAM_DEPTH};
 use crate::organised::ChainChange;
 use crate::params::Params;
 use crate::payouts::Payouts;
@@ -274,12 +274,17 @@ impl Chain {
             return Offer::Dropped("too far below the tip");
         }
         self.arrivals += 1;
-        let live = Live { record, unproven: Some(share), row: false, scratch: far, seen: self.arrivals };
+        // What a sync brings is kept apart: where our tip is hard, thousands of its shares are near it.
+        let live = Live { record, unproven: Some(share), row: false, scratch: of_sync, seen: self.arrivals };
         if self.side.is_full_for(&live) {
             return Offer::Dropped("no room in the scratch of the sync");
         }
+        let no_room = self.side.near_len() >= SIDE_MAX && !self.candidates.is_empty();
+        if !of_sync && no_room && !score::displaces(live.record.score, self.tip().score) {
+            return Offer::Dropped("too many shares beside the best chain");
+        }
         self.side.insert(live);
-        if source == Source::Own || far {
+        if source == Source::Own || of_sync {
             self.write(id, source == Source::Own);
         }
         self.select();
@@ -305,8 +310,16 @@ impl Chain {
         if let Some(id) = better {
             self.adopt(id);
         }
-        for live in self.side.take_excess() {
-            self.forget(&live);
+        self.trim();
+    }
+
+    /// Drops what is too much beside the best chain, but not before that chain is confirmed: until then the one that lost may be needed
+    /// again, and work that pays nobody must not delete work that paid.
+    fn trim(&mut self) {
+        if self.candidates.is_empty() {
+            for live in self.side.take_excess() {
+                self.forget(&live);
+            }
         }
     }
 
@@ -358,6 +371,7 @@ impl Chain {
         if let Some(live) = self.candidates.pop_front() {
             self.window.push(self.params, &live.record, |height| level(&self.table, height));
             self.payouts = Arc::new(Payouts::new(&live.record, &self.window));
+            self.trim();
         }
     }
 

@@ -53,6 +53,11 @@ impl Side {
         self.by_id.len()
     }
 
+    /// How many of them are no scratch of a sync.
+    pub fn near_len(&self) -> usize {
+        self.near.len()
+    }
+
     #[cfg(test)]
     pub fn is_empty_of_scratch(&self) -> bool {
         self.scratch.is_empty() && self.scratch_bytes == 0

@@ -110,13 +110,18 @@ impl Model {
         good.reduce(|best, record| if record.score > best.score { record } else { best }).unwrap()
     }
 
-    /// A parent near the tip: the tip, the newest share, so that branches overtake each other, or one of the last few.
+    /// A parent near the tip: the tip, a rival of it, so that branches overtake each other, or one of the last few.
     fn draw_parent(&self, rng: &mut ChaCha12Rng) -> ShareId {
-        let newest = self.order.len() - 1;
+        let best = self.best();
+        let line: Vec<_> =
+            std::iter::successors(Some(best), |record| self.records.get(&record.parent)).take(16).map(|record| record.id).collect();
+        let last = &self.order[self.order.len().saturating_sub(16)..];
+        let rivals = last.iter().filter(|id| !line.contains(id) && self.good.contains(id));
+        let rival = rivals.max_by_key(|id| self.records[id].score).copied();
         match rng.next_u32() % 8 {
-            0..3 => self.best().id,
-            3..7 => self.order[newest],
-            _ => self.order[newest - rng.next_u32() as usize % self.order.len().min(16)],
+            0..3 => best.id,
+            3..7 => rival.unwrap_or(best.id),
+            _ => last[rng.next_u32() as usize % last.len()],
         }
     }
 
@@ -494,6 +499,7 @@ fn side_shares_near_the_tip_are_limited_lowest_score_out_first() {
     let mut chain = fresh();
     let genesis = regtest().genesis_id();
     let first = grow(&mut chain, genesis, 2, 0, Source::Peer);
+    confirm_all(&mut chain);
     let low = build().salt(1).build(&chain, &genesis);
     assert_eq!(offer(&mut chain, &low, Source::Own), Offer::Taken);
     let nephew = build().salt(1).build(&chain, &low.id());
@@ -570,6 +576,43 @@ fn a_sync_may_begin_far_below_and_is_kept_only_if_it_ends_above() {
     // What lost stays beside it, with its rows, until better side shares need the room.
     assert_eq!(chain.side_len(), 55);
     assert_eq!(open(&kv).side_len(), 55);
+}
+
+/// More work than ours, deeper than what is kept beside a chain, but paid to nobody who earned it: nothing of ours is deleted before the
+/// coinbases of the better branch are rebuilt.
+#[test]
+fn a_deep_reorg_to_a_branch_that_proves_bad_gives_the_old_chain_back() {
+    let kv = MemKv::new();
+    let mut chain = open(&kv);
+    let genesis = regtest().genesis_id();
+    let write = |chain: &mut Chain| {
+        let (_, batches) = chain.take_change().unwrap();
+        batches.iter().for_each(|batch| kv.write(&batch.ops, batch.own).unwrap());
+    };
+    let deep = SIDE_MAX + 50;
+    for _ in 0..deep {
+        let tip = chain.tip().id;
+        grow(&mut chain, tip, 1, 0, Source::Peer);
+        confirm_all(&mut chain);
+    }
+    write(&mut chain);
+    let ours = chain.tip().id;
+    let mut other = fresh();
+    let bad = build().salt(1).bad_coinbase().build(&other, &genesis);
+    assert_eq!(offer(&mut other, &bad, Source::Peer), Offer::Taken);
+    let theirs = grow(&mut other, bad.id(), deep + 1, 1, Source::Peer);
+    assert!(chain.begin_sync(peer(1)));
+    for share in std::iter::once(&bad).chain(&theirs) {
+        assert_eq!(offer(&mut chain, share, Source::Bulk(peer(1))), Offer::Taken);
+    }
+    chain.end_sync();
+    assert_eq!((chain.tip().id, chain.confirmed_height()), (theirs[deep].id(), 0));
+    write(&mut chain);
+    confirm_all(&mut chain);
+    assert_eq!((chain.tip().id, chain.confirmed_tip().id), (ours, ours));
+    write(&mut chain);
+    assert_eq!(open(&kv).tip().id, ours);
+    chain.sanity_check().unwrap();
 }
 
 #[test]
