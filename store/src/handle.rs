@@ -77,3 +77,45 @@ impl ChainStoreHandle {
         (from..=confirmed).take(count).filter_map(|height| self.view.at_height(height)).map(|record| (record.height, record.id)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
+
+    use rockpool_net::time::Now;
+
+    use super::*;
+    use crate::chain::{Chain, Offer, Source};
+    use crate::kv::MemKv;
+    use crate::params::{Network, params};
+    use crate::testing::ShareBuilder;
+
+    #[test]
+    fn bytes_come_from_the_view_then_from_rows_and_never_from_the_disk() {
+        let (kv, params) = (Arc::new(MemKv::new()), params(Network::Regtest));
+        let mut chain = Chain::open(params, [1, 2], &*kv).unwrap();
+        let mut handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(Arc::<MemKv>::clone(&kv)));
+        let share = ShareBuilder::new(params).build(&chain, &chain.tip().id);
+        let late = Now { mono: Duration::ZERO, wall: Duration::from_secs(2_000_000_000) };
+        assert_eq!(chain.offer(late, Arc::new(share.clone()), Source::Own), Offer::Taken);
+        chain.confirm(1);
+        let (id, bytes) = (share.id(), Found::Bytes(share.encode().into()));
+        assert_eq!(handle.share_bytes(&id).unwrap(), Found::Absent);
+        let (change, batches) = chain.take_change().unwrap();
+        handle.view.apply(&change);
+        assert_eq!(handle.share_bytes(&id).unwrap(), bytes);
+        for batch in batches {
+            kv.write(&batch.ops, batch.own).unwrap();
+            handle.view.stored(&batch.ids);
+        }
+        assert_eq!(handle.share_bytes(&id).unwrap(), bytes);
+        assert_eq!(handle.store.get_share(1, &id).unwrap(), Some(share.encode()));
+        kv.set_cold(true);
+        assert_eq!(handle.share_bytes(&id).unwrap(), Found::Cold(1));
+        // Genesis is constant, and has no row.
+        assert_eq!(handle.share_bytes(&params.genesis_id()).unwrap(), Found::Absent);
+        assert_eq!(handle.range(0, 1), [(0, params.genesis_id())]);
+        assert_eq!(handle.range(1, 9), [(1, id)]);
+    }
+}

@@ -172,6 +172,9 @@ impl Kv for MemKv {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use rand_chacha::ChaCha12Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
     use super::*;
 
     fn put(key: u8, value: u8) -> Op {
@@ -235,5 +238,57 @@ mod tests {
         kv.set_cold(true);
         assert_eq!(kv.get_cached(Family::Shares, &[1]).unwrap(), Cached::Unknown);
         assert_eq!(kv.get(Family::Shares, &[1]).unwrap(), Some(vec![7]));
+    }
+
+    /// Writes, reads and scans at random, against a plain map.
+    fn agrees_with_a_map(kv: &dyn Kv, seed: u64) {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        let mut map = BTreeMap::new();
+        let key = |rng: &mut ChaCha12Rng| {
+            let key = rng.next_u32().to_be_bytes()[..1 + rng.next_u32() as usize % 2].to_vec();
+            (if rng.next_u32().is_multiple_of(4) { Family::Meta } else { Family::Shares }, key)
+        };
+        for step in 0..300u32 {
+            let ops: Vec<Op> = (0..rng.next_u32() % 6)
+                .map(|_| {
+                    let (family, key) = key(&mut rng);
+                    if rng.next_u32().is_multiple_of(3) {
+                        map.remove(&(family, key.clone()));
+                        return Op::Delete(family, key);
+                    }
+                    map.insert((family, key.clone()), step.to_be_bytes().to_vec());
+                    Op::Put(family, key, step.to_be_bytes().to_vec())
+                })
+                .collect();
+            kv.write(&ops, step.is_multiple_of(50)).unwrap();
+            let (family, from) = key(&mut rng);
+            assert_eq!(kv.get(family, &from).unwrap(), map.get(&(family, from.clone())).cloned());
+            let mut most = rng.next_u32() % 20 + 1;
+            let wanted = map.range((family, from.clone())..).take_while(|((of, _), _)| *of == family).take(most as usize);
+            let wanted: Vec<_> = wanted.map(|((_, key), value)| (key.clone(), value.clone())).collect();
+            let mut found = Vec::new();
+            kv.scan(family, &from, &mut |key, value| {
+                found.push((key.to_vec(), value.to_vec()));
+                most -= 1;
+                most > 0
+            })
+            .unwrap();
+            assert_eq!(found, wanted, "seed {seed} step {step}");
+        }
+        assert!(map.len() > 50);
+    }
+
+    #[test]
+    fn memory_agrees_with_a_map() {
+        (0..4).for_each(|seed| agrees_with_a_map(&MemKv::new(), seed));
+    }
+
+    #[cfg(feature = "rocks")]
+    #[test]
+    fn rocksdb_agrees_with_a_map() {
+        for seed in 0..4 {
+            let dir = tempfile::tempdir().unwrap();
+            agrees_with_a_map(&crate::rocks::RocksKv::open(dir.path()).unwrap(), seed);
+        }
     }
 }

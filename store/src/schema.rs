@@ -134,3 +134,58 @@ fn name_in(row: &[u8]) -> String {
     let name = row.split(|byte| *byte == b':').next().unwrap_or(row);
     String::from_utf8_lossy(name).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::kv::MemKv;
+    use crate::params::{Network, params};
+
+    #[test]
+    fn a_store_is_opened_again_by_its_own_network_alone() {
+        let kv = MemKv::new();
+        open(&kv, params(Network::Regtest), "d").unwrap();
+        assert_eq!(kv.unsynced(), 0, "what says whose it is has reached the disk");
+        open(&kv, params(Network::Regtest), "d").unwrap();
+        let error = open(&kv, params(Network::Main), "d").unwrap_err();
+        assert_eq!(error.to_string(), "data directory d belongs to network regtest, not main; give another --datadir");
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let kv = MemKv::new();
+        open(&kv, params(Network::Regtest), "d").unwrap();
+        kv.write(&[Op::Put(Family::Meta, FORMAT_KEY.to_vec(), 7u32.to_be_bytes().to_vec())], true).unwrap();
+        let error = open(&kv, params(Network::Regtest), "d").unwrap_err();
+        assert!(matches!(error, StoreError::WrongFormat { found: 7, wanted: FORMAT, .. }), "{error}");
+    }
+
+    #[test]
+    fn rows_that_say_not_whose_they_are_are_damage() {
+        let damage = |op: Op| {
+            let kv = MemKv::new();
+            open(&kv, params(Network::Regtest), "d").unwrap();
+            kv.write(&[op], true).unwrap();
+            assert!(matches!(open(&kv, params(Network::Regtest), "d"), Err(StoreError::Damaged(_))));
+        };
+        damage(Op::Delete(Family::Meta, FORMAT_KEY.to_vec()));
+        damage(Op::Delete(Family::Meta, NETWORK_KEY.to_vec()));
+        damage(Op::Put(Family::Meta, FORMAT_KEY.to_vec(), vec![1]));
+    }
+
+    #[test]
+    fn a_tip_row_reads_as_it_was_written() {
+        let kv = MemKv::new();
+        assert_eq!(tip(&kv).unwrap(), None);
+        let row = TipRow { height: 258, id: ShareId([1; 32]), confirmed_height: 257, confirmed_id: ShareId([2; 32]) };
+        kv.write(&[row.put()], true).unwrap();
+        assert_eq!(tip(&kv).unwrap(), Some(row));
+    }
+
+    #[test]
+    fn keys_sort_by_height() {
+        let id = ShareId([0; 32]);
+        assert!(share_key(255, &ShareId([0xff; 32])) < share_key(256, &id) && share_key(256, &id) < share_key(65_536, &id));
+    }
+}

@@ -159,3 +159,81 @@ impl Table {
 
 /// Newest ids of a locator without a gap: most forks are shallower.
 const LOCATOR_DENSE: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::params::{Network, params};
+
+    /// A chain of this many heights above genesis; `branch` tells its ids from another's.
+    fn chain(heights: u32, branch: u8) -> Table {
+        let genesis = params(Network::Regtest).genesis_record();
+        let mut table = Table::new(Arc::new(genesis), Keyed::new([3, 4]));
+        extend(&mut table, heights, branch);
+        table
+    }
+
+    fn extend(table: &mut Table, heights: u32, branch: u8) {
+        for _ in 0..heights {
+            let tip = table.tip();
+            let mut id = [branch; 32];
+            id[..4].copy_from_slice(&(tip.height + 1).to_be_bytes());
+            let record = Record { id: ShareId(id), parent: tip.id, height: tip.height + 1, ..Record::clone(tip) };
+            assert!(table.push(Arc::new(record)));
+        }
+    }
+
+    #[test]
+    fn only_the_tips_child_is_pushed() {
+        let mut table = chain(5, 1);
+        let (tip, below) = (Arc::clone(table.tip()), Arc::clone(table.at(4).unwrap()));
+        assert!(!table.push(Arc::clone(&tip)) && !table.push(below));
+        assert!(!table.push(Arc::new(Record { height: 7, parent: tip.id, ..Record::clone(&tip) })));
+        assert!(table.at(6).is_none());
+        table.sanity_check().unwrap();
+    }
+
+    #[test]
+    fn what_is_cut_is_found_no_more() {
+        let mut table = chain(10, 1);
+        let cut = table.cut(6);
+        assert_eq!(cut.iter().map(|record| record.height).collect::<Vec<_>>(), [7, 8, 9, 10]);
+        assert_eq!(table.tip().height, 6);
+        assert!(cut.iter().all(|record| table.get(&record.id).is_none() && table.at(record.height).is_none()));
+        extend(&mut table, 3, 2);
+        table.sanity_check().unwrap();
+        assert!(table.cut(99).is_empty());
+        assert_eq!(table.cut(0).len(), 9);
+        assert_eq!(table.tip().height, 0);
+        table.sanity_check().unwrap();
+    }
+
+    #[test]
+    fn a_locator_is_dense_at_the_tip_and_ends_with_genesis() {
+        let table = chain(1_000, 1);
+        let heights: Vec<u32> = table.locator().iter().map(|id| table.get(id).unwrap().height).collect();
+        assert_eq!(heights[..10], [1_000, 999, 998, 997, 996, 995, 994, 993, 992, 991]);
+        assert_eq!(heights[10..], [989, 985, 977, 961, 929, 865, 737, 481, 0]);
+        assert_eq!(chain(0, 1).locator(), [params(Network::Regtest).genesis_id()]);
+    }
+
+    #[test]
+    fn a_locator_of_the_longest_chain_fits_its_message() {
+        assert!(LOCATOR_DENSE + u32::BITS as usize <= rockpool_net::limits::LOCATOR_MAX);
+    }
+
+    #[test]
+    fn forks_are_found_at_or_below_where_they_are() {
+        let ours = chain(300, 1);
+        for fork in [0, 1, 40, 290, 300] {
+            let mut theirs = chain(300, 1);
+            theirs.cut(fork);
+            extend(&mut theirs, 20, 2);
+            let found = ours.find_fork(&theirs.locator());
+            // Steps double, so what is fetched twice is no more than what is new.
+            assert!(found <= fork && (fork - found) <= 20, "fork at {fork}, found {found}");
+        }
+        assert_eq!(ours.find_fork(&[ShareId([9; 32])]), 0);
+    }
+}

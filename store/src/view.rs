@@ -148,3 +148,83 @@ impl ChainView {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::chain::{Chain, Offer, Source};
+    use crate::kv::MemKv;
+    use crate::params::{Network, params};
+    use crate::testing::{ShareBuilder, least_time};
+
+    fn at(unix: u32) -> Now {
+        Now { mono: Duration::ZERO, wall: Duration::from_secs(u64::from(unix)) }
+    }
+
+    /// A chain of confirmed shares, each as hard as allowed by choice, and its view.
+    fn grown(heights: u32) -> (Chain, ChainView) {
+        let params = params(Network::Regtest);
+        let mut chain = Chain::open(params, [1, 2], &MemKv::new()).unwrap();
+        let mut view = chain.view();
+        for _ in 0..heights {
+            let share = ShareBuilder::new(params).harder(2).build(&chain, &chain.tip().id);
+            assert_eq!(chain.offer(at(2_000_000_000), Arc::new(share), Source::Peer), Offer::Taken);
+        }
+        chain.confirm(heights as usize);
+        view.apply(&chain.take_change().unwrap().0);
+        (chain, view)
+    }
+
+    #[test]
+    fn a_share_of_what_next_says_is_taken() {
+        let params = params(Network::Regtest);
+        // Past 16 heights the excess of hard ancestors counts too.
+        for heights in [1, 10, 15, 16, 17, 40] {
+            let (mut chain, view) = grown(heights);
+            for now in [0, view.tip().time, view.tip().time + 1, view.tip().time + 500] {
+                let next = view.next(params, at(now));
+                assert_eq!(next.time, now.max(least_time(&view, &view.tip().id)));
+                let share = ShareBuilder::new(params).salt(now).time(next.time).build(&view, &next.parent);
+                let wanted = (share.height, share.lead, share.score, share.bits);
+                assert_eq!((next.height, next.lead, next.score, next.bits), wanted);
+                assert_eq!(chain.offer(at(2_000_000_000), Arc::new(share), Source::Own), Offer::Taken);
+            }
+        }
+    }
+
+    #[test]
+    fn work_is_given_on_the_confirmed_tip_alone() {
+        let (mut chain, mut view) = grown(3);
+        let share = ShareBuilder::new(params(Network::Regtest)).build(&chain, &chain.tip().id);
+        chain.offer(at(2_000_000_000), Arc::new(share.clone()), Source::Peer);
+        assert_eq!(view.apply(&chain.take_change().unwrap().0), 0);
+        assert_eq!((view.tip().id, view.confirmed_height()), (share.id(), 3));
+        assert!(!view.is_confirmed(&share.id()));
+        assert_eq!(view.next(params(Network::Regtest), at(0)).parent, share.parent);
+        assert_eq!(view.payouts().parent, share.parent);
+        chain.confirm(1);
+        view.apply(&chain.take_change().unwrap().0);
+        assert!(view.is_confirmed(&share.id()));
+        assert_eq!(view.next(params(Network::Regtest), at(0)).parent, share.id());
+        view.sanity_check().unwrap();
+    }
+
+    #[test]
+    fn bytes_stay_until_they_are_stored() {
+        let (chain, mut view) = grown(3);
+        assert_eq!(view.unstored(), 3);
+        let ids: Vec<ShareId> = chain_ids(&chain);
+        assert!(ids.iter().all(|id| view.bytes(id).is_some()));
+        view.stored(&ids[..2]);
+        assert_eq!((view.bytes(&ids[0]), view.unstored()), (None, 1));
+        assert!(view.bytes(&ids[2]).is_some());
+    }
+
+    fn chain_ids(chain: &Chain) -> Vec<ShareId> {
+        let view = chain.view();
+        (1..=chain.tip().height).map(|height| view.at_height(height).unwrap().id).collect()
+    }
+}

@@ -245,6 +245,9 @@ impl Chain {
         self.table.sanity_check()?;
         self.side.sanity_check()?;
         let tip = self.tip();
+        if self.candidates.is_empty() && self.side.near_len() > SIDE_MAX {
+            return Err(format!("{} shares beside the best chain", self.side.near_len()));
+        }
         for (live, height) in self.candidates.iter().zip(self.confirmed_height() + 1..) {
             if self.table.at(height).is_none_or(|record| !Arc::ptr_eq(record, &live.record)) {
                 return Err(format!("candidate {} is not at height {height} of the best chain", live.record.id));

@@ -100,3 +100,59 @@ impl Batches {
         batch
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> ShareId {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        ShareId(id)
+    }
+
+    fn bytes_of(batch: &Batch) -> usize {
+        let bytes = |op: &Op| match op {
+            Op::Put(_, key, value) => key.len() + value.len(),
+            Op::Delete(_, key) => key.len(),
+        };
+        batch.ops.iter().map(bytes).sum()
+    }
+
+    #[test]
+    fn batches_keep_both_limits() {
+        for (count, size) in [(1_000, 600), (40, 100_000), (3, BATCH_BYTES_MAX - 36)] {
+            let mut rows = Rows::default();
+            (0..count).for_each(|number| rows.put(number, id(number), vec![1; size], number == 2));
+            let mut told = Vec::new();
+            let batches = rows.take(None, &mut told);
+            assert!(batches.iter().all(|batch| batch.ops.len() <= BATCH_OPS_MAX && bytes_of(batch) <= BATCH_BYTES_MAX));
+            let fullest = batches.iter().any(|batch| batch.ops.len() == BATCH_OPS_MAX || bytes_of(batch) + size + 36 > BATCH_BYTES_MAX);
+            assert!(fullest && batches.len() > 1, "a limit is reached");
+            let ids: Vec<ShareId> = batches.iter().flat_map(|batch| batch.ids.clone()).collect();
+            assert_eq!(ids, (0..count).map(id).collect::<Vec<_>>(), "parents first, none lost");
+            assert!(batches.iter().all(|batch| batch.own == batch.ids.contains(&id(2))), "only the batch of the own share is synced");
+            assert_eq!(told.len(), count as usize);
+            assert!(rows.is_empty());
+        }
+    }
+
+    #[test]
+    fn new_rows_then_the_tip_then_what_lost() {
+        let mut rows = Rows::default();
+        rows.delete(1, id(1));
+        rows.delete(2, id(2));
+        rows.put(3, id(3), vec![3], false);
+        // The last word on a row counts.
+        rows.put(4, id(4), vec![4], false);
+        rows.delete(4, id(4));
+        rows.delete(5, id(5));
+        rows.put(5, id(5), vec![5], false);
+        let tip = TipRow { height: 5, id: id(5), confirmed_height: 3, confirmed_id: id(3) };
+        let batches = rows.take(Some(tip), &mut Vec::new());
+        let delete = |number: u32| Op::Delete(Family::Shares, share_key(number, &id(number)));
+        let put = |number: u32| Op::Put(Family::Shares, share_key(number, &id(number)), vec![number as u8]);
+        assert_eq!(batches[0].ops, [put(3), put(5), tip.put(), delete(4), delete(2), delete(1)]);
+        assert_eq!(batches.len(), 1);
+    }
+}

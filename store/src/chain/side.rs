@@ -140,8 +140,8 @@ impl Side {
     /// Whether the sets agree.
     pub fn sanity_check(&self) -> Result<(), String> {
         let count = self.by_id.len();
-        if self.near.len() > SIDE_MAX || self.scratch_bytes > SCRATCH_BYTES_MAX {
-            return Err(format!("{} side shares, {} bytes of scratch", self.near.len(), self.scratch_bytes));
+        if self.scratch_bytes > SCRATCH_BYTES_MAX {
+            return Err(format!("{} bytes of scratch", self.scratch_bytes));
         }
         if self.by_parent.len() != count || self.near.len() + self.scratch.len() != count {
             return Err(format!(

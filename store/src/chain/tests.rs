@@ -607,6 +607,7 @@ fn a_deep_reorg_to_a_branch_that_proves_bad_gives_the_old_chain_back() {
     }
     chain.end_sync();
     assert_eq!((chain.tip().id, chain.confirmed_height()), (theirs[deep].id(), 0));
+    chain.sanity_check().unwrap();
     write(&mut chain);
     confirm_all(&mut chain);
     assert_eq!((chain.tip().id, chain.confirmed_tip().id), (ours, ours));
