@@ -131,8 +131,12 @@ impl Peers {
     }
 
     fn end_sync(&mut self, sessions: &mut Sessions, turn: &mut Turn<'_>) {
-        let Some(sync) = &self.sync else { return };
+        let Some(sync) = &mut self.sync else { return };
         let conn = sync.conn;
+        // Its answer may lie in a socket that we do not read: while the disk stands still, its shares keep its tickets.
+        if turn.out.is_held(conn) {
+            sync.put_off(turn.now.mono);
+        }
         if let Some(why) = sync.late(turn.now.mono) {
             turn.counters.syncs_failed.add(1);
             turn.out.close(conn, why);

@@ -91,6 +91,13 @@ impl Sync {
         }
     }
 
+    /// Gives an answer that is waited for its whole time anew.
+    pub fn put_off(&mut self, now: Duration) {
+        if let Stage::Asked { deadline } = &mut self.stage {
+            *deadline = now + SYNC_ANSWER_MAX;
+        }
+    }
+
     /// Why the peer is to be dropped at this time, if so.
     pub fn late(&self, now: Duration) -> Option<Fault> {
         match self.stage {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::limits::TICKETS_PER_CONN;
 use rockpool_net::wire::message::{ChainTip, GetHeaders, Message, NetAddr, PROTOCOL_VERSION, Version};
 use rockpool_net::wire::share::{Script, Share};
 use rockpool_workers::jobs::{Answer, FetchJob, OrganiseJob, ShareFate, Stages};
@@ -214,6 +215,22 @@ fn a_better_claim_begins_a_sync_and_the_next_waits() {
     assert!(!world.is_open(one) && world.is_open(two));
     assert!(asked(&world.messages(two)).is_some());
     assert_eq!(world.node.counters().syncs_failed.get(), 1);
+}
+
+/// Four shares of the peer wait for a disk that stands still, so that nothing of it is read: its answer's delay is our own.
+#[test]
+fn a_peer_that_we_do_not_read_is_not_late_with_its_answer() {
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    world.say(conn, &tip(40, 1000));
+    assert!(asked(&world.messages(conn)).is_some());
+    for share in Grower::new().grow_many(usize::from(TICKETS_PER_CONN), ALICE) {
+        world.say(conn, &Message::Share(Box::new(share)));
+    }
+    assert_eq!(world.hub.outlet().tickets_out(), usize::from(TICKETS_PER_CONN));
+    world.pass(2 * SYNC_ANSWER_MAX);
+    assert!(world.is_open(conn));
+    assert_eq!(world.node.counters().syncs_failed.get(), 0);
 }
 
 #[test]
