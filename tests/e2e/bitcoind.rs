@@ -25,17 +25,12 @@ fn a_block_found_through_stratum_is_accepted_and_pays_what_the_share_chain_dicta
         // On regtest every share is a block. The job after it builds on that block.
         let miner = if round % 2 == 0 { &mut first } else { &mut second };
         let height = bitcoind.height();
-        let job = until("a job on bitcoind's tip", || {
-            let best = bitcoind.call(&["getbestblockhash"]).as_str().unwrap().to_owned();
-            let job = miner.job();
-            if job.parent() == best {
-                return Some(job);
-            }
-            miner.next_line();
-            None
-        });
+        let best = bitcoind.call(&["getbestblockhash"]);
+        until("A's template on bitcoind's tip", || (a.status()["bitcoin"]["tip"] == best).then_some(()));
         // Before: what both nodes say that the next block pays.
         until("B on A's tip", || (a.tip() == b.tip()).then_some(()));
+        let job = miner.job();
+        assert_eq!(best, job.parent());
         let genesis = a.tip().1 == 0;
         let dictated = [dictated(&a), dictated(&b)];
         let share = miner.mine_for(&job);

@@ -254,15 +254,8 @@ impl Miner {
 
     /// The next line, whatever it is; `set_difficulty` and `notify` take effect.
     pub fn next_line(&mut self) -> Value {
-        self.try_next_line().expect("the node closed the connection")
-    }
-
-    /// The next line, `None` at the end of the connection.
-    pub fn try_next_line(&mut self) -> Option<Value> {
         let mut line = String::new();
-        if self.reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
+        assert!(self.reader.read_line(&mut line).unwrap() > 0, "the node closed the connection");
         let message: Value = serde_json::from_str(&line).unwrap();
         match message["method"].as_str() {
             Some("mining.set_difficulty") => self.difficulty = message["params"][0].as_f64().unwrap(),
@@ -270,11 +263,20 @@ impl Miner {
             Some(_) => {}
             None => drop(message["id"].as_u64().map(|id| self.answers.insert(id, message.clone()))),
         }
-        Some(message)
+        message
+    }
+
+    /// Reads on until the connection ends, well or by a reset.
+    pub fn read_to_the_end(&mut self) {
+        if let Err(error) = self.reader.read_to_end(&mut Vec::new()) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
     }
 
     /// The newest job; waits for one if there is none yet, or none since the last block was mined.
     pub fn job(&mut self) -> Job {
+        // What the node said before it answers this has been heard: a new template comes a moment before the new share tip.
+        assert_eq!(self.call("mining.ping", json!([])).unwrap(), "pong");
         loop {
             match &self.job {
                 Some(job) if self.mined.as_ref() != Some(&job.prev) => return job.clone(),
