@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Error, ErrorKind, IteratorMode,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Env, Error, ErrorKind, IteratorMode,
     LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
@@ -21,7 +21,7 @@ const WRITE_BUFFERS: i32 = 2;
 const OPEN_FILES: i32 = 64;
 /// Write-ahead log, bytes: what a start has to replay.
 const WAL_BYTES: u64 = 16 << 20;
-/// One flush and one compaction thread: more would fight the reactor for four cores.
+/// One flush and one compaction at a time: more would fight the reactor for four cores.
 const BACKGROUND_JOBS: i32 = 2;
 /// A table file, bytes: short compactions, little temporary disk.
 const FILE_BYTES: u64 = 8 << 20;
@@ -58,6 +58,10 @@ impl RocksKv {
             let why = error.into_string();
             if is_lock(&why) { StoreError::InUse(dir.display().to_string()) } else { failed(why) }
         })?;
+        // Without a thread for flushes they share the one for compactions: at a share in ten seconds neither keeps the other waiting, and a
+        // small machine has better uses for a thread. Opening a database makes one each time.
+        let mut env = Env::new().map_err(|error| failed(error.into_string()))?;
+        env.set_high_priority_background_threads(0);
         Ok(RocksKv { db, dir: dir.to_path_buf() })
     }
 
