@@ -286,7 +286,6 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     use rockpool_store::kv::{Cached, MemKv, Op};
@@ -297,18 +296,7 @@ mod tests {
     use crate::testing::ADDRESS;
 
     fn config() -> Config {
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Config {
-            network: Network::Regtest,
-            datadir: "test".into(),
-            bitcoinds: Vec::new(),
-            p2p: Some(free),
-            peers: Vec::new(),
-            stratum: free,
-            http: free,
-            alone: true,
-            max_peers: 4,
-        }
+        Config::loopback("test".into())
     }
 
     fn started(config: &Config, kv: Arc<dyn Kv>) -> Result<Running, Failure> {

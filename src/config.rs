@@ -140,6 +140,22 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// A regtest node of this machine alone: every port free, miners served at once, the embedded chain. For the demo and for tests.
+    pub fn loopback(datadir: PathBuf) -> Config {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Config {
+            network: Network::Regtest,
+            datadir,
+            bitcoinds: Vec::new(),
+            p2p: Some(free),
+            peers: Vec::new(),
+            stratum: free,
+            http: free,
+            alone: true,
+            max_peers: 8,
+        }
+    }
+
     /// Checks flags and, if one is named, the file under them. `home` is where the default data directory stands.
     pub fn new(flags: Options, file: Option<&Path>, home: Option<&Path>) -> Result<Config, ConfigError> {
         let options = match file {

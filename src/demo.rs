@@ -1,7 +1,7 @@
 //! `rockpool demo`: two nodes on loopback beside one embedded regtest chain, and a CPU miner that mines at the first through real Stratum.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -42,7 +42,7 @@ impl Demo {
     pub fn run(self, signals: &mut Signals, out: &mut impl Write) -> Result<(), Failure> {
         let params = params(Network::Regtest);
         let [first, second] = self.stores;
-        let configs = self.datadirs.map(config);
+        let configs = self.datadirs.map(Config::loopback);
         let known = [assemble::bitcoin_tip(&configs[0], &*first)?, assemble::bitcoin_tip(&configs[1], &*second)?];
         let newest = known.into_iter().flatten().max_by_key(|tip| tip.height);
         let bitcoin = Arc::new(EmbeddedChain::new(params, newest));
@@ -59,21 +59,6 @@ impl Demo {
         let ends = nodes.map(Running::join);
         shown?;
         ends.into_iter().collect()
-    }
-}
-
-fn config(datadir: PathBuf) -> Config {
-    let free = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    Config {
-        network: Network::Regtest,
-        datadir,
-        bitcoinds: Vec::new(),
-        p2p: Some(free),
-        peers: Vec::new(),
-        stratum: free,
-        http: free,
-        alone: true,
-        max_peers: 8,
     }
 }
 

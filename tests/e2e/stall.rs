@@ -1,8 +1,7 @@
 //! The writer stalled for 5 s under load: submits are answered, a found block reaches bitcoind at once, nothing spins, nothing is lost.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -61,18 +60,8 @@ fn a_stalled_writer_delays_neither_other_submits_nor_a_found_block_and_loses_not
     let Some(bitcoind) = Bitcoind::start("a_stalled_writer") else { return };
     let dir = temp();
     let disk = Arc::new(StallingDisk { inner: RocksKv::open(dir.path()).unwrap(), shut: Mutex::new(false), opened: Condvar::new() });
-    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let config = Config {
-        network: Network::Regtest,
-        datadir: PathBuf::from(dir.path()),
-        bitcoinds: vec![BitcoindConfig::new(&bitcoind.url(), None, Network::Regtest).unwrap()],
-        p2p: Some(free),
-        peers: Vec::new(),
-        stratum: free,
-        http: free,
-        alone: true,
-        max_peers: 8,
-    };
+    let bitcoinds = vec![BitcoindConfig::new(&bitcoind.url(), None, Network::Regtest).unwrap()];
+    let config = Config { bitcoinds, ..Config::loopback(dir.path().into()) };
     let kv: Arc<dyn Kv> = disk.clone();
     let bitcoin = assemble::bitcoin(&config, &*kv).unwrap();
     let node = assemble::start(&config, kv, bitcoin).unwrap();

@@ -484,7 +484,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::thread;
 
-    use crossbeam_channel::{Sender, bounded, unbounded};
+    use crossbeam_channel::{Sender, bounded};
     use rockpool_net::hub::io::Mail;
     use serde_json::Value;
 
@@ -677,9 +677,12 @@ mod tests {
         assert!(matches!(config.check(), Ok(Check::Later(why)) if why.contains("cookie")));
     }
 
+    /// More than any test here hears: a thread that says more stands still, and its test with it.
+    const ANSWERS_MAX: usize = 1_000;
+
     /// Runs an outsider's thread; the sender ends it.
     fn run(body: impl FnOnce(&Outsider) + Send + 'static) -> (Receiver<Answer>, Sender<()>, thread::JoinHandle<()>) {
-        let (post, answers) = unbounded();
+        let (post, answers) = bounded(ANSWERS_MAX);
         let post = move |mail: Vec<Mail<Answer>>| mail.into_iter().all(|mail| post.send(mail.answer).is_ok());
         let (stop, stopped) = bounded(0);
         let node = outsider(Arc::new(post), stopped);
@@ -688,7 +691,7 @@ mod tests {
 
     #[test]
     fn templates_come_by_long_poll_and_a_hanging_one_is_replaced_by_a_plain_call() {
-        let (calls, seen) = unbounded();
+        let (calls, seen) = bounded(ANSWERS_MAX);
         let mut height = 0;
         let host = fake(move |method, params, _| {
             if method == "getblockchaininfo" {

@@ -1,11 +1,8 @@
 //! How connections begin and end: told once, with the reason.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{HTTP, PEER, STRATUM, World, lines, secs};
+use crate::common::{HTTP, PEER, STRATUM, World, lines, secs};
 use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::{Input, Mail};
@@ -158,7 +155,7 @@ fn dials_end_in_opened_or_closed() {
 #[test]
 fn dials_are_bounded_and_a_slot_comes_back() {
     let mut world = World::new(8, 2, 0, Weather::fair());
-    let most = common::config(1).dials_max;
+    let most = crate::common::config(1).dials_max;
     let addr = Net::addr(1, PEER);
     let dialled: Vec<_> = (0..most).map(|_| world.hubs[0].outlet().dial(Lane::Peer, addr).unwrap()).collect();
     assert!(matches!(world.hubs[0].outlet().dial(Lane::Peer, addr), Err(CloseReason::Full(_))));

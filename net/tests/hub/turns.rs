@@ -1,11 +1,8 @@
 //! The turn: its cost, its order, its clock, mail and timers.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{HTTP, STRATUM, World, lines, secs};
+use crate::common::{HTTP, STRATUM, World, lines, secs};
 use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::id::ConnId;
 use rockpool_net::limits::{
@@ -180,7 +177,7 @@ fn without_file_descriptors_a_listener_rests_and_recovers() {
 
 #[test]
 fn a_full_row_refuses_and_leaves_the_others_their_slots() {
-    let mut config = common::config(5);
+    let mut config = crate::common::config(5);
     config.listeners[2].per_addr_max = 2;
     config.listeners[2].spare_private = false;
     let mut world = World::with(9, 1, 2, Weather::fair(), config);
@@ -199,7 +196,7 @@ fn a_full_row_refuses_and_leaves_the_others_their_slots() {
 
 #[test]
 fn a_thousand_connections_fit_a_small_machine() {
-    let bytes = worst_case_bytes(&common::config(1_000));
+    let bytes = worst_case_bytes(&crate::common::config(1_000));
     assert!(bytes > (RECEIVE_POOL_BYTES + 3_000 * 4_096) as u64);
     assert!(bytes < 128 << 20, "{bytes}");
 }

@@ -1,12 +1,9 @@
 //! Tickets: who gets none waits alone, and every ticket comes home.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use common::{HTTP, STRATUM, World, lines, secs};
+use crate::common::{HTTP, STRATUM, World, lines, secs};
 use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, Lane};

@@ -1,9 +1,7 @@
 //! Hubs on a simulated network, with a node that records what it is given.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::IoSlice;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
@@ -231,10 +229,6 @@ impl World {
 
     pub fn count(&self, hub: usize, name: &str) -> u64 {
         self.hubs[hub].counters().rows().iter().find(|row| row.name == name).unwrap().value
-    }
-
-    pub fn addr(host: usize, port: u16) -> SocketAddr {
-        Net::addr(host, port)
     }
 }
 

@@ -1,12 +1,9 @@
 //! Reading: what an edge-triggered world never tells twice, budgets, fairness, memory of unfinished messages.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{HTTP, MAGIC, PEER, STRATUM, World, lines, secs};
+use crate::common::{HTTP, MAGIC, PEER, STRATUM, World, lines, secs};
 use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::Input;

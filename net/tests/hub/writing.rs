@@ -1,14 +1,11 @@
 //! Writing: order, back-pressure, slow readers, and that two full sides go on.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{STRATUM, World, lines, secs};
+use crate::common::{STRATUM, World, lines, secs};
 use rockpool_net::close::CloseReason;
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::{ConnId, Lane};

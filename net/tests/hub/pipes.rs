@@ -1,11 +1,8 @@
 //! The simulated network itself: repeatable, and broken only as it is told to be.
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{STRATUM, World, lines, secs};
+use crate::common::{STRATUM, World, lines, secs};
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::Lane;
 use rockpool_net::pipes::{Net, Weather};

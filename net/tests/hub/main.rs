@@ -1,0 +1,12 @@
+//! The hub from outside: on the simulated network, and on real sockets.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod closing;
+mod common;
+mod loopback;
+mod pipes;
+mod reading;
+mod tickets;
+mod turns;
+mod writing;
