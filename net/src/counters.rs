@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::close::CloseReason;
 use crate::id::Lane;
 
-/// One number that only grows, or a level that is set.
+/// One number that only grows, or a level that is set. Lock-free: one thread writes it, the table's owner; any thread may read it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds.
     pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
+        self.0.store(self.get().wrapping_add(n), Relaxed);
     }
 
     /// Sets a level.
@@ -22,7 +22,7 @@ impl Counter {
 
     /// Sets a level if it is a new maximum.
     pub fn raise(&self, value: u64) {
-        self.0.fetch_max(value, Relaxed);
+        self.0.store(self.get().max(value), Relaxed);
     }
 
     /// The value now.
@@ -80,9 +80,10 @@ counters! {
         tickets_peer: "tickets", "Tickets of peers that are out now.";
         tickets_stratum: "tickets", "Tickets of miners that are out now.";
         tickets_http: "tickets", "Tickets of HTTP that are out now.";
-        tickets_waited: "times", "A connection waited for a ticket.";
+        tickets_waited: "times", "A connection waited for one of its tickets to come home, or a lane for any.";
         receive_pool: "bytes", "Bytes of unfinished messages in the pool now.";
         receive_waited: "times", "A connection waited for room in the pool of unfinished messages.";
+        receive_cut: "connections", "Connections cut because their unfinished message was the slowest while others waited for room in the pool.";
         outbox_sum: "bytes", "Bytes in all outboxes now.";
         outbox_cut: "connections", "Connections cut because the sum of all outboxes was too large.";
         conns: "connections", "Connections now, dials under way included.";

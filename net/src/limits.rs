@@ -85,6 +85,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const RECEIVE_FREE_BYTES: usize = 4 << 10;
 /// The pool of all unfinished messages beyond that, bytes. Memory grows as bytes arrive, never by a claimed length.
 pub const RECEIVE_POOL_BYTES: usize = 16 << 20;
+/// Bytes of a connection's own that wait in one piece, so that many small answers leave in one write.
+pub const OWN_RUN_BYTES: usize = 4 << 10;
 /// Bytes in an outbox up to which what was asked for is served.
 pub const OUTBOX_SOFT_BYTES: usize = 256 << 10;
 /// Bytes in an outbox over which its connection is cut: it does not read what we send.
@@ -117,8 +119,12 @@ pub const TICKET_BYTES_HTTP: usize = 512 << 10;
 
 // Time
 
-/// An unfinished message's whole time, from its first byte: 9 kB a second for the largest, and the end of a sender of a byte a second.
-pub const MESSAGE_TIME_MAX: Duration = Duration::from_secs(60);
+/// An unfinished message's time from its first byte, beside what its length takes at [`MESSAGE_RATE_MIN`]: the end of a sender of a byte a second.
+pub const MESSAGE_GRACE: Duration = Duration::from_secs(10);
+/// Bytes a second that an unfinished message must come with: the largest has 138 s, which a line of 32 kbit/s keeps.
+pub const MESSAGE_RATE_MIN: u64 = 4 << 10;
+/// Age from which an unfinished message that holds part of the pool may have to make room, while others want it.
+pub const POOL_GRACE: Duration = Duration::from_secs(5);
 /// An outbox's time without a byte leaving it.
 pub const OUTBOX_STALL_MAX: Duration = Duration::from_secs(30);
 /// Time for a farewell: to flush the outbox, and for the other side to end too.

@@ -182,6 +182,14 @@ impl Framer {
         }
     }
 
+    /// The message whose header is there and whose end is not.
+    pub fn arriving(&self) -> Option<Command> {
+        match self {
+            Framer::V1(v1) => v1.arriving(),
+            Framer::Line(_) | Framer::Http(_) | Framer::Sniff => None,
+        }
+    }
+
     /// Unknown messages skipped since this was last asked, for the counter.
     pub fn take_unknown(&mut self) -> u32 {
         match self {

@@ -94,6 +94,14 @@ impl V1 {
         *expected = expected.saturating_add(1);
     }
 
+    /// See [`Framer::arriving`](super::Framer::arriving).
+    pub fn arriving(&self) -> Option<Command> {
+        match self.state {
+            State::Body { command, .. } => Some(command),
+            State::Header | State::Skip(_) => None,
+        }
+    }
+
     /// See [`Framer::take_unknown`](super::Framer::take_unknown).
     pub fn take_unknown(&mut self) -> u32 {
         std::mem::take(&mut self.unknown)

@@ -37,6 +37,11 @@ impl Backlog {
         !self.waiting.is_empty()
     }
 
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.fresh.is_empty()
+    }
+
     /// All that wait.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.waiting.iter().chain(&self.fresh).copied()

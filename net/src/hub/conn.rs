@@ -8,9 +8,10 @@ use slab::Slab;
 use crate::close::CloseReason;
 use crate::frame::Framer;
 use crate::hub::outbox::Outbox;
+use crate::hub::received::Received;
 use crate::hub::timers::Due;
 use crate::id::{ConnId, Lane};
-use crate::limits::{CONN_BYTES_MAX, MESSAGE_TIME_MAX, RECEIVE_FREE_BYTES};
+use crate::limits::{CONN_BYTES_MAX, MESSAGE_GRACE, MESSAGE_RATE_MIN};
 use crate::transport::Transport;
 
 /// Where a connection stands.
@@ -30,10 +31,8 @@ pub(crate) enum State {
 /// One connection. No buffer while it is idle.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    pub framer: Box<Framer>,
     pub state: State,
-    /// Bytes not cut yet.
-    pub received: Vec<u8>,
+    pub received: Box<Received>,
     pub outbox: Outbox,
     /// The session's own timer.
     pub session: Due,
@@ -63,8 +62,8 @@ pub(crate) struct Conn {
     pub ended: bool,
     /// The session does not want to hear it now.
     pub paused: bool,
-    /// It has a frame that waits for a ticket.
-    pub waits: bool,
+    /// It has bytes that nobody looked at: they are cut before more is read.
+    pub uncut: bool,
     /// It has bytes to be read for which the pool has no room.
     pub starved: bool,
     /// It sent something but not all: not read next turn.
@@ -75,7 +74,7 @@ pub(crate) struct Conn {
     pub asked: bool,
     /// Its first frame has come.
     pub spoke: bool,
-    /// It is in the backlog of that stage.
+    /// It is in the backlog of that stage. Who waits for one of its own tickets is in none: the ticket's coming home puts it there.
     pub in_reads: bool,
     pub in_frames: bool,
     pub in_writes: bool,
@@ -89,40 +88,65 @@ impl Conn {
         matches!(self.state, State::Dialling | State::Open)
     }
 
-    /// What of its unfinished bytes is held from the pool: in steps of 4 KiB, as the buffer grows.
-    pub fn pooled(&self) -> usize {
-        pooled(self.received.len())
-    }
-
-    /// Gives back what the buffer has in excess, all of it when nothing is left over.
-    pub fn settle(&mut self) {
-        let fits = self.received.len().next_multiple_of(RECEIVE_FREE_BYTES);
-        if self.received.capacity() > fits {
-            self.received.shrink_to(fits);
+    /// A connection at its beginning.
+    pub fn new(framer: Framer, state: State, addr: SocketAddr, lane: Lane, generation: u32) -> Conn {
+        Conn {
+            received: Box::new(Received::new(framer)),
+            state,
+            outbox: Outbox::default(),
+            session: Due::NEVER,
+            limit: Due::NEVER,
+            stalled: Due::NEVER,
+            barred: Due::NEVER,
+            entry: Due::NEVER,
+            addr,
+            generation,
+            listener: None,
+            lane,
+            transport: Transport::Plain,
+            tickets: 0,
+            inbox: 0,
+            readable: false,
+            hung_up: false,
+            ended: false,
+            paused: false,
+            uncut: false,
+            starved: false,
+            lagging: false,
+            full: false,
+            asked: false,
+            spoke: false,
+            in_reads: false,
+            in_frames: false,
+            in_writes: false,
         }
     }
 
-    /// Makes room for bytes that have arrived, and for no more than that (in steps of 4 KiB).
-    pub fn make_room(&mut self, bytes: usize) {
-        let wanted = (self.received.len() + bytes).next_multiple_of(RECEIVE_FREE_BYTES);
-        self.received.reserve_exact(wanted - self.received.len());
-    }
-
-    /// A frame was cut, or what is left is another message's beginning, or nothing: the deadline of an unfinished message.
-    pub fn message_deadline(&mut self, now: Duration, cut: bool) {
+    /// After cutting: the deadline of the unfinished message, by the length it claims. `wanted` is what it wanted before, `cut` whether it is
+    /// another one since.
+    pub fn message_deadline(&mut self, now: Duration, wanted: usize, cut: bool) {
         if !self.spoke {
+            // The deadline of the first frame stands, whatever comes.
             return;
         }
-        if self.received.is_empty() {
+        if self.received.unfinished() == 0 {
             self.limit = Due::NEVER;
         } else if cut || self.limit == Due::NEVER {
-            self.limit = Due::at(now + MESSAGE_TIME_MAX);
+            self.limit = Due::at(now + message_time(self.received.wanted()));
+        } else if self.received.wanted() > wanted {
+            self.limit = self.limit.put_off(message_time(self.received.wanted()) - message_time(wanted));
         }
+    }
+
+    /// How long its unfinished message has been under way, if it has a deadline.
+    pub fn message_age(&self, now: Duration) -> Option<Duration> {
+        let end = self.limit.mono().filter(|_| self.spoke)?;
+        Some((now + message_time(self.received.wanted())).saturating_sub(end))
     }
 
     /// Its clocks stand still while we choose not to read it, and go on with what they had left.
     pub fn bar(&mut self, now: Duration) {
-        let barred = self.paused || self.waits || self.starved;
+        let barred = self.paused || self.uncut || self.starved;
         match (self.barred.mono(), barred) {
             (None, true) => self.barred = Due::at(now),
             (Some(since), false) => {
@@ -141,9 +165,9 @@ impl Conn {
     }
 }
 
-/// What so many unfinished bytes take from the pool.
-pub(crate) fn pooled(bytes: usize) -> usize {
-    bytes.next_multiple_of(RECEIVE_FREE_BYTES).saturating_sub(RECEIVE_FREE_BYTES)
+/// The time that a message of so many bytes has to arrive whole, from its first.
+fn message_time(bytes: usize) -> Duration {
+    MESSAGE_GRACE + Duration::from_micros(bytes as u64 * 1_000_000 / MESSAGE_RATE_MIN)
 }
 
 /// All connections, by slot, with the generation of every slot that was ever used.

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use rand_chacha::ChaCha12Rng;
+
 use crate::close::CloseReason;
 use crate::hub::conn::State;
 use crate::hub::io::{Dispatch, Input, Io, Stage};
@@ -44,7 +46,7 @@ impl<A> Hub<A> {
     }
 
     /// Hands judgement all that has come: what was opened, closed and answered; frames up to the turn's cost; timers.
-    pub(super) fn dispatch(&mut self, io: &mut impl Io<Answer = A>, node: &mut impl Dispatch<Answer = A>) {
+    pub(super) fn dispatch(&mut self, rng: &mut ChaCha12Rng, io: &mut impl Io<Answer = A>, node: &mut impl Dispatch<Answer = A>) {
         io.stage(Stage::Dispatch);
         let now = self.out.now;
         let mut spent = 0;
@@ -66,7 +68,15 @@ impl<A> Hub<A> {
             tickets.into_iter().for_each(|ticket| self.out.home(ticket));
         }
         self.calls = next_turn;
-        self.dispatch_frames(spent, node);
+        loop {
+            self.dispatch_frames(&mut spent, node);
+            // Tickets came home: another round, until nothing is left that could be cut or a budget is spent.
+            let more = self.inbox.is_empty() && spent < DISPATCH_TURN_COST && self.out.can_cut();
+            if !more || self.frame(rng, io) == 0 {
+                break;
+            }
+            io.stage(Stage::Dispatch);
+        }
         for id in std::mem::take(&mut self.due) {
             if self.out.take_due(id) {
                 self.report.inputs += 1;
@@ -82,10 +92,10 @@ impl<A> Hub<A> {
         node.turn_ends(now, &mut self.out);
     }
 
-    fn dispatch_frames(&mut self, mut spent: u32, node: &mut impl Dispatch<Answer = A>) {
-        while spent < DISPATCH_TURN_COST {
+    fn dispatch_frames(&mut self, spent: &mut u32, node: &mut impl Dispatch<Answer = A>) {
+        while *spent < DISPATCH_TURN_COST {
             let Some((id, frame, ticket)) = self.inbox.pop_front() else { return };
-            spent += frame.cost().max(1);
+            *spent += frame.cost().max(1);
             let conn = self.out.conns.get_mut(id).filter(|conn| conn.is_live());
             if let Some(conn) = conn {
                 conn.inbox -= 1;

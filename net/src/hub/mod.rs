@@ -13,6 +13,7 @@ mod dispatch;
 mod listeners;
 mod outlet;
 mod read;
+mod received;
 mod timers;
 mod write;
 
@@ -31,7 +32,7 @@ use crate::counters::Counters;
 use crate::events::Events;
 use crate::frame::Frame;
 use crate::id::{ConnId, Lane};
-use crate::limits::{GAP_MAX, IDLE_MAX, READ_CONN_BYTES};
+use crate::limits::{GAP_MAX, IDLE_MAX, READ_CONN_BYTES, READ_TURN_BYTES};
 use crate::time::Now;
 
 /// What a hub is made of.
@@ -110,6 +111,8 @@ pub struct Hub<A> {
     mail_left: bool,
     /// The one read buffer.
     buffer: Box<[u8]>,
+    /// Bytes that may still be cut in this turn, by lane.
+    cut_left: [usize; Lane::ALL.len()],
     events: Vec<Event>,
     clock: TurnClock,
     report: TurnReport,
@@ -136,6 +139,7 @@ impl<A> Hub<A> {
             due: Vec::new(),
             mail_left: false,
             buffer: vec![0; READ_CONN_BYTES].into_boxed_slice(),
+            cut_left: [0; Lane::ALL.len()],
             events: Vec::new(),
             clock: TurnClock::default(),
             report: TurnReport::default(),
@@ -151,13 +155,14 @@ impl<A> Hub<A> {
         node: &mut impl Dispatch<Answer = A>,
     ) -> std::io::Result<TurnReport> {
         self.report = TurnReport::default();
+        self.cut_left = [READ_TURN_BYTES; Lane::ALL.len()];
         self.poll(now, io)?;
         self.accept(io);
         self.read(rng, io);
         self.frame(rng, io);
         self.mailbox(io);
         self.timers();
-        self.dispatch(io, node);
+        self.dispatch(rng, io, node);
         self.dial(io);
         self.write(rng, io);
         self.reap(io);
@@ -250,18 +255,14 @@ impl Outlet {
         if ready.readable || ready.closed {
             conn.readable = true;
             conn.hung_up |= ready.closed;
-            if !conn.in_reads {
-                conn.in_reads = true;
-                self.reads.push(id.slot);
-            }
+            self.want_read(id);
         }
-        if ready.writable {
-            conn.full = false;
-            if matches!(conn.state, conn::State::Dialling) {
-                self.dialled.push(id);
-            } else {
-                self.want_write(id.slot);
-            }
+        let Some(conn) = self.conns.get_mut(id).filter(|_| ready.writable) else { return };
+        conn.full = false;
+        if matches!(conn.state, conn::State::Dialling) {
+            self.dialled.push(id);
+        } else {
+            self.want_write(id.slot);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::limits::WRITE_SLICES;
+use crate::limits::{OWN_RUN_BYTES, WRITE_SLICES};
 use crate::payload::Payload;
 use crate::transport::Transport;
 
@@ -14,7 +14,7 @@ pub enum Entry {
     /// Encoded once for all who get it.
     Shared(Arc<Payload>),
     /// For this connection alone.
-    Own(Box<[u8]>),
+    Own(Vec<u8>),
 }
 
 impl Entry {
@@ -50,13 +50,18 @@ impl Outbox {
         self.bytes == 0
     }
 
-    /// Adds an entry; an empty one is nothing.
+    /// Adds an entry; an empty one is nothing. Own bytes join those before them that the transport has not seen yet, up to [`OWN_RUN_BYTES`].
     pub fn push(&mut self, entry: Entry) {
         let len = entry.bytes().len();
-        if len > 0 {
-            // An outbox is cut at `OUTBOX_HARD_BYTES` by its owner, and an entry is a message: far below 4 GiB.
-            self.bytes = self.bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
-            self.entries.push_back(entry);
+        if len == 0 {
+            return;
+        }
+        // An outbox is cut at `OUTBOX_HARD_BYTES` by its owner, and an entry is a message: far below 4 GiB.
+        self.bytes = self.bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        let unsealed = self.entries.len() > self.sealed as usize;
+        match (self.entries.back_mut(), &entry) {
+            (Some(Entry::Own(run)), Entry::Own(bytes)) if unsealed && run.len() + len <= OWN_RUN_BYTES => run.extend_from_slice(bytes),
+            _ => self.entries.push_back(entry),
         }
     }
 
@@ -65,7 +70,7 @@ impl Outbox {
         while (self.sealed as usize) < self.entries.len().min(WRITE_SLICES) {
             let entry = &mut self.entries[self.sealed as usize];
             let plain = entry.bytes().len() as u32;
-            let taken = std::mem::replace(entry, Entry::Own(Box::default()));
+            let taken = std::mem::replace(entry, Entry::Own(Vec::new()));
             *entry = transport.seal(taken);
             self.bytes = self.bytes - plain + entry.bytes().len() as u32;
             self.sealed += 1;
@@ -124,9 +129,13 @@ mod tests {
         let shared = Arc::new(Payload::new(*b"defg"));
         for step in 1..12 {
             let mut outbox = Outbox::default();
-            for entry in
-                [Entry::Own(Box::from(*b"abc")), Entry::Own(Box::default()), Entry::Shared(shared.clone()), Entry::Own(Box::from(*b"h"))]
-            {
+            for entry in [
+                Entry::Own(b"ab".into()),
+                Entry::Own(b"c".into()),
+                Entry::Own(vec![]),
+                Entry::Shared(shared.clone()),
+                Entry::Own(b"h".into()),
+            ] {
                 outbox.push(entry);
             }
             let mut out = Vec::new();
@@ -143,9 +152,20 @@ mod tests {
     }
 
     #[test]
+    fn small_answers_leave_in_one_piece_of_bounded_size() {
+        let mut outbox = Outbox::default();
+        (0..OWN_RUN_BYTES / 32 + 1).for_each(|_| outbox.push(Entry::Own(vec![7; 32])));
+        assert_eq!(outbox.entries.iter().map(|entry| entry.bytes().len()).collect::<Vec<_>>(), [OWN_RUN_BYTES, 32]);
+        // What the transport has sealed is not added to: its packets are closed.
+        outbox.seal(&mut Transport::Plain);
+        outbox.push(Entry::Own(vec![8; 32]));
+        assert_eq!((outbox.entries.len(), outbox.len()), (3, OWN_RUN_BYTES + 64));
+    }
+
+    #[test]
     fn one_write_takes_a_bounded_number_of_slices() {
         let mut outbox = Outbox::default();
-        (0..WRITE_SLICES as u8 + 4).for_each(|byte| outbox.push(Entry::Own(Box::from([byte]))));
+        (0..WRITE_SLICES as u8 + 4).for_each(|byte| outbox.push(Entry::Shared(Arc::new(Payload::new([byte])))));
         outbox.seal(&mut Transport::Plain);
         assert_eq!(gathered(&outbox, 1_000).len(), WRITE_SLICES);
         outbox.written(WRITE_SLICES);

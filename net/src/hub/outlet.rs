@@ -18,7 +18,7 @@ use crate::id::{ConnId, Lane};
 use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES, TICKETS_PER_CONN};
 use crate::payload::Payload;
 use crate::time::Now;
-use crate::transport::Transport;
+use crate::wire::message::Command;
 
 /// The hub as dispatch sees it. Names of connections that have ended are ignored everywhere: answers come late.
 #[derive(Debug)]
@@ -30,9 +30,9 @@ pub struct Outlet {
     pub(crate) lanes: Lanes,
     /// The ticket of the frame that is being dispatched.
     pub(crate) ticket: Option<Ticket>,
-    /// Who has bytes to be read, bytes to be cut, bytes to be written.
+    /// Who has bytes to be read; bytes to be cut, by lane; bytes to be written.
     pub(crate) reads: Backlog,
-    pub(crate) frames: Backlog,
+    pub(crate) frames: [Backlog; Lane::ALL.len()],
     pub(crate) writes: Backlog,
     /// Dials to begin, and dials that may have ended.
     pub(crate) dials: Vec<ConnId>,
@@ -60,7 +60,7 @@ impl Outlet {
             lanes: Lanes::default(),
             ticket: None,
             reads: Backlog::default(),
-            frames: Backlog::default(),
+            frames: Default::default(),
             writes: Backlog::default(),
             dials: Vec::new(),
             dialled: Vec::new(),
@@ -83,7 +83,7 @@ impl Outlet {
 
     /// Sends bytes of this connection's own.
     pub fn send_bytes(&mut self, conn: ConnId, bytes: Vec<u8>) {
-        self.enqueue(conn, Entry::Own(bytes.into_boxed_slice()));
+        self.enqueue(conn, Entry::Own(bytes));
     }
 
     /// Whether what the connection asked for may be served now: its outbox is under the soft cap. If not, [`Input::Room`] will tell.
@@ -102,28 +102,35 @@ impl Outlet {
     pub fn close(&mut self, conn: ConnId, why: CloseReason) {
         let Some(c) = self.conns.get_mut(conn).filter(|c| !matches!(c.state, State::Closing)) else { return };
         c.state = State::Closing;
-        self.pool -= c.pooled();
+        self.pool -= c.received.pooled();
         self.outbox_sum -= c.outbox.len();
-        c.received = Vec::new();
+        c.received.clear();
+        c.uncut = false;
         c.outbox = Outbox::default();
         self.timers.remove(conn.slot, &mut c.entry);
         self.closing.push((conn, why));
     }
 
-    /// Closes once the outbox is empty and the other side has ended too, or [`FLUSH_MAX`] has passed. Nothing more is heard or sent.
+    /// Closes once the outbox is empty and the other side has ended too, or [`FLUSH_MAX`] has passed. Nothing more is heard or sent. Also what
+    /// was written before and is still on its way arrives, which closing at once over unread bytes would prevent.
     pub fn close_after_flush(&mut self, conn: ConnId, why: CloseReason) {
         let now = self.now.mono;
         let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
-        if c.outbox.is_empty() || matches!(c.state, State::Dialling) {
+        if (c.outbox.is_empty() && c.ended) || matches!(c.state, State::Dialling) {
             return self.close(conn, why);
         }
-        self.pool -= c.pooled();
-        (c.received, c.in_frames) = (Vec::new(), false);
-        (c.paused, c.waits, c.starved) = (false, false, false);
+        self.pool -= c.received.pooled();
+        c.received.clear();
+        (c.paused, c.uncut, c.starved) = (false, false, false);
         c.bar(now);
         (c.session, c.limit) = (Due::NEVER, Due::at(now + FLUSH_MAX));
         c.state = State::Flushing(Box::new(why));
+        // The farewell is the write stage's, even if nothing is left to be written.
+        if !c.full && !std::mem::replace(&mut c.in_writes, true) {
+            self.writes.push(conn.slot);
+        }
         self.rearm(conn.slot);
+        self.want_read(conn);
     }
 
     /// Dials. `Opened` or `Closed` follows, never neither; a refusal here is followed by nothing.
@@ -172,6 +179,7 @@ impl Outlet {
         self.counters.tickets(ticket.lane).set(self.lanes.out(ticket.lane) as u64);
         if let Some(conn) = self.conns.get_mut(ticket.conn) {
             conn.tickets = conn.tickets.saturating_sub(1);
+            self.want_cut(ticket.conn);
             self.finish_if_ended(ticket.conn);
         }
     }
@@ -179,15 +187,20 @@ impl Outlet {
     /// The peer's handshake is done: its framer lets other commands through.
     pub fn set_handshaken(&mut self, conn: ConnId) {
         if let Some(conn) = self.conns.get_mut(conn) {
-            conn.framer.set_ready();
+            conn.received.framer.set_ready();
         }
     }
 
     /// We ask the peer for a large message: one of this command is let through.
-    pub fn expect(&mut self, conn: ConnId, command: crate::wire::message::Command) {
+    pub fn expect(&mut self, conn: ConnId, command: Command) {
         if let Some(conn) = self.conns.get_mut(conn) {
-            conn.framer.expect(command);
+            conn.received.framer.expect(command);
         }
+    }
+
+    /// The message that is arriving on this connection, if the beginning of one is there and not its end: it is under way, within its own deadline.
+    pub fn arriving(&self, conn: ConnId) -> Option<Command> {
+        self.conns.get(conn)?.received.framer.arriving()
     }
 
     /// Stops or resumes reading one connection. Its clocks stand still meanwhile.
@@ -197,6 +210,7 @@ impl Outlet {
         c.paused = paused;
         c.bar(now);
         self.rearm(conn.slot);
+        self.want_read(conn);
     }
 
     /// Reads, cuts and accepts nothing any more: the node stops. What is in the inbox is dispatched, mail is taken, outboxes are written.
@@ -255,37 +269,10 @@ impl Outlet {
             FramerKind::LineOrHttp => Framer::Sniff,
             FramerKind::Http => Framer::http(),
         };
-        self.conns.insert(Conn {
-            framer: Box::new(framer),
-            state: if listener.is_some() { State::Open } else { State::Dialling },
-            received: Vec::new(),
-            outbox: Outbox::default(),
-            session: Due::NEVER,
-            limit: Due::at(self.now.mono + first),
-            stalled: Due::NEVER,
-            barred: Due::NEVER,
-            entry: Due::NEVER,
-            addr,
-            generation: id.generation,
-            listener,
-            lane,
-            transport: Transport::Plain,
-            tickets: 0,
-            inbox: 0,
-            readable: false,
-            hung_up: false,
-            ended: false,
-            paused: false,
-            waits: false,
-            starved: false,
-            lagging: false,
-            full: false,
-            asked: false,
-            spoke: false,
-            in_reads: false,
-            in_frames: false,
-            in_writes: false,
-        });
+        let state = if listener.is_some() { State::Open } else { State::Dialling };
+        let mut conn = Conn::new(framer, state, addr, lane, id.generation);
+        (conn.listener, conn.limit) = (listener, Due::at(self.now.mono + first));
+        self.conns.insert(conn);
         self.counters.conns.set(self.conns.len() as u64);
         self.rearm(id.slot);
         Some(id)
@@ -304,7 +291,7 @@ impl Outlet {
 
     /// A connection whose other side has said all: it ends once all it said is answered.
     pub(crate) fn finish_if_ended(&mut self, id: ConnId) {
-        if self.conns.get(id).is_some_and(|c| c.ended && !c.in_frames && c.tickets == 0) {
+        if self.conns.get(id).is_some_and(|c| c.ended && !c.uncut && c.tickets == 0) {
             self.close_after_flush(id, CloseReason::Remote);
         }
     }

@@ -5,17 +5,16 @@ use std::io::ErrorKind;
 use rand_chacha::ChaCha12Rng;
 
 use crate::close::CloseReason;
-use crate::frame::Cut;
-use crate::hub::conn::{Conn, State, pooled};
+use crate::hub::conn::{Conn, State};
 use crate::hub::io::{Io, Stage};
 use crate::hub::{Hub, Outlet};
-use crate::id::ConnId;
-use crate::limits::{READ_CONN_BYTES, READ_TURN_BYTES, RECEIVE_FREE_BYTES, RECEIVE_POOL_BYTES, TICKETS_PER_CONN};
+use crate::id::{ConnId, Lane};
+use crate::limits::{POOL_GRACE, READ_CONN_BYTES, READ_TURN_BYTES, RECEIVE_POOL_BYTES, TICKETS_PER_CONN};
 
 impl<A> Hub<A> {
     /// Reads from who has something and may be read. Nobody tells again of what is left, so who is not drained stays in the backlog.
     pub(super) fn read(&mut self, rng: &mut ChaCha12Rng, io: &mut impl Io<Answer = A>) {
-        let mut budget = READ_TURN_BYTES;
+        let (mut budget, mut starved) = (READ_TURN_BYTES, false);
         self.out.reads.begin(rng);
         while budget > 0
             && let Some(slot) = self.out.reads.next()
@@ -26,12 +25,15 @@ impl<A> Hub<A> {
                 continue;
             }
             if std::mem::take(&mut conn.lagging) || !self.out.may_read(id) {
+                starved |= self.out.conns.get(id).is_some_and(|conn| conn.starved);
                 self.out.want_read(id);
                 continue;
             }
             budget -= self.read_one(id, budget, io);
             self.out.want_read(id);
-            self.out.want_cut(id);
+        }
+        if starved {
+            self.out.relieve_pool();
         }
         if self.out.reads.is_left() {
             self.out.counters.budgets_spent.add(1);
@@ -44,7 +46,7 @@ impl<A> Hub<A> {
         let pool_free = RECEIVE_POOL_BYTES - out.pool;
         let Some(conn) = out.conns.get_mut(id) else { return 0 };
         let flushing = matches!(conn.state, State::Flushing(_));
-        let want = room(conn, pool_free).min(READ_CONN_BYTES).min(budget);
+        let want = conn.received.space(pool_free).min(READ_CONN_BYTES).min(budget);
         out.counters.reads.add(1);
         match io.read(id, &mut self.buffer[..want]) {
             Ok(0) => {
@@ -61,12 +63,12 @@ impl<A> Hub<A> {
                 out.counters.bytes_in.add(n as u64);
                 self.report.bytes_in += n;
                 if !flushing {
-                    let before = conn.pooled();
-                    conn.make_room(n);
-                    let opened = conn.transport.open(&self.buffer[..n], &mut conn.received);
-                    out.pool += conn.pooled() - before;
-                    if let Err(why) = opened {
-                        out.close(id, why);
+                    let before = conn.received.pooled();
+                    let opened = conn.transport.open(&self.buffer[..n], conn.received.grow(n));
+                    out.pool += conn.received.pooled() - before;
+                    match opened {
+                        Ok(()) => out.want_cut_of_read(id),
+                        Err(why) => out.close(id, why),
                     }
                 }
                 return n;
@@ -80,77 +82,83 @@ impl<A> Hub<A> {
     }
 
     /// Cuts frames off what was read, each with a ticket. Who gets none keeps its bytes and is not read, and nobody else is held up.
-    pub(super) fn frame(&mut self, rng: &mut ChaCha12Rng, io: &mut impl Io<Answer = A>) {
+    ///
+    /// Runs in rounds with dispatch, as tickets come home: at most [`TICKETS_PER_CONN`] frames of each connection in one round, so that who
+    /// says much takes turns with the others. Returns the frames.
+    pub(super) fn frame(&mut self, rng: &mut ChaCha12Rng, io: &mut impl Io<Answer = A>) -> usize {
         io.stage(Stage::Frame);
-        let mut budget = READ_TURN_BYTES;
-        self.out.frames.begin(rng);
-        while budget > 0
-            && let Some(slot) = self.out.frames.next()
-        {
-            let Some((id, conn)) = self.out.conns.at_mut(slot).filter(|(_, conn)| conn.in_frames) else { continue };
-            conn.in_frames = false;
-            if !matches!(conn.state, State::Open) {
-                continue;
+        let mut frames = 0;
+        for lane in Lane::ALL {
+            self.out.frames[lane as usize].begin(rng);
+            while self.cut_left[lane as usize] > 0
+                && self.out.reading
+                && self.out.lanes.has(lane)
+                && let Some(slot) = self.out.frames[lane as usize].next()
+            {
+                let Some((id, conn)) = self.out.conns.at_mut(slot).filter(|(_, conn)| conn.in_frames) else { continue };
+                conn.in_frames = false;
+                if matches!(conn.state, State::Open) {
+                    frames += self.cut(id, lane);
+                }
             }
-            budget = budget.saturating_sub(self.cut(id));
+            let waits = !self.out.lanes.has(lane) && !self.out.frames[lane as usize].is_empty();
+            self.out.counters.tickets_waited.add(u64::from(waits));
         }
+        self.report.frames += frames;
+        frames
     }
 
-    /// Cuts what there is of one connection and drops the bytes from its buffer. Returns how many they were.
-    fn cut(&mut self, id: ConnId) -> usize {
-        let (mut used, mut frames) = (0, 0);
-        let end = self.cut_frames(id, &mut used, &mut frames);
+    /// Cuts what there is of one connection. Returns how many frames that were.
+    fn cut(&mut self, id: ConnId, lane: Lane) -> usize {
         let out = &mut self.out;
-        let now = out.now.mono;
-        let Some(conn) = out.conns.get_mut(id) else { return used };
-        let before = conn.pooled();
-        conn.received.drain(..used);
-        conn.settle();
-        out.pool -= before - conn.pooled();
+        let Some(conn) = out.conns.get_mut(id) else { return 0 };
+        let (held, unfinished, wanted) = (conn.received.pooled(), conn.received.unfinished(), conn.received.wanted());
+        let mut frames = 0;
+        let end = loop {
+            if conn.received.unfinished() == 0 {
+                break End::NoFrame;
+            }
+            if conn.tickets >= TICKETS_PER_CONN || !out.lanes.has(lane) {
+                break End::NoTicket;
+            }
+            match conn.received.next_frame() {
+                Ok(Some(frame)) => {
+                    frames += 1;
+                    let ticket = out.lanes.give(lane, id, frame.bytes());
+                    conn.tickets += 1;
+                    conn.inbox += 1;
+                    self.inbox.push_back((id, frame, ticket));
+                }
+                Ok(None) => break End::NoFrame,
+                Err(error) => break End::Bad(CloseReason::BadFrame(error.to_string())),
+            }
+        };
+        let left = &mut self.cut_left[lane as usize];
+        *left = left.saturating_sub(unfinished - conn.received.unfinished());
+        conn.received.settle();
+        out.pool -= held - conn.received.pooled();
         conn.spoke |= frames > 0;
-        conn.message_deadline(now, frames > 0);
-        out.counters.frames_unknown.add(u64::from(conn.framer.take_unknown()));
-        self.report.frames += frames;
-        let waits = matches!(end, End::NoTicket);
-        if waits && !conn.waits {
-            out.counters.tickets_waited.add(1);
+        conn.message_deadline(out.now.mono, wanted, frames > 0);
+        conn.uncut = matches!(end, End::NoTicket);
+        // Its frames in the inbox bring their tickets home in this turn or soon; for what jobs hold it has to wait.
+        out.counters.tickets_waited.add(u64::from(conn.uncut && conn.tickets > conn.inbox));
+        conn.bar(out.now.mono);
+        let unknown = conn.received.framer.take_unknown();
+        if unknown > 0 {
+            out.counters.frames_unknown.add(u64::from(unknown));
         }
-        conn.waits = waits;
-        conn.bar(now);
+        out.counters.frames(lane).add(frames as u64);
+        out.counters.tickets(lane).set(out.lanes.out(lane) as u64);
         out.rearm(id.slot);
         match end {
             End::NoTicket => out.want_cut(id),
-            End::NoFrame => out.finish_if_ended(id),
+            End::NoFrame => {
+                out.want_read(id);
+                out.finish_if_ended(id);
+            }
             End::Bad(why) => out.close(id, why),
         }
-        used
-    }
-
-    /// Moves frames to the inbox until there is none, or no ticket.
-    fn cut_frames(&mut self, id: ConnId, used: &mut usize, frames: &mut usize) -> End {
-        let out = &mut self.out;
-        let Some(conn) = out.conns.get_mut(id) else { return End::NoFrame };
-        while *used < conn.received.len() {
-            if conn.tickets >= TICKETS_PER_CONN || !out.lanes.has(conn.lane) || !out.reading {
-                return End::NoTicket;
-            }
-            match conn.framer.cut(&conn.received[*used..]) {
-                Ok(Cut::Frame { frame, used: bytes }) => {
-                    *used += bytes;
-                    *frames += 1;
-                    let ticket = out.lanes.give(conn.lane, id, frame.bytes());
-                    conn.tickets += 1;
-                    conn.inbox += 1;
-                    out.counters.frames(conn.lane).add(1);
-                    out.counters.tickets(conn.lane).set(out.lanes.out(conn.lane) as u64);
-                    self.inbox.push_back((id, frame, ticket));
-                }
-                Ok(Cut::Skip(bytes)) => *used += bytes.min(conn.received.len() - *used),
-                Ok(Cut::Need(_)) => break,
-                Err(error) => return End::Bad(CloseReason::BadFrame(error.to_string())),
-            }
-        }
-        End::NoFrame
+        frames
     }
 }
 
@@ -169,7 +177,7 @@ impl Outlet {
     fn may_read(&mut self, id: ConnId) -> bool {
         let (now, pool_free) = (self.now.mono, RECEIVE_POOL_BYTES - self.pool);
         let Some(conn) = self.conns.get_mut(id) else { return false };
-        let starved = room(conn, pool_free) == 0;
+        let starved = conn.received.space(pool_free) == 0;
         if starved != conn.starved {
             self.counters.receive_waited.add(u64::from(starved));
             conn.starved = starved;
@@ -180,19 +188,43 @@ impl Outlet {
         may
     }
 
-    /// Puts a connection with bytes to be read on the backlog.
+    /// The pool is used up and somebody wants of it: of those who hold a part and have had [`POOL_GRACE`], the one whose message has come most
+    /// slowly goes. One a turn.
+    fn relieve_pool(&mut self) {
+        let now = self.now.mono;
+        let holds = |conn: &Conn| matches!(conn.state, State::Open) && conn.received.pooled() > 0 && !conn.uncut;
+        let slowness = |(id, conn): (ConnId, &Conn)| {
+            let age = conn.message_age(now).filter(|age| *age >= POOL_GRACE && holds(conn))?;
+            Some((age.as_micros() as u64 / conn.received.unfinished() as u64, id))
+        };
+        let Some((_, slowest)) = self.conns.iter().filter_map(slowness).max() else { return };
+        self.counters.receive_cut.add(1);
+        self.close(slowest, CloseReason::Timeout("a large message came slowly while others waited for its room"));
+    }
+
+    /// Puts a connection on the read stage's backlog, if there is something to read and it may be.
     pub(crate) fn want_read(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.readable && !conn.in_reads) {
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_readable() && !conn.in_reads) {
             conn.in_reads = true;
             self.reads.push(id.slot);
         }
     }
 
-    /// Puts a connection with bytes to be cut on the backlog.
-    fn want_cut(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.received.is_empty() && !conn.in_frames) {
+    /// Bytes were read: they are cut before more is.
+    fn want_cut_of_read(&mut self, id: ConnId) {
+        let now = self.now.mono;
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| matches!(conn.state, State::Open)) {
+            conn.uncut = true;
+            conn.bar(now);
+            self.want_cut(id);
+        }
+    }
+
+    /// Puts a connection with uncut bytes on its lane's backlog, unless all its tickets are out: then the first to come home does.
+    pub(crate) fn want_cut(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.uncut && !conn.in_frames && conn.tickets < TICKETS_PER_CONN) {
             conn.in_frames = true;
-            self.frames.push(id.slot);
+            self.frames[conn.lane as usize].push(id.slot);
         }
     }
 
@@ -204,21 +236,18 @@ impl Outlet {
 
     /// Whether a frame could be cut now.
     pub(super) fn can_cut(&self) -> bool {
-        let able = |conn: &Conn| conn.in_frames && conn.tickets < TICKETS_PER_CONN && self.lanes.has(conn.lane);
-        self.reading && self.frames.iter().any(|slot| self.conns.at(slot).is_some_and(|(_, conn)| able(conn)))
+        self.reading && Lane::ALL.into_iter().any(|lane| self.lanes.has(lane) && !self.frames[lane as usize].is_empty())
     }
 }
 
 impl Conn {
-    fn can_read(&self, pool_free: usize) -> bool {
-        let open = matches!(self.state, State::Open | State::Flushing(_)) && self.readable && !self.ended;
-        open && !self.paused && !self.in_frames && room(self, pool_free) > 0
+    /// Whether there may be something to read, and nothing but the pool speaks against it.
+    fn is_readable(&self) -> bool {
+        let open = matches!(self.state, State::Open | State::Flushing(_));
+        open && self.readable && !self.ended && !self.paused && !self.uncut
     }
-}
 
-/// Bytes that a connection may take in: to the end of its current step, and what the pool has.
-fn room(conn: &Conn, pool_free: usize) -> usize {
-    let held = conn.received.len();
-    let step = RECEIVE_FREE_BYTES + pooled(held) - held;
-    step + pool_free
+    fn can_read(&self, pool_free: usize) -> bool {
+        self.is_readable() && self.received.space(pool_free) > 0
+    }
 }

@@ -7,7 +7,7 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::id::Lane;
-use rockpool_net::limits::{DIAL_MAX, LINE_BYTES_MAX, MESSAGE_TIME_MAX, TICKETS_PER_CONN};
+use rockpool_net::limits::{DIAL_MAX, LINE_BYTES_MAX, MESSAGE_GRACE, TICKETS_PER_CONN};
 use rockpool_net::pipes::{Net, Weather};
 
 #[test]
@@ -38,7 +38,7 @@ fn a_message_has_to_end_in_time() {
     };
     world.write_all(1, raw, b"hello\n{");
     let start = world.now();
-    while world.now() < start + MESSAGE_TIME_MAX - secs(1) {
+    while world.now() < start + MESSAGE_GRACE - secs(1) {
         world.run_for(secs(1));
         world.write_all(1, raw, b"{");
     }
