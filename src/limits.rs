@@ -30,7 +30,7 @@ pub const ASKED_MAX: usize = 256;
 /// Shares in our answer to `getheaders`, always if there are so many: of the largest size they fit a `shareheaders`. An answer of fewer
 /// ends at the sender's tip.
 pub const SYNC_SHARES: usize = 500;
-/// Time a peer has to answer `getheaders`: half a megabyte over a poor line.
+/// Time a peer has to begin its answer to `getheaders`; once it comes, its length says how long it may take (`MESSAGE_RATE_MIN`).
 pub const SYNC_ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Answers of one sync that may bring nothing new: a reorg over there makes one of them. A second one ends a lie within a minute
 /// (SHARECHAIN §11).

@@ -83,7 +83,7 @@ counters! {
         tickets_waited: "times", "A connection waited for one of its tickets to come home, or a lane for any.";
         receive_pool: "bytes", "Bytes of unfinished messages in the pool now.";
         receive_waited: "times", "A connection waited for room in the pool of unfinished messages.";
-        receive_cut: "connections", "Connections cut because their unfinished message was the slowest while others waited for room in the pool.";
+        receive_cut: "connections", "Connections cut as the slowest senders while others waited for room in the pool.";
         outbox_sum: "bytes", "Bytes in all outboxes now.";
         outbox_cut: "connections", "Connections cut because the sum of all outboxes was too large.";
         conns: "connections", "Connections now, dials under way included.";

@@ -23,7 +23,8 @@ use std::time::Duration;
 use rockpool_net::close::CloseReason;
 use rockpool_net::id::ConnId;
 use rockpool_net::payload::Payload;
-use rockpool_net::wire::message::Message;
+use rockpool_net::wire::WireError;
+use rockpool_net::wire::message::{Command, Message};
 use rockpool_net::wire::share::Share;
 
 use crate::peer::dial::Dials;
@@ -133,8 +134,9 @@ impl Peers {
     fn end_sync(&mut self, sessions: &mut Sessions, turn: &mut Turn<'_>) {
         let Some(sync) = &mut self.sync else { return };
         let conn = sync.conn;
-        // Its answer may lie in a socket that we do not read: while the disk stands still, its shares keep its tickets.
-        if turn.out.is_held(conn) {
+        // Its answer may lie in a socket that we do not read: while the disk stands still, its shares keep its tickets. Or it is coming, over
+        // a slow line, with a deadline of its own.
+        if turn.out.is_held(conn) || turn.out.arriving(conn) == Some(Command::ShareHeaders) {
             sync.put_off(turn.now.mono);
         }
         if let Some(why) = sync.late(turn.now.mono) {
@@ -154,17 +156,19 @@ impl Peers {
 
 /// Encodes and sends.
 pub(crate) fn say(conn: ConnId, message: &Message, turn: &mut Turn<'_>) {
-    let payload = encoded(message, turn);
-    turn.out.send(conn, payload);
+    let bytes = message.to_bytes(turn.config.params.magic).unwrap_or_else(|error| nothing(message, &error));
+    turn.out.send_bytes(conn, bytes);
 }
 
-/// A message of our own making, encoded.
+/// A message of our own making, encoded for several.
 pub(crate) fn encoded(message: &Message, turn: &Turn<'_>) -> Arc<Payload> {
-    message.encode(turn.config.params.magic).unwrap_or_else(|error| {
-        // Nothing that we build is over a limit; an empty payload is nothing to the hub.
-        log::error!("{} cannot be encoded: {error}", message.command());
-        Arc::new(Payload::new([]))
-    })
+    message.encode(turn.config.params.magic).unwrap_or_else(|error| Arc::new(Payload::new(nothing(message, &error))))
+}
+
+/// Nothing that we build is over a limit; an empty payload is nothing to the hub.
+fn nothing(message: &Message, error: &WireError) -> Vec<u8> {
+    log::error!("{} cannot be encoded: {error}", message.command());
+    Vec::new()
 }
 
 #[cfg(test)]

@@ -101,6 +101,10 @@ impl Peer {
     /// Its timer is due.
     pub fn on_timer(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
+        if self.ready() && turn.out.arriving(conn).is_some() {
+            // A long message over a slow line is no silence.
+            self.heard = now;
+        }
         if !self.ready() && now >= self.opened + HANDSHAKE_MAX {
             turn.out.close(conn, CloseReason::Timeout("handshake"));
         } else if self.ready() && now >= self.heard + SILENCE_MAX {

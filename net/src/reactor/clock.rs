@@ -24,7 +24,13 @@ impl Clock {
     pub fn now(&self) -> Now {
         // A calendar before 1970 is a machine without a clock: the epoch is as good as any other wrong time.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono: Instant::now().duration_since(self.start), wall }
+        Now { mono: self.mono(), wall }
+    }
+
+    /// The monotonic part of the time now.
+    #[expect(clippy::disallowed_methods, reason = "the one clock of the network core")]
+    pub fn mono(&self) -> Duration {
+        Instant::now().duration_since(self.start)
     }
 }
 

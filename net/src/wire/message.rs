@@ -24,7 +24,7 @@ use crate::limits::{
     UNKNOWN_BYTES_MAX, USER_AGENT_BYTES_MAX, VERSION_BYTES_MAX,
 };
 use crate::payload::Payload;
-use crate::sha256::sha256d;
+use crate::sha256::Checksum;
 use crate::wire::WireError;
 use crate::wire::codec::{Reader, Writer};
 use crate::wire::share::Share;
@@ -118,21 +118,35 @@ impl Command {
 
     /// Its name as the header carries it, padded with zeros.
     pub fn field(self) -> [u8; 12] {
-        let mut field = [0; 12];
-        field[..self.name().len()].copy_from_slice(self.name().as_bytes());
-        field
+        FIELDS[self as usize]
     }
 
     /// What a header's name means: `None` unless it is printable ASCII padded with zeros, [`Command::Unknown`] if it is not one of ours.
     pub fn from_field(field: &[u8; 12]) -> Option<Command> {
+        if let Some(at) = FIELDS.iter().position(|known| known == field) {
+            return Some(Command::ALL[at]);
+        }
         let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
         let (name, padding) = field.split_at(end);
         if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) || padding.iter().any(|&byte| byte != 0) {
             return None;
         }
-        Some(Command::ALL.into_iter().find(|command| command.name().as_bytes() == name).unwrap_or(Command::Unknown))
+        Some(Command::Unknown)
     }
 }
+
+/// The names of all commands as headers carry them, in their order.
+const FIELDS: [[u8; 12]; Command::ALL.len()] = {
+    let mut fields = [[0; 12]; Command::ALL.len()];
+    let mut at = 0;
+    while at < fields.len() {
+        let name = Command::ALL[at].row().0.as_bytes();
+        let (field, _) = fields[at].split_at_mut(name.len());
+        field.copy_from_slice(name);
+        at += 1;
+    }
+    fields
+};
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,9 +255,14 @@ impl Message {
         }
     }
 
-    /// The whole message as it goes out, header and checksum included. Refuses what another node would refuse to read.
+    /// The whole message as it goes out, to be shared by all who get it.
     pub fn encode(&self, magic: [u8; 4]) -> Result<Arc<Payload>, WireError> {
-        let mut writer = Writer::default();
+        Ok(Arc::new(Payload::new(self.to_bytes(magic)?)))
+    }
+
+    /// The whole message as it goes out, header and checksum included. Refuses what another node would refuse to read.
+    pub fn to_bytes(&self, magic: [u8; 4]) -> Result<Vec<u8>, WireError> {
+        let mut writer = unsealed(8);
         match self {
             Message::Version(version) => version.write(&mut writer)?,
             Message::Verack => {}
@@ -258,10 +277,10 @@ impl Message {
                 share.write(&mut writer);
             }
         }
-        let (command, payload) = (self.command(), writer.into_bytes());
-        match payload.len() {
+        let (command, message) = (self.command(), writer.into_bytes());
+        match message.len() - HEADER_BYTES {
             bytes if bytes > command.cap() => Err(too_many(command.name(), bytes, command.cap())),
-            _ => Ok(seal(magic, command, &payload)),
+            _ => Ok(seal(magic, command, message)),
         }
     }
 
@@ -291,7 +310,9 @@ impl Message {
 
     /// A `share` of bytes that are a share's encoding already, as they stand in the store.
     pub fn share_from_bytes(magic: [u8; 4], share: &[u8]) -> Arc<Payload> {
-        seal(magic, Command::Share, share)
+        let mut writer = unsealed(share.len());
+        writer.put(share);
+        Arc::new(Payload::new(seal(magic, Command::Share, writer.into_bytes())))
     }
 
     /// A `shareheaders` of shares' encodings as they stand in the store, of as many from the front as one message may carry; says how many
@@ -306,22 +327,28 @@ impl Message {
             body.extend_from_slice(share);
             count += 1;
         }
-        let mut writer = Writer::with_capacity(COUNT_BYTES + body.len());
+        let mut writer = unsealed(COUNT_BYTES + body.len());
         writer.compact_size(count as u64);
         writer.put(&body);
-        (seal(magic, Command::ShareHeaders, &writer.into_bytes()), count)
+        (Arc::new(Payload::new(seal(magic, Command::ShareHeaders, writer.into_bytes()))), count)
     }
 }
 
+/// A message whose header is blank yet, with room for so many bytes behind it.
+fn unsealed(payload: usize) -> Writer {
+    let mut writer = Writer::with_capacity(HEADER_BYTES + payload);
+    writer.put(&[0; HEADER_BYTES]);
+    writer
+}
+
 /// The one place where a message gets its header: magic, command, length, checksum.
-fn seal(magic: [u8; 4], command: Command, payload: &[u8]) -> Arc<Payload> {
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
-    bytes.extend_from_slice(&magic);
-    bytes.extend_from_slice(&command.field());
-    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&sha256d(payload)[..4]);
-    bytes.extend_from_slice(payload);
-    Arc::new(Payload::new(bytes))
+fn seal(magic: [u8; 4], command: Command, mut message: Vec<u8>) -> Vec<u8> {
+    let (header, payload) = message.split_at_mut(HEADER_BYTES);
+    header[..4].copy_from_slice(&magic);
+    header[4..16].copy_from_slice(&command.field());
+    header[16..20].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    header[20..].copy_from_slice(&Checksum::default().finish(payload));
+    message
 }
 
 impl Version {
@@ -502,7 +529,7 @@ mod tests {
             assert_eq!(header[..4], MAGIC);
             assert_eq!(header[4..16], message.command().field());
             assert_eq!(header[16..20], (payload.len() as u32).to_le_bytes());
-            assert_eq!(header[20..], sha256d(payload)[..4]);
+            assert_eq!(header[20..], crate::sha256::sha256d(payload)[..4]);
             let again = Message::decode(message.command(), payload).unwrap();
             assert_eq!(&again, message);
             assert_eq!(again.encode(MAGIC).unwrap(), encoded);

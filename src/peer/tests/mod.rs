@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
-use rockpool_net::limits::TICKETS_PER_CONN;
+use rockpool_net::limits::{MESSAGE_RATE_MIN, TICKETS_PER_CONN};
 use rockpool_net::wire::message::{ChainTip, GetHeaders, Message, NetAddr, PROTOCOL_VERSION, Version};
 use rockpool_net::wire::share::{Script, Share};
 use rockpool_workers::jobs::{Answer, FetchJob, OrganiseJob, ShareFate, Stages};
@@ -215,6 +215,27 @@ fn a_better_claim_begins_a_sync_and_the_next_waits() {
     assert!(!world.is_open(one) && world.is_open(two));
     assert!(asked(&world.messages(two)).is_some());
     assert_eq!(world.node.counters().syncs_failed.get(), 1);
+}
+
+#[test]
+fn an_answer_over_a_slow_line_is_in_time_while_it_comes() {
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    let shares = Grower::new().grow_many(SYNC_SHARES - 1, ALICE);
+    let last = shares.last().unwrap();
+    world.say(conn, &tip(last.height, last.score));
+    assert!(asked(&world.messages(conn)).is_some());
+    let answer = Message::ShareHeaders(shares).encode(regtest().magic).unwrap();
+    let second = Duration::from_secs(1);
+    let time = second * (answer.bytes().len() as u64 / MESSAGE_RATE_MIN) as u32;
+    assert!(time > SYNC_ANSWER_MAX);
+    for chunk in answer.bytes().chunks(MESSAGE_RATE_MIN as usize) {
+        assert!(world.is_open(conn) && world.node.stages_mut().jobs.organise.is_empty());
+        world.feed(conn, chunk);
+        world.pass(second);
+    }
+    assert_eq!(world.node.stages_mut().jobs.organise.len(), 1);
+    assert_eq!(world.node.counters().syncs_failed.get(), 0);
 }
 
 /// Four shares of the peer wait for a disk that stands still, so that nothing of it is read: its answer's delay is our own.
