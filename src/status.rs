@@ -130,4 +130,6 @@ pub struct Facts<'a> {
     pub counters: &'a Counters,
     /// Counters of the network core.
     pub net: &'a rockpool_net::counters::Counters,
+    /// What the reactor's turns took.
+    pub times: &'a rockpool_net::times::Times,
 }

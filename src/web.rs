@@ -97,5 +97,5 @@ impl Web {
 }
 
 fn facts<'a>(status: &'a Status, turn: &'a Turn<'_>) -> Facts<'a> {
-    Facts { status, chain: turn.chain, counters: turn.counters, net: turn.out.counters() }
+    Facts { status, chain: turn.chain, counters: turn.counters, net: turn.out.counters(), times: turn.out.times() }
 }

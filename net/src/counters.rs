@@ -20,11 +20,6 @@ impl Counter {
         self.0.store(value, Relaxed);
     }
 
-    /// Sets a level if it is a new maximum.
-    pub fn raise(&self, value: u64) {
-        self.0.store(self.get().max(value), Relaxed);
-    }
-
     /// The value now.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -104,8 +99,6 @@ counters! {
         turns: "turns", "Turns of the reactor.";
         budgets_spent: "times", "A stage left work to the next turn because its budget was spent.";
         gaps: "times", "Gaps between turns taken for sleep of the machine.";
-        turn_us: "us", "Time spent in turns, the wait for events apart.";
-        turn_longest_us: "us", "The longest turn, the wait for events apart.";
         published: "events", "Notifications published.";
     }
 }
@@ -154,13 +147,10 @@ mod tests {
     fn every_row_has_a_name_of_its_own_and_shows_its_counter() {
         let counters = Counters::default();
         counters.bytes_in.add(3);
-        counters.turn_longest_us.raise(9);
-        counters.turn_longest_us.raise(4);
         counters.closed(&CloseReason::SlowReader(1)).add(1);
         let rows = counters.rows();
         let value = |name| rows.iter().find(|row| row.name == name).map(|row| row.value);
         assert_eq!(value("bytes_in"), Some(3));
-        assert_eq!(value("turn_longest_us"), Some(9));
         assert_eq!(value("closed_slow_reader"), Some(1));
         let names: std::collections::BTreeSet<_> = rows.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), rows.len());

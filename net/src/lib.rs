@@ -15,5 +15,6 @@ pub mod pipes;
 pub mod reactor;
 pub mod sha256;
 pub mod time;
+pub mod times;
 pub mod transport;
 pub mod wire;

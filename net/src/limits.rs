@@ -119,7 +119,8 @@ pub const TICKET_BYTES_HTTP: usize = 512 << 10;
 
 // Time
 
-/// An unfinished message's time from its first byte, beside what its length takes at [`MESSAGE_RATE_MIN`]: the end of a sender of a byte a second.
+/// An unfinished message's time from its first byte, beside what its length takes at [`MESSAGE_RATE_MIN`]: the end of who sends a byte a
+/// second.
 pub const MESSAGE_GRACE: Duration = Duration::from_secs(10);
 /// Bytes a second that an unfinished message must come with: the largest has 138 s, which a line of 32 kbit/s keeps.
 pub const MESSAGE_RATE_MIN: u64 = 4 << 10;

@@ -1,9 +1,13 @@
 //! The JSON that the API answers with.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bitcoin::hex::DisplayHex;
+use rockpool_net::hub::io::Stage;
 use rockpool_net::id::ShareId;
+use rockpool_net::times::Times;
 use rockpool_net::wire::share::{Class, Layout, Script, Share};
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_store::params::{Network, Params};
@@ -16,6 +20,40 @@ use crate::status::Facts;
 
 /// All satoshis that there will ever be.
 pub const SATS_MAX: u64 = 2_100_000_000_000_000;
+
+/// `GET /api/v1/turns`: the reactor's slowest turns since the start, slowest first, times in microseconds.
+#[derive(Debug, Serialize)]
+pub struct Turns {
+    turns: u64,
+    slowest: Vec<SlowTurn>,
+}
+
+#[derive(Debug, Serialize)]
+struct SlowTurn {
+    /// Seconds since the start at which it began.
+    began_s: f64,
+    busy_us: u64,
+    stages_us: BTreeMap<&'static str, u64>,
+    bytes_in: usize,
+    bytes_out: usize,
+    frames: usize,
+    inputs: usize,
+}
+
+/// The slowest turns.
+pub fn turns(times: &Times) -> Turns {
+    let micros = |time: Duration| time.as_micros() as u64;
+    let slow = |turn: &rockpool_net::times::SlowTurn| SlowTurn {
+        began_s: turn.began.as_secs_f64(),
+        busy_us: micros(turn.times.busy()),
+        stages_us: Stage::ALL.into_iter().map(|stage| (stage.name(), micros(turn.times.of(stage)))).collect(),
+        bytes_in: turn.report.bytes_in,
+        bytes_out: turn.report.bytes_out,
+        frames: turn.report.frames,
+        inputs: turn.report.inputs,
+    };
+    Turns { turns: times.turns().buckets().iter().sum(), slowest: times.slowest().iter().map(slow).collect() }
+}
 
 /// `GET /api/v1/status`.
 #[derive(Debug, Serialize)]

@@ -89,6 +89,7 @@ impl Pages {
             "/health" => health(facts),
             "/metrics" => Reply::text(200, metrics::render(facts)),
             "/api/v1/status" => self.status(now, facts),
+            "/api/v1/turns" => Reply::json(&json::turns(facts.times)),
             "/api/v1/payouts" => self.payouts(query, facts),
             _ => match path.strip_prefix("/api/v1/share/") {
                 Some(id) => match self.share(id, facts) {

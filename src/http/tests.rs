@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rockpool_net::hub::TurnReport;
+use rockpool_net::hub::io::Stage;
+use rockpool_net::times::{SlowTurn, StageTimes, Times};
+
 use rockpool_net::wire::share::Script;
 use rockpool_store::chain::{Chain, Source};
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
@@ -22,6 +26,7 @@ struct Front {
     status: Status,
     counters: Counters,
     net: rockpool_net::counters::Counters,
+    times: Times,
     shares: Vec<Share>,
     now: Now,
 }
@@ -68,13 +73,22 @@ impl Front {
         };
         let now = Now { mono: Duration::from_secs(1), wall: Duration::from_secs(1) };
         let chain = ChainStoreHandle::new(view, StoreHandle::new(kv));
-        Front { pages, chain, status, counters: Counters::default(), net: rockpool_net::counters::Counters::default(), shares, now }
+        Front {
+            pages,
+            chain,
+            status,
+            counters: Counters::default(),
+            net: rockpool_net::counters::Counters::default(),
+            times: Times::default(),
+            shares,
+            now,
+        }
     }
 
     fn ask(&mut self, method: Method, path: &str) -> (u16, String, String) {
         let request =
             Request { method, path: path.into(), authorization: None, content_type: None, body: Box::default(), keep_alive: true };
-        let facts = Facts { status: &self.status, chain: &self.chain, counters: &self.counters, net: &self.net };
+        let facts = Facts { status: &self.status, chain: &self.chain, counters: &self.counters, net: &self.net, times: &self.times };
         match self.pages.answer(self.now, &request, facts) {
             Answer::Send { payload, close: false } => split(&payload),
             other => panic!("{path}: {other:?}"),
@@ -163,7 +177,7 @@ fn a_share_on_disk_is_read_first() {
         keep_alive: method == Method::Get,
     };
     for method in [Method::Get, Method::Head] {
-        let facts = Facts { status: &front.status, chain: &front.chain, counters: &front.counters, net: &front.net };
+        let facts = Facts { status: &front.status, chain: &front.chain, counters: &front.counters, net: &front.net, times: &front.times };
         let Answer::Read { height: 1, id, tag } = front.pages.answer(front.now, &request(method), facts) else { panic!("not read") };
         assert_eq!(id, share.id());
         let Answer::Send { payload, close } = front.pages.read(tag, Some(&share.encode()), facts) else { panic!("not sent") };
@@ -240,11 +254,19 @@ fn metrics_are_in_prometheus_format() {
     for line in ["rockpool_tip_height 3", "rockpool_healthy 1", "rockpool_shares_accepted 41", "rockpool_net_bytes_in 42"] {
         assert!(text.lines().any(|have| have == line), "no {line:?} in {text}");
     }
-    let mut names = std::collections::BTreeSet::new();
-    for lines in text.lines().collect::<Vec<_>>().chunks(3) {
-        let name = lines[2].split(' ').next().unwrap();
-        assert!(lines[0].starts_with(&format!("# HELP {name} ")) && lines[1].starts_with(&format!("# TYPE {name} ")), "{lines:?}");
-        assert!(names.insert(name), "{name} stands twice");
+    let (mut names, mut family) = (std::collections::BTreeSet::new(), "");
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split(' ').next().unwrap();
+            assert!(names.insert(family), "{family} stands twice");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            assert!(kind.starts_with(&format!("{family} ")), "{line}");
+        } else {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let of_histogram = ["_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(family));
+            assert!(name == family || of_histogram, "{line} under {family}");
+            assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+        }
     }
 }
 
@@ -270,4 +292,31 @@ fn what_is_not_there_and_what_is_not_allowed() {
     }
     let (code, head, body) = front.ask(Method::Head, "/health");
     assert!(code == 200 && head.contains("Content-Length: 3") && body.is_empty());
+}
+
+#[test]
+fn turns_are_told_by_histogram_and_the_slowest_by_what_they_did() {
+    let mut front = Front::new();
+    for us in [3, 900] {
+        let mut times = StageTimes::default();
+        times.add(Stage::Dispatch, Duration::from_micros(us));
+        times.add(Stage::Poll, Duration::from_secs(1));
+        front.times.record(SlowTurn { began: Duration::from_millis(us), times, report: TurnReport { frames: 7, ..TurnReport::default() } });
+    }
+    let (_, text) = front.get("/metrics");
+    for line in [
+        "rockpool_net_turn_seconds_bucket{le=\"0.000002\"} 0",
+        "rockpool_net_turn_seconds_bucket{le=\"0.000004\"} 1",
+        "rockpool_net_turn_seconds_bucket{le=\"+Inf\"} 2",
+        "rockpool_net_turn_seconds_sum 0.000903",
+        "rockpool_net_stage_seconds_bucket{stage=\"dispatch\",le=\"0.001024\"} 2",
+        "rockpool_net_stage_seconds_count{stage=\"poll\"} 2",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} is missing:\n{text}");
+    }
+    let turns = front.json("/api/v1/turns");
+    assert_eq!((&turns["turns"], &turns["slowest"].as_array().unwrap().len()), (&2.into(), &2));
+    let slowest = &turns["slowest"][0];
+    assert_eq!((&slowest["began_s"], &slowest["busy_us"], &slowest["frames"]), (&0.9.into(), &900.into(), &7.into()));
+    assert_eq!((&slowest["stages_us"]["dispatch"], &slowest["stages_us"]["poll"]), (&900.into(), &1_000_000.into()));
 }

@@ -122,8 +122,8 @@ impl Conn {
         }
     }
 
-    /// After cutting: the deadline of the unfinished message, by the length it claims. `wanted` is what it wanted before, `cut` whether it is
-    /// another one since.
+    /// After cutting: the deadline of the unfinished message, by the length it claims. `wanted` is what it wanted before, `cut` whether it
+    /// is another one since.
     pub fn message_deadline(&mut self, now: Duration, wanted: usize, cut: bool) {
         if !self.spoke {
             // The deadline of the first frame stands, whatever comes.

@@ -62,6 +62,19 @@ pub enum Stage {
 impl Stage {
     /// All stages, in the order of their tables.
     pub const ALL: [Stage; 7] = [Stage::Poll, Stage::Read, Stage::Frame, Stage::Mailbox, Stage::Dispatch, Stage::Write, Stage::Reap];
+
+    /// Its name, as metrics show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Poll => "poll",
+            Stage::Read => "read",
+            Stage::Frame => "frame",
+            Stage::Mailbox => "mailbox",
+            Stage::Dispatch => "dispatch",
+            Stage::Write => "write",
+            Stage::Reap => "reap",
+        }
+    }
 }
 
 /// Sockets, the clock and the mailbox: `mio` in the node, byte pipes in the simulator.

@@ -34,6 +34,7 @@ use crate::frame::Frame;
 use crate::id::{ConnId, Lane};
 use crate::limits::{GAP_MAX, IDLE_MAX, READ_CONN_BYTES, READ_TURN_BYTES};
 use crate::time::Now;
+use crate::times::Times;
 
 /// What a hub is made of.
 #[derive(Clone, Debug)]
@@ -179,6 +180,11 @@ impl<A> Hub<A> {
     /// The counters, to be read from anywhere.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.out.counters)
+    }
+
+    /// What turns take, to be read from anywhere.
+    pub fn times(&self) -> &Arc<Times> {
+        &self.out.times
     }
 
     /// The registry of notifications.

@@ -50,7 +50,8 @@ impl Outbox {
         self.bytes == 0
     }
 
-    /// Adds an entry; an empty one is nothing. Own bytes join those before them that the transport has not seen yet, up to [`OWN_RUN_BYTES`].
+    /// Adds an entry; an empty one is nothing. Own bytes join those before them that the transport has not seen yet, up to
+    /// [`OWN_RUN_BYTES`].
     pub fn push(&mut self, entry: Entry) {
         let len = entry.bytes().len();
         if len == 0 {

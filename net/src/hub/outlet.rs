@@ -18,6 +18,7 @@ use crate::id::{ConnId, Lane};
 use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES, TICKETS_PER_CONN};
 use crate::payload::Payload;
 use crate::time::Now;
+use crate::times::Times;
 use crate::wire::message::Command;
 
 /// The hub as dispatch sees it. Names of connections that have ended are ignored everywhere: answers come late.
@@ -47,6 +48,7 @@ pub struct Outlet {
     pub(crate) outbox_sum: usize,
     pub(crate) pool: usize,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) times: Arc<Times>,
     pub(crate) events: Events,
 }
 
@@ -72,6 +74,7 @@ impl Outlet {
             outbox_sum: 0,
             pool: 0,
             counters: Arc::new(Counters::default()),
+            times: Arc::default(),
             events: Events::default(),
         }
     }
@@ -111,8 +114,8 @@ impl Outlet {
         self.closing.push((conn, why));
     }
 
-    /// Closes once the outbox is empty and the other side has ended too, or [`FLUSH_MAX`] has passed. Nothing more is heard or sent. Also what
-    /// was written before and is still on its way arrives, which closing at once over unread bytes would prevent.
+    /// Closes once the outbox is empty and the other side has ended too, or [`FLUSH_MAX`] has passed. Nothing more is heard or sent. What was
+    /// written before and is on its way still arrives, which closing at once over unread bytes would prevent.
     pub fn close_after_flush(&mut self, conn: ConnId, why: CloseReason) {
         let now = self.now.mono;
         let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
@@ -198,7 +201,7 @@ impl Outlet {
         }
     }
 
-    /// The message that is arriving on this connection, if the beginning of one is there and not its end: it is under way, within its own deadline.
+    /// The message that is arriving on this connection, its header there and its end not: under way, within a deadline of its own.
     pub fn arriving(&self, conn: ConnId) -> Option<Command> {
         self.conns.get(conn)?.received.framer.arriving()
     }
@@ -241,6 +244,11 @@ impl Outlet {
     /// The counters.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What turns took so far.
+    pub fn times(&self) -> &Arc<Times> {
+        &self.times
     }
 
     /// The registry of notifications, to subscribe to.

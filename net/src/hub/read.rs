@@ -188,8 +188,8 @@ impl Outlet {
         may
     }
 
-    /// The pool is used up and somebody wants of it: of those who hold a part and have had [`POOL_GRACE`], the one whose message has come most
-    /// slowly goes. One a turn.
+    /// The pool is used up and somebody wants of it: of those who hold a part and have had [`POOL_GRACE`], the one whose message has come
+    /// most slowly goes. One a turn.
     fn relieve_pool(&mut self) {
         let now = self.now.mono;
         let holds = |conn: &Conn| matches!(conn.state, State::Open) && conn.received.pooled() > 0 && !conn.uncut;

@@ -5,7 +5,6 @@
 mod clock;
 mod postbox;
 mod sockets;
-mod times;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,13 +19,13 @@ use thiserror::Error;
 
 pub use self::clock::{Clock, Heartbeat};
 pub use self::postbox::Postbox;
-pub use self::times::{SlowTurn, StageTimes, Times};
 
 use self::sockets::Sockets;
 use crate::hub::io::{Dispatch, Event, Io, Mail, Stage};
 use crate::hub::{Hub, TurnReport};
 use crate::id::ConnId;
 use crate::time::Now;
+use crate::times::{SlowTurn, StageTimes};
 
 /// Events of one poll; what is more comes with the next.
 const EVENTS: usize = 1_024;
@@ -61,7 +60,6 @@ pub struct Reactor<A> {
     postbox: Postbox<A>,
     clock: Clock,
     heartbeat: Heartbeat,
-    times: Arc<Times>,
     /// The stage that runs, and since when.
     running: (Stage, Duration),
     /// What the stages of this turn took.
@@ -86,7 +84,6 @@ impl<A> Reactor<A> {
             postbox: Postbox::new(sender, waker),
             clock,
             heartbeat: Heartbeat::new(clock),
-            times: Arc::new(Times::default()),
             running: (Stage::Reap, Duration::ZERO),
             spent: StageTimes::default(),
         })
@@ -112,11 +109,6 @@ impl<A> Reactor<A> {
         self.heartbeat.clone()
     }
 
-    /// Histograms of the stages' times and the slowest turns, to be read from any thread.
-    pub fn times(&self) -> Arc<Times> {
-        Arc::clone(&self.times)
-    }
-
     /// Runs one turn of the hub and measures it. The caller loops until its node wants to stop.
     pub fn turn(&mut self, hub: &mut Hub<A>, rng: &mut ChaCha12Rng, node: &mut impl Dispatch<Answer = A>) -> io::Result<TurnReport> {
         let now = self.clock.now();
@@ -127,11 +119,7 @@ impl<A> Reactor<A> {
         // Ends the last stage.
         self.stage(Stage::Poll);
         self.heartbeat.rest();
-        let busy = self.spent.busy();
-        let counters = hub.counters();
-        counters.turn_us.add(busy);
-        counters.turn_longest_us.raise(busy);
-        self.times.record(now.mono, &self.spent);
+        hub.times().record(SlowTurn { began: now.mono, times: self.spent, report });
         Ok(report)
     }
 }
