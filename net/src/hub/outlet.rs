@@ -114,8 +114,8 @@ impl Outlet {
         self.closing.push((conn, why));
     }
 
-    /// Closes once the outbox is empty and the other side has ended too, or [`FLUSH_MAX`] has passed. Nothing more is heard or sent. What was
-    /// written before and is on its way still arrives, which closing at once over unread bytes would prevent.
+    /// Closes once the outbox is empty and the other side has ended too, or [`FLUSH_MAX`] has passed. Nothing more is heard or sent. What
+    /// was written before and is on its way still arrives, which closing at once over unread bytes would prevent.
     pub fn close_after_flush(&mut self, conn: ConnId, why: CloseReason) {
         let now = self.now.mono;
         let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
