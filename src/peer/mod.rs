@@ -134,8 +134,8 @@ impl Peers {
     fn end_sync(&mut self, sessions: &mut Sessions, turn: &mut Turn<'_>) {
         let Some(sync) = &mut self.sync else { return };
         let conn = sync.conn;
-        // Its answer may lie in a socket that we do not read: while the disk stands still, its shares keep its tickets. Or it is coming over
-        // a slow line, with a deadline of its own.
+        // Its answer may lie in a socket that we do not read: while the disk stands still, its shares keep its tickets. Or it is coming
+        // over a slow line, with a deadline of its own.
         if turn.out.is_held(conn) || turn.out.arriving(conn) == Some(Command::ShareHeaders) {
             sync.put_off(turn.now.mono);
         }
