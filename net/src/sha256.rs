@@ -8,7 +8,7 @@ pub const BLOCK_BYTES: usize = 64;
 
 /// SHA-256 of `data`.
 pub fn sha256(data: &[u8]) -> [u8; 32] {
-    Sha256::digest(data).into()
+    Midstate::new().finish(data)
 }
 
 /// SHA-256 of the SHA-256 of `data`: Bitcoin's hash of headers, transactions and messages.
@@ -81,8 +81,10 @@ impl Midstate {
 
     /// The (single) SHA-256 of what was hashed so far and `tail`, which may have any length.
     pub fn finish(mut self, tail: &[u8]) -> [u8; 32] {
-        self.update_blocks(tail);
-        let (_, rest) = tail.as_chunks::<BLOCK_BYTES>();
+        let (blocks, rest) = tail.as_chunks::<BLOCK_BYTES>();
+        if !blocks.is_empty() {
+            self.update_blocks(tail);
+        }
         let bits = (self.len + rest.len() as u64).wrapping_mul(8);
         let mut last = [[0; BLOCK_BYTES]; 2];
         let padded = last.as_flattened_mut();

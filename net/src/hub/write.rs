@@ -10,7 +10,7 @@ use crate::hub::io::{Input, Io, Stage};
 use crate::hub::timers::Due;
 use crate::hub::{Hub, Outlet};
 use crate::id::ConnId;
-use crate::limits::{DIAL_MAX, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS};
+use crate::limits::{DIAL_MAX, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OWN_RUN_BYTES, WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS};
 
 /// How one connection's writing ended in this turn.
 enum Wrote {
@@ -63,6 +63,12 @@ impl<A> Hub<A> {
             && let Some(slot) = self.out.writes.next()
         {
             let Some((id, conn)) = self.out.conns.at_mut(slot).filter(|(_, conn)| conn.in_writes) else { continue };
+            let judged_next_turn = conn.inbox > 0 || (conn.in_frames && self.out.lanes.has(conn.lane));
+            if judged_next_turn && conn.outbox.len() < OWN_RUN_BYTES {
+                // More that it said waits for judgement: the answers leave together.
+                self.out.writes.push(slot);
+                continue;
+            }
             conn.in_writes = false;
             if matches!(conn.state, State::Open | State::Flushing(_)) {
                 self.write_conn(id, &mut calls, io);

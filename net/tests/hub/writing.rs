@@ -1,16 +1,18 @@
 //! Writing: order, back-pressure, slow readers, and that two full sides go on.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{STRATUM, World, lines, secs};
 use rockpool_net::close::CloseReason;
+use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
-    FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS,
+    DISPATCH_TURN_COST, FLUSH_MAX, LINE_COST, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, TICKETS_PER_CONN,
+    WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS,
 };
 use rockpool_net::payload::Payload;
 use rockpool_net::pipes::{Net, Weather};
@@ -230,4 +232,33 @@ fn a_farewell_is_flushed_before_the_end_and_not_waited_for_without_end() {
     assert_eq!((world.nodes[0].why(deaf), world.nodes[0].frames.len()), (None, 0));
     world.run_for(FLUSH_MAX + secs(1));
     assert_eq!(world.nodes[0].why(deaf), Some(&CloseReason::Done("said all")));
+}
+
+#[test]
+fn answers_to_what_came_together_leave_together_and_wait_for_no_stage() {
+    let mut world = World::new(11, 1, 1, Weather::fair());
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let keep = Rc::clone(&kept);
+    world.nodes[0].hook = Box::new(move |_, input, out| {
+        let Input::Frame { conn, frame: Frame::Line(line) } = input else { return };
+        out.send_bytes(*conn, b"ok\n".to_vec());
+        if line.starts_with(b"keep") {
+            keep.borrow_mut().extend(out.take_ticket());
+        }
+    });
+    let (raw, conn) = world.connect(1, 0, STRATUM);
+    let before = world.count(0, "writes");
+    let several_turns = 2 * (DISPATCH_TURN_COST / LINE_COST) as usize;
+    world.write_all(1, raw, &b"x\n".repeat(several_turns + 9));
+    world.run_for(secs(1));
+    assert_eq!(world.nodes[0].lines(conn).len(), several_turns + 9);
+    assert_eq!((world.read(1, raw).len(), world.count(0, "writes") - before), (3 * (several_turns + 9), 1));
+    // A stage holds all its tickets: its other lines wait, what was answered does not.
+    world.write_all(1, raw, &b"keep\n".repeat(9));
+    world.run_for(secs(1));
+    assert_eq!(kept.borrow().len(), usize::from(TICKETS_PER_CONN));
+    assert_eq!(world.read(1, raw).len(), 3 * usize::from(TICKETS_PER_CONN));
+    kept.borrow_mut().drain(..).for_each(|ticket| world.hubs[0].outlet().home(ticket));
+    world.run_for(secs(1));
+    assert_eq!(world.nodes[0].lines(conn).len(), several_turns + 9 + 8);
 }
