@@ -33,8 +33,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::limits::{
-    FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, MINERS_MAX, MINERS_PER_ADDR, OUTBOUND_MIN,
-    PEERS_PER_ADDR,
+    FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, LEAVE_MAX, MINERS_MAX, MINERS_PER_ADDR,
+    OUTBOUND_MIN, PEERS_PER_ADDR,
 };
 use crate::node::{Node, NodeConfig, Stopping};
 use crate::status::Listen;
@@ -181,6 +181,7 @@ impl Assembly {
         // What a panic leaves behind is only taken apart.
         let turned = catch_unwind(AssertUnwindSafe(|| self.turns())).unwrap_or_else(|panic| Err(panicked(&*panic)));
         let Assembly { hub, reactor, node, .. } = self;
+        reactor.leave(LEAVE_MAX);
         let stopping = node.stopping().cloned();
         let stopped = node.into_stages().stop();
         // The mailbox outlives the stages that post to it.

@@ -55,7 +55,11 @@ impl Heartbeat {
         self.began.store(0, Relaxed);
     }
 
-    /// How old the current turn is; zero while the reactor waits for events.
+    pub(super) fn leave(&self, grace: Duration) {
+        self.begin(self.clock.mono() + grace);
+    }
+
+    /// How old the current turn is; zero while the reactor waits for events. After the last turn: how long the end has taken beyond its grace.
     pub fn age(&self) -> Duration {
         match self.began.load(Relaxed) {
             0 => Duration::ZERO,
@@ -86,5 +90,9 @@ mod tests {
         assert!(heartbeat.clone().age() > Duration::from_secs(30));
         heartbeat.rest();
         assert_eq!(heartbeat.age(), Duration::ZERO);
+        heartbeat.leave(Duration::from_secs(30));
+        assert_eq!(heartbeat.age(), Duration::ZERO, "the end has its grace");
+        let later = Heartbeat { clock: Clock { start: clock.start - Duration::from_secs(50) }, ..heartbeat };
+        assert!(later.age() > Duration::from_secs(19), "and is not waited for without end");
     }
 }

@@ -109,6 +109,11 @@ impl<A> Reactor<A> {
         self.heartbeat.clone()
     }
 
+    /// No turn follows any more: what the node still has to do before it ends has this time, and as much as a turn, in the watchdog's eyes.
+    pub fn leave(&self, grace: Duration) {
+        self.heartbeat.leave(grace);
+    }
+
     /// Runs one turn of the hub and measures it. The caller loops until its node wants to stop.
     pub fn turn(&mut self, hub: &mut Hub<A>, rng: &mut ChaCha12Rng, node: &mut impl Dispatch<Answer = A>) -> io::Result<TurnReport> {
         let now = self.clock.now();
