@@ -264,3 +264,43 @@ fn readers_of_a_byte_now_and_then_do_not_keep_the_tickets() {
     assert!(world.messages(honest).iter().any(|message| matches!(message, Message::Pong(3))));
     assert_eq!(world.hub.outlet().tickets_out(), 0);
 }
+
+/// Peers that ask for much and read nothing: until they are cut they hold up themselves, and nobody else.
+#[test]
+fn those_who_do_not_read_leave_the_lane_to_the_others() {
+    let mut world = World::whole(&[], 1);
+    let mut grower = Grower::new();
+    let shares = grower.grow_many(SYNC_SHARES + 20, ALICE);
+    world.skip(Duration::from_secs(shares.len() as u64 + 10));
+    world.offer(shares);
+    let (honest, other) = (peer(&mut world), peer(&mut world));
+    let deaf: Vec<_> = (0..rockpool_net::limits::TICKETS_PEER / usize::from(TICKETS_PER_CONN) + 2).map(|_| peer(&mut world)).collect();
+    let wanted = Message::GetHeaders(GetHeaders { locator: vec![ShareId([7; 32])], stop: ShareId::default() });
+    for conn in &deaf {
+        world.clog(*conn, true);
+        (0..TICKETS_PER_CONN + 3).for_each(|_| world.say(*conn, &wanted));
+        world.settle();
+    }
+    let share = grower.grow(ALICE);
+    world.say(honest, &Message::Share(Box::new(share.clone())));
+    world.settle();
+    assert!(world.messages(other).contains(&Message::Share(Box::new(share))), "{} tickets are out", world.hub.outlet().tickets_out());
+}
+
+/// Dear requests are served one after the other, and who says something cheap does not wait until all are.
+#[test]
+fn a_cheap_word_does_not_wait_behind_dear_ones() {
+    let mut world = World::whole(&[], 1);
+    let honest = peer(&mut world);
+    let greedy: Vec<_> = (0..60).map(|_| peer(&mut world)).collect();
+    let wanted = Message::GetHeaders(GetHeaders { locator: vec![ShareId([7; 32])], stop: ShareId::default() });
+    for conn in &greedy {
+        (0..TICKETS_PER_CONN).for_each(|_| world.feed(*conn, wanted.encode(regtest().magic).unwrap().bytes()));
+    }
+    world.feed(honest, Message::Ping(1).encode(regtest().magic).unwrap().bytes());
+    let turns = (1..100).find(|_| {
+        world.turn();
+        !world.messages(honest).is_empty()
+    });
+    assert!(turns.is_some_and(|turns| turns <= 2), "answered in turn {turns:?}");
+}
