@@ -113,10 +113,9 @@ impl<S: Stages> Node<S> {
         turn.out.set_wake(Some(deadline).filter(|deadline| now.mono < *deadline));
         for (_, session) in sessions.all_mut() {
             match session {
-                Session::Peer(peer) => peer.release(&mut turn),
                 Session::Web(web) => web.release(&mut turn),
-                // A submit's ticket is with the stages.
-                Session::Miner(_) => {}
+                // A submit's ticket is with the stages, and a peer's requests wait without one.
+                Session::Miner(_) | Session::Peer(_) => {}
             }
         }
     }

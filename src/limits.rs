@@ -25,6 +25,10 @@ pub const DIAL_GOOD: Duration = Duration::from_secs(60);
 /// Shares asked of one peer by id and not come yet: the fetcher keeps 16, a few may overlap while a peer says it has not got them.
 pub const ASKED_MAX: usize = 256;
 
+/// Requests of one peer that wait to be served, over which it is not heard meanwhile; what was cut before comes on top. A node asks for a
+/// sync's part and 256 shares at most, three messages.
+pub const REQUESTS_MAX: usize = 4;
+
 // Sync
 
 /// Shares in our answer to `getheaders`, always if there are so many: of the largest size they fit a `shareheaders`. An answer of fewer

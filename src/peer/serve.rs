@@ -3,13 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::message::{GetHeaders, Message};
 use rockpool_store::handle::Found;
 use rockpool_workers::jobs::ReadJob;
 
-use crate::limits::SYNC_SHARES;
+use crate::limits::{REQUESTS_MAX, SYNC_SHARES};
 use crate::turn::Turn;
 
 /// A request.
@@ -28,35 +27,34 @@ enum Reading {
     Data(Vec<ShareId>),
 }
 
-/// Requests of one peer, in order. Each keeps its ticket until it is served: that bounds them, and a peer that does not read may not
-/// ask on.
+/// Requests of one peer, in order. They wait without a ticket, or a few peers that do not read would keep those of all; who has
+/// [`REQUESTS_MAX`] of them waiting is not heard meanwhile.
 #[derive(Debug, Default)]
 pub struct Requests {
-    waiting: VecDeque<(Wanted, Ticket)>,
+    waiting: VecDeque<Wanted>,
     reading: Option<(u64, Reading)>,
     reads: u64,
+    paused: bool,
 }
 
 impl Requests {
     /// One more.
-    pub fn push(&mut self, wanted: Wanted, ticket: Ticket) {
-        self.waiting.push_back((wanted, ticket));
-    }
-
-    /// The peer is gone: its tickets go home.
-    pub fn drain(&mut self) -> impl Iterator<Item = Ticket> {
-        self.reading = None;
-        self.waiting.drain(..).map(|(_, ticket)| ticket)
+    pub fn push(&mut self, wanted: Wanted) {
+        self.waiting.push_back(wanted);
     }
 
     /// Serves while there is room and nothing is being read. Returns the ids of shares that were sent.
     pub fn serve(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         while self.reading.is_none() && turn.out.room(conn) {
-            let Some((wanted, ticket)) = self.waiting.pop_front() else { return };
+            let Some(wanted) = self.waiting.pop_front() else { break };
             match wanted {
-                Wanted::Headers(headers) => self.headers(conn, &headers, ticket, turn),
-                Wanted::Data(ids) => self.data(conn, ids, ticket, turn),
+                Wanted::Headers(headers) => self.headers(conn, &headers, turn),
+                Wanted::Data(ids) => self.data(conn, ids, turn),
             }
+        }
+        let many = self.waiting.len() >= REQUESTS_MAX;
+        if many != std::mem::replace(&mut self.paused, many) {
+            turn.out.pause(conn, many);
         }
     }
 
@@ -84,7 +82,7 @@ impl Requests {
         self.serve(conn, turn);
     }
 
-    fn headers(&mut self, conn: ConnId, wanted: &GetHeaders, ticket: Ticket, turn: &mut Turn<'_>) {
+    fn headers(&mut self, conn: ConnId, wanted: &GetHeaders, turn: &mut Turn<'_>) {
         let view = &turn.chain.view;
         let first = view.find_fork(&wanted.locator) + 1;
         let mut rows = Vec::new();
@@ -101,16 +99,15 @@ impl Requests {
                 // All of them then, so that nothing waits in memory for the rest.
                 _ => {
                     let ids = rows.iter().map(|(_, id)| *id).collect();
-                    return self.read(conn, Reading::Headers(ids), rows, ticket, turn);
+                    return self.read(conn, Reading::Headers(ids), rows, turn);
                 }
             }
         }
         let (payload, _) = Message::share_headers_from_bytes(turn.config.params.magic, warm);
         turn.out.send(conn, payload);
-        turn.out.home(ticket);
     }
 
-    fn data(&mut self, conn: ConnId, ids: Vec<ShareId>, ticket: Ticket, turn: &mut Turn<'_>) {
+    fn data(&mut self, conn: ConnId, ids: Vec<ShareId>, turn: &mut Turn<'_>) {
         let (mut absent, mut cold) = (Vec::new(), Vec::new());
         for id in ids {
             match turn.chain.share_bytes(&id) {
@@ -124,15 +121,15 @@ impl Requests {
             }
         }
         not_found(conn, absent, turn);
-        if cold.is_empty() {
-            turn.out.home(ticket);
-        } else {
+        if !cold.is_empty() {
             let ids = cold.iter().map(|(_, id)| *id).collect();
-            self.read(conn, Reading::Data(ids), cold, ticket, turn);
+            self.read(conn, Reading::Data(ids), cold, turn);
         }
     }
 
-    fn read(&mut self, conn: ConnId, reading: Reading, rows: Vec<(u32, ShareId)>, ticket: Ticket, turn: &mut Turn<'_>) {
+    fn read(&mut self, conn: ConnId, reading: Reading, rows: Vec<(u32, ShareId)>, turn: &mut Turn<'_>) {
+        // Whatever serves brings a ticket: a frame, room, the answer to the read before.
+        let Some(ticket) = turn.out.take_ticket() else { return };
         self.reads += 1;
         self.reading = Some((self.reads, reading));
         turn.jobs.read.push(ReadJob { conn, tag: self.reads, rows, ticket });

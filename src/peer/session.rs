@@ -134,7 +134,6 @@ impl Peer {
 
     /// It has gone: its tickets go home, and who counted on it is told.
     pub fn on_closed(&mut self, conn: ConnId, why: &CloseReason, peers: &mut Peers, turn: &mut Turn<'_>) {
-        self.requests.drain().for_each(|ticket| turn.out.home(ticket));
         if self.gave {
             turn.jobs.organise.push(OrganiseJob::PeerGone(conn));
         }
@@ -143,11 +142,6 @@ impl Peer {
             turn.out.publish(Event::PeerDown { conn, why: why.to_string() });
             peers.up -= 1;
         }
-    }
-
-    /// Kept requests' tickets go home: the node stops.
-    pub fn release(&mut self, turn: &mut Turn<'_>) {
-        self.requests.drain().for_each(|ticket| turn.out.home(ticket));
     }
 
     /// Newly confirmed shares.
@@ -280,10 +274,8 @@ impl Peer {
     }
 
     fn on_request(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) {
-        if let Some(ticket) = turn.out.take_ticket() {
-            self.requests.push(wanted, ticket);
-            self.requests.serve(conn, turn);
-        }
+        self.requests.push(wanted);
+        self.requests.serve(conn, turn);
     }
 
     fn on_share(&mut self, share: Share, turn: &mut Turn<'_>) {

@@ -51,20 +51,27 @@ impl<A> Hub<A> {
         let now = self.out.now;
         let mut spent = 0;
         let mut next_turn = VecDeque::new();
-        while let Some((input, tickets)) = self.calls.pop_front() {
+        while let Some((input, mut tickets)) = self.calls.pop_front() {
+            // An answer's last ticket may be taken for another job; room brings one of its own.
+            self.out.ticket = tickets.pop();
             if let Input::Room { conn } = input {
                 // What waits to be served costs as much as what is asked for now.
                 if spent >= DISPATCH_TURN_COST {
                     next_turn.push_back((input, tickets));
                     continue;
                 }
-                if self.out.conns.get_mut(conn).is_none_or(|conn| !conn.is_live()) {
+                let Some(served) = self.out.conns.get_mut(conn).filter(|conn| conn.is_live()) else { continue };
+                if !self.out.lanes.has(served.lane) {
+                    next_turn.push_back((input, tickets));
                     continue;
                 }
+                served.tickets += 1;
+                self.out.ticket = Some(self.out.lanes.give(served.lane, conn, 0));
                 spent += ROOM_COST;
             }
             self.report.inputs += 1;
             node.on(now, input, &mut self.out);
+            tickets.extend(self.out.ticket.take());
             tickets.into_iter().for_each(|ticket| self.out.home(ticket));
         }
         self.calls = next_turn;

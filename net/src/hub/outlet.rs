@@ -213,6 +213,7 @@ impl Outlet {
         c.paused = paused;
         c.bar(now);
         self.rearm(conn.slot);
+        self.want_cut(conn);
         self.want_read(conn);
     }
 

@@ -222,7 +222,9 @@ impl Outlet {
 
     /// Puts a connection with uncut bytes on its lane's backlog, unless all its tickets are out: then the first to come home does.
     pub(crate) fn want_cut(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.uncut && !conn.in_frames && conn.tickets < TICKETS_PER_CONN) {
+        if let Some(conn) =
+            self.conns.get_mut(id).filter(|conn| conn.uncut && !conn.paused && !conn.in_frames && conn.tickets < TICKETS_PER_CONN)
+        {
             conn.in_frames = true;
             self.frames[conn.lane as usize].push(id.slot);
         }
