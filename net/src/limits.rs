@@ -70,7 +70,7 @@ pub const WRITE_TURN_CALLS: usize = 512;
 pub const WRITE_SLICES: usize = 16;
 /// Dispatch cost of one turn, in units of about a microsecond ([`crate::wire::message::Command::cost`]).
 pub const DISPATCH_TURN_COST: u32 = 4_000;
-/// What serving a connection costs whose outbox has room again: a `getheaders` may have waited for it.
+/// What serving a connection costs that has room: 500 shares for a `getheaders`.
 pub const ROOM_COST: u32 = 1_000;
 /// Pieces of mail taken in one turn: more than any sum of tickets lets arrive, so that only a defect reaches it.
 pub const MAIL_TURN_MAX: usize = 16_384;

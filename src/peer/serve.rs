@@ -38,19 +38,30 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// One more.
-    pub fn push(&mut self, wanted: Wanted) {
+    /// One more, to be served when it is the peer's turn.
+    pub fn push(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) {
         self.waiting.push_back(wanted);
+        self.go_on(conn, turn);
     }
 
-    /// Serves while there is room and nothing is being read. Returns the ids of shares that were sent.
-    pub fn serve(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
-        while self.reading.is_none() && turn.out.room(conn) {
-            let Some(wanted) = self.waiting.pop_front() else { break };
+    /// It is the peer's turn: the next request is served, if there is room and nothing is being read.
+    pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        if self.reading.is_none()
+            && turn.out.room(conn)
+            && let Some(wanted) = self.waiting.pop_front()
+        {
             match wanted {
                 Wanted::Headers(headers) => self.headers(conn, &headers, turn),
                 Wanted::Data(ids) => self.data(conn, ids, turn),
             }
+        }
+        self.go_on(conn, turn);
+    }
+
+    /// The next turn is asked for, unless an answer from the reader or room in the outbox has to come first; both ask for it then.
+    fn go_on(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        if !self.waiting.is_empty() && self.reading.is_none() && turn.out.room(conn) {
+            turn.out.ask_room(conn);
         }
         let many = self.waiting.len() >= REQUESTS_MAX;
         if many != std::mem::replace(&mut self.paused, many) {
@@ -79,7 +90,7 @@ impl Requests {
                 not_found(conn, absent, turn);
             }
         }
-        self.serve(conn, turn);
+        self.go_on(conn, turn);
     }
 
     fn headers(&mut self, conn: ConnId, wanted: &GetHeaders, turn: &mut Turn<'_>) {
@@ -128,7 +139,7 @@ impl Requests {
     }
 
     fn read(&mut self, conn: ConnId, reading: Reading, rows: Vec<(u32, ShareId)>, turn: &mut Turn<'_>) {
-        // Whatever serves brings a ticket: a frame, room, the answer to the read before.
+        // A turn to be served brings a ticket.
         let Some(ticket) = turn.out.take_ticket() else { return };
         self.reads += 1;
         self.reading = Some((self.reads, reading));

@@ -124,7 +124,7 @@ impl Peer {
 
     /// There is room to send again.
     pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
-        self.requests.serve(conn, turn);
+        self.requests.on_room(conn, turn);
     }
 
     /// Rows that it asked for were read.
@@ -274,8 +274,7 @@ impl Peer {
     }
 
     fn on_request(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) {
-        self.requests.push(wanted);
-        self.requests.serve(conn, turn);
+        self.requests.push(conn, wanted, turn);
     }
 
     fn on_share(&mut self, share: Share, turn: &mut Turn<'_>) {

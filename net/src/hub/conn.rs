@@ -77,6 +77,7 @@ pub(crate) struct Conn {
     /// It is in the backlog of that stage. Who waits for one of its own tickets is in none: the ticket's coming home puts it there.
     pub in_reads: bool,
     pub in_frames: bool,
+    pub in_rooms: bool,
     pub in_writes: bool,
 }
 
@@ -118,6 +119,7 @@ impl Conn {
             spoke: false,
             in_reads: false,
             in_frames: false,
+            in_rooms: false,
             in_writes: false,
         }
     }

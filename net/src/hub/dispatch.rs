@@ -1,7 +1,5 @@
 //! Mail, timers, and judgement: what has come is dispatched one at a time.
 
-use std::collections::VecDeque;
-
 use rand_chacha::ChaCha12Rng;
 
 use crate::close::CloseReason;
@@ -50,31 +48,11 @@ impl<A> Hub<A> {
         io.stage(Stage::Dispatch);
         let now = self.out.now;
         let mut spent = 0;
-        let mut next_turn = VecDeque::new();
-        while let Some((input, mut tickets)) = self.calls.pop_front() {
-            // An answer's last ticket may be taken for another job; room brings one of its own.
-            self.out.ticket = tickets.pop();
-            if let Input::Room { conn } = input {
-                // What waits to be served costs as much as what is asked for now.
-                if spent >= DISPATCH_TURN_COST {
-                    next_turn.push_back((input, tickets));
-                    continue;
-                }
-                let Some(served) = self.out.conns.get_mut(conn).filter(|conn| conn.is_live()) else { continue };
-                if !self.out.lanes.has(served.lane) {
-                    next_turn.push_back((input, tickets));
-                    continue;
-                }
-                served.tickets += 1;
-                self.out.ticket = Some(self.out.lanes.give(served.lane, conn, 0));
-                spent += ROOM_COST;
-            }
+        for (input, tickets) in std::mem::take(&mut self.calls) {
             self.report.inputs += 1;
             node.on(now, input, &mut self.out);
-            tickets.extend(self.out.ticket.take());
             tickets.into_iter().for_each(|ticket| self.out.home(ticket));
         }
-        self.calls = next_turn;
         loop {
             self.dispatch_frames(&mut spent, node);
             // Tickets came home: another round, until nothing is left that could be cut or a budget is spent.
@@ -84,6 +62,7 @@ impl<A> Hub<A> {
             }
             io.stage(Stage::Dispatch);
         }
+        self.serve(rng, spent, node);
         for id in std::mem::take(&mut self.due) {
             if self.out.take_due(id) {
                 self.report.inputs += 1;
@@ -97,6 +76,35 @@ impl<A> Hub<A> {
             node.on(now, Input::Wake, &mut self.out);
         }
         node.turn_ends(now, &mut self.out);
+    }
+
+    /// Tells those who asked for it that they have room, one after the other, each with a ticket for what it takes: at least one a turn,
+    /// more while the turn's cost allows. What is dear to answer thus never stands before what is cheap.
+    fn serve(&mut self, rng: &mut ChaCha12Rng, mut spent: u32, node: &mut impl Dispatch<Answer = A>) {
+        self.out.rooms.begin(rng);
+        let mut served = false;
+        while (!served || spent < DISPATCH_TURN_COST)
+            && self.out.reading
+            && let Some(slot) = self.out.rooms.next()
+        {
+            let Some((id, conn)) = self.out.conns.at_mut(slot).filter(|(_, conn)| conn.in_rooms) else { continue };
+            if conn.is_live() && !self.out.lanes.has(conn.lane) {
+                self.out.rooms.push(slot);
+                continue;
+            }
+            conn.in_rooms = false;
+            if !conn.is_live() {
+                continue;
+            }
+            conn.tickets += 1;
+            self.out.ticket = Some(self.out.lanes.give(conn.lane, id, 0));
+            (served, spent) = (true, spent + ROOM_COST);
+            self.report.inputs += 1;
+            node.on(self.out.now, Input::Room { conn: id }, &mut self.out);
+            if let Some(ticket) = self.out.ticket.take() {
+                self.out.home(ticket);
+            }
+        }
     }
 
     fn dispatch_frames(&mut self, spent: &mut u32, node: &mut impl Dispatch<Answer = A>) {

@@ -142,7 +142,7 @@ pub enum Input<A> {
         /// Whose.
         conn: ConnId,
     },
-    /// The outbox fell under its soft cap again: what waits to be served may go on.
+    /// It is this connection's turn to be served: its outbox fell under the soft cap again, or the session asked. Comes with a ticket.
     Room {
         /// Whose.
         conn: ConnId,

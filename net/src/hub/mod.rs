@@ -228,7 +228,8 @@ impl<A> Hub<A> {
         let out = &self.out;
         let given = !self.calls.is_empty() || !self.inbox.is_empty() || self.mail_left;
         let marked = !out.dials.is_empty() || !out.dialled.is_empty() || !out.closing.is_empty();
-        let able = given || marked || self.listeners.can_accept(out) || out.can_read() || out.can_cut() || out.can_write();
+        let able =
+            given || marked || self.listeners.can_accept(out) || out.can_read() || out.can_cut() || out.can_serve() || out.can_write();
         if able {
             return Duration::ZERO;
         }

@@ -35,6 +35,8 @@ pub struct Outlet {
     pub(crate) reads: Backlog,
     pub(crate) frames: [Backlog; Lane::ALL.len()],
     pub(crate) writes: Backlog,
+    /// Who asked to be told of room.
+    pub(crate) rooms: Backlog,
     /// Dials to begin, and dials that may have ended.
     pub(crate) dials: Vec<ConnId>,
     pub(crate) dialled: Vec<ConnId>,
@@ -64,6 +66,7 @@ impl Outlet {
             reads: Backlog::default(),
             frames: Default::default(),
             writes: Backlog::default(),
+            rooms: Backlog::default(),
             dials: Vec::new(),
             dialled: Vec::new(),
             dials_now: 0,
@@ -94,6 +97,22 @@ impl Outlet {
     /// [`Input::Room`]: crate::hub::io::Input::Room
     pub fn room(&self, conn: ConnId) -> bool {
         self.conns.get(conn).is_some_and(|conn| conn.is_live() && conn.outbox.len() < OUTBOX_SOFT_BYTES)
+    }
+
+    /// Asks for [`Input::Room`] when the connection's turn comes to be served: for what is dear to answer, behind all that is cheap.
+    ///
+    /// [`Input::Room`]: crate::hub::io::Input::Room
+    pub fn ask_room(&mut self, conn: ConnId) {
+        if let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live() && !c.in_rooms) {
+            c.in_rooms = true;
+            self.rooms.push(conn.slot);
+        }
+    }
+
+    /// Whether somebody can be told of room now.
+    pub(crate) fn can_serve(&self) -> bool {
+        let able = |slot| self.conns.at(slot).is_some_and(|(_, conn)| conn.in_rooms && self.lanes.has(conn.lane));
+        self.reading && self.rooms.iter().any(able)
     }
 
     /// Whether all its tickets are out: nothing more of it is read until one comes home, and waiting for its word is our own doing.

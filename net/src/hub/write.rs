@@ -98,7 +98,7 @@ impl<A> Hub<A> {
             conn.stalled = Due::at(now + OUTBOX_STALL_MAX);
         }
         if before >= OUTBOX_SOFT_BYTES && after < OUTBOX_SOFT_BYTES && matches!(conn.state, State::Open) {
-            self.calls.push_back((Input::Room { conn: id }, Vec::new()));
+            self.out.ask_room(id);
         }
         match wrote {
             Wrote::All => {
