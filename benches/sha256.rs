@@ -6,12 +6,12 @@
 mod report;
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::hashes::{Hash, sha256d as theirs};
 use rockpool_net::sha256::{Midstate, sha256d};
 
-use crate::report::{Figure, asked, median, nanoseconds, print};
+use crate::report::{Figure, asked, median, print};
 
 /// Bytes of a share with a P2WPKH script and twelve siblings, as it travels.
 const SHARE_BYTES: usize = 648;
@@ -45,4 +45,17 @@ fn main() {
         ns("submit, coinbase after its midstate: sha2", 4),
     ];
     print(&asked, &figures);
+}
+
+/// Nanoseconds per call of `work`, repeated for about `time`.
+#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+fn nanoseconds<T>(time: Duration, mut work: impl FnMut() -> T) -> f64 {
+    let (begin, mut calls) = (Instant::now(), 0u32);
+    while begin.elapsed() < time {
+        for _ in 0..64 {
+            black_box(work());
+        }
+        calls += 64;
+    }
+    begin.elapsed().as_nanos() as f64 / f64::from(calls)
 }

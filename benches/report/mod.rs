@@ -1,7 +1,5 @@
 //! What every bench prints: a table for people, or with `--json` one object for scripts. `--quick` asks for a run under a minute.
 
-use std::time::{Duration, Instant};
-
 /// One measured figure.
 pub struct Figure {
     /// What was measured.
@@ -55,17 +53,4 @@ fn met(figure: &Figure) -> Option<bool> {
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// Nanoseconds per call of `work`, repeated for about `time`.
-#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-pub fn nanoseconds<T>(time: Duration, mut work: impl FnMut() -> T) -> f64 {
-    let (begin, mut calls) = (Instant::now(), 0u32);
-    while begin.elapsed() < time {
-        for _ in 0..64 {
-            std::hint::black_box(work());
-        }
-        calls += 64;
-    }
-    begin.elapsed().as_nanos() as f64 / f64::from(calls)
 }

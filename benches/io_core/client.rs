@@ -1,0 +1,238 @@
+//! The load: one thread, any number of peers, one epoll. Every answer is compared byte by byte with the one that is due, its checksum
+//! with it; what a server says beside is skipped, its pings are answered.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rockpool_net::limits::HEADER_BYTES;
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+
+use crate::wire::{PING, PING_BYTES, PONG, SHARE, VERACK, VERSION, bad, cut, put, version};
+
+/// Peers that shake hands at once: fewer than wait in any server's backlog.
+const HANDSHAKES: usize = 100;
+/// A server that is silent for so long has failed.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+const BUFFER_BYTES: usize = 64 << 10;
+/// Batches that differ, so that a server is not seen to answer the one before.
+const BATCHES: usize = 8;
+/// Source addresses, all of loopback: the ports of one are not enough for all connections of a run.
+const SOURCES: usize = 8;
+
+/// Pings encoded beforehand with the answers that are due: making them is no part of what is measured.
+pub struct Batches {
+    pings: Vec<Vec<u8>>,
+    pongs: Vec<Vec<u8>>,
+}
+
+impl Batches {
+    /// Batches of so many pings.
+    pub fn new(size: usize) -> Batches {
+        let encode = |command: &[u8; 12], batch: usize| {
+            let mut bytes = Vec::new();
+            (0..size).for_each(|at| put(&mut bytes, command, &((batch << 32 | at) as u64).to_be_bytes()));
+            bytes
+        };
+        let all = |command| (0..BATCHES).map(|batch| encode(command, batch)).collect();
+        Batches { pings: all(PING), pongs: all(PONG) }
+    }
+}
+
+/// One peer of a server.
+struct Peer {
+    stream: TcpStream,
+    /// The front of a message whose rest has not come.
+    rest: Vec<u8>,
+    /// The batch in flight, and bytes of its answer that have come.
+    batch: usize,
+    answered: usize,
+    /// When the pings in flight were to be sent, in an open loop.
+    due: VecDeque<Instant>,
+}
+
+/// What came of a peer, for who drives the load.
+enum Heard {
+    /// The next bytes of what is due, all of a message.
+    Whole(usize),
+    /// Anything else, this many bytes.
+    Other(usize),
+    /// The front of a message.
+    Part,
+}
+
+/// All peers of one server.
+pub struct Client {
+    epoll: OwnedFd,
+    peers: Vec<Peer>,
+    events: Vec<Event>,
+    buffer: Vec<u8>,
+    /// A server that does not compute checksums.
+    blind: bool,
+}
+
+impl Client {
+    /// Connects so many peers and shakes hands.
+    pub fn connect(addr: SocketAddr, peers: usize, blind: bool) -> io::Result<Client> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut client = Client { epoll, peers: Vec::new(), events: Vec::with_capacity(1_024), buffer: vec![0; BUFFER_BYTES], blind };
+        client.add(addr, peers)?;
+        Ok(client)
+    }
+
+    /// Connects more.
+    pub fn add(&mut self, addr: SocketAddr, peers: usize) -> io::Result<()> {
+        let end = self.peers.len() + peers;
+        while self.peers.len() < end {
+            let begin = self.peers.len();
+            for slot in begin..end.min(begin + HANDSHAKES) {
+                let peer = Peer::dial(addr, slot)?;
+                epoll::add(&self.epoll, &peer.stream, EventData::new_u64(slot as u64), EventFlags::IN)?;
+                self.peers.push(peer);
+            }
+            let mut wanted = self.peers.len() - begin;
+            while wanted > 0 {
+                self.hear(Some(SILENCE_MAX), |peer, bytes| {
+                    let Some(message) = cut(bytes)? else { return Ok(Heard::Part) };
+                    if message.command == *VERACK {
+                        peer.say(VERACK, &[])?;
+                        wanted -= 1;
+                    }
+                    Ok(Heard::Other(message.whole.len()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One batch in flight per peer for so long, then to the end of those in flight. Returns the answers and the time.
+    pub fn closed_loop(&mut self, batches: &Batches, time: Duration) -> io::Result<(u64, Duration)> {
+        let begin = now();
+        for peer in &mut self.peers {
+            peer.send_batch(batches)?;
+        }
+        let (mut answers, mut flying, blind) = (0, self.peers.len(), self.blind);
+        while flying > 0 {
+            let last = begin.elapsed() >= time;
+            self.hear(Some(SILENCE_MAX), |peer, bytes| {
+                let due = &batches.pongs[peer.batch];
+                let heard = peer.compare(bytes, &due[peer.answered..], blind)?;
+                if let Heard::Whole(bytes) = heard {
+                    answers += 1;
+                    peer.answered += bytes;
+                    if peer.answered == due.len() && last {
+                        flying -= 1;
+                    } else if peer.answered == due.len() {
+                        peer.send_batch(batches)?;
+                    }
+                }
+                Ok(heard)
+            })?;
+        }
+        Ok((answers, begin.elapsed()))
+    }
+
+    /// Waits for events and gives all bytes that have come to `judge`, message by message. Returns whether there were any.
+    fn hear(&mut self, timeout: Option<Duration>, mut judge: impl FnMut(&mut Peer, &[u8]) -> io::Result<Heard>) -> io::Result<bool> {
+        self.events.clear();
+        let wait = timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
+        epoll::wait(&self.epoll, spare_capacity(&mut self.events), wait.as_ref())?;
+        if self.events.is_empty() && timeout == Some(SILENCE_MAX) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"));
+        }
+        for event in &self.events {
+            let peer = &mut self.peers[event.data.u64() as usize];
+            let read = peer.stream.read(&mut self.buffer)?;
+            if read == 0 {
+                return Err(bad("end: the server has closed"));
+            }
+            peer.take(&self.buffer[..read], &mut judge)?;
+        }
+        Ok(!self.events.is_empty())
+    }
+}
+
+impl Peer {
+    fn dial(addr: SocketAddr, slot: usize) -> io::Result<Peer> {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        bind(&socket, &SocketAddr::from(([127, 0, 0, 1 + (slot % SOURCES) as u8], 0)))?;
+        connect(&socket, &addr)?;
+        // A reset at the end: nothing of a measurement is left in the kernel for the next one.
+        set_socket_linger(&socket, Some(Duration::ZERO))?;
+        let stream = TcpStream::from(socket);
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let mut peer = Peer { stream, rest: Vec::new(), batch: 0, answered: 0, due: VecDeque::new() };
+        peer.say(VERSION, &version())?;
+        Ok(peer)
+    }
+
+    fn say(&mut self, command: &[u8; 12], payload: &[u8]) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+        put(&mut bytes, command, payload);
+        self.send(&bytes)
+    }
+
+    /// There is always room: no more than a batch is in flight.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.stream.write(bytes)? == bytes.len() { Ok(()) } else { Err(bad("room: the server does not read")) }
+    }
+
+    fn send_batch(&mut self, batches: &Batches) -> io::Result<()> {
+        self.batch = (self.batch + 1) % BATCHES;
+        self.answered = 0;
+        self.send(&batches.pings[self.batch])
+    }
+
+    fn take(&mut self, bytes: &[u8], judge: &mut impl FnMut(&mut Peer, &[u8]) -> io::Result<Heard>) -> io::Result<()> {
+        if self.rest.is_empty() {
+            let used = self.judge(bytes, judge)?;
+            self.rest.extend_from_slice(&bytes[used..]);
+        } else {
+            let mut rest = std::mem::take(&mut self.rest);
+            rest.extend_from_slice(bytes);
+            let used = self.judge(&rest, judge)?;
+            rest.drain(..used);
+            self.rest = rest;
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, bytes: &[u8], judge: &mut impl FnMut(&mut Peer, &[u8]) -> io::Result<Heard>) -> io::Result<usize> {
+        let mut used = 0;
+        while used < bytes.len() {
+            match judge(self, &bytes[used..])? {
+                Heard::Whole(bytes) | Heard::Other(bytes) => used += bytes,
+                Heard::Part => break,
+            }
+        }
+        Ok(used)
+    }
+
+    /// Whether the next message is the pong that is due.
+    fn compare(&mut self, bytes: &[u8], due: &[u8], blind: bool) -> io::Result<Heard> {
+        let due = due.get(..PING_BYTES).unwrap_or_default();
+        if bytes.get(..PING_BYTES) == Some(due) {
+            return Ok(Heard::Whole(PING_BYTES));
+        }
+        let Some(message) = cut(bytes)? else { return Ok(Heard::Part) };
+        match &message.command {
+            PONG if blind && due.ends_with(message.payload) => return Ok(Heard::Whole(PING_BYTES)),
+            PONG => return Err(bad("pong")),
+            PING => self.say(PONG, message.payload)?,
+            _ => {}
+        }
+        Ok(Heard::Other(message.whole.len()))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+pub fn now() -> Instant {
+    Instant::now()
+}
