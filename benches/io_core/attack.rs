@@ -3,7 +3,11 @@
 //!
 //! The node, the hostile peers and the honest ones are three processes: the bench starts itself twice more. Where there are two processors
 //! the node has one to itself, its stages' threads included, and all peers share the other; the hostile ones yield to the honest ones there,
-//! and each sends no more than a few kilobytes in five milliseconds, so that honest clocks can still be read.
+//! and each sends no more than 8 KiB in 5 ms, so that honest clocks can still be read: no line rate, but more than the node can take of most
+//! kinds. One hostile peer alone sends what its socket takes.
+//!
+//! Beside the rows, each run tells on standard error what it saw. To find a culprit: `ATTACK_ONLY` names the scenarios to run, with commas
+//! between them; `ATTACK_KIND` makes all hostile peers one kind (see `hostile::Kind`); `ATTACK_COUNTERS` prints the node's counters.
 
 mod crowd;
 mod hostile;
@@ -168,6 +172,7 @@ fn rows(scenario: &Scenario, ran: &[Ran], all: &BTreeMap<&str, Vec<Ran>>) -> Vec
         figure("share latency p50", of(&|ran| ran.seen.p50), "ms", None),
         figure("share latency p99", of(&|ran| ran.seen.p99), "ms", None),
         figure("shares lost", most(&|ran| ran.seen.lost as f64), "arrivals", Some(0.0)),
+        figure("latest own send", most(&|ran| ran.seen.late), "ms", None),
         figure("reactor", of(&|ran| ran.reactor), "% core", None),
     ];
     let Some(quiet) = scenario.against.and_then(|name| all.get(name)) else { return rows };
@@ -180,6 +185,7 @@ fn rows(scenario: &Scenario, ran: &[Ran], all: &BTreeMap<&str, Vec<Ran>>) -> Vec
     rows.push(figure("turn p99.9", of(&|ran| ran.p999_ms), "ms", Some(10.0)));
     rows.push(figure("answer over HTTP", of(&|ran| ran.http_ms), "ms", None));
     let did = |value: &dyn Fn(&Did) -> f64| of(&|ran| ran.did.as_ref().map_or(0.0, value));
+    rows.push(figure("turns of hostile", did(&|did| did.turns_per_s), "1/s", None));
     rows.push(figure("sent by hostile", did(&|did| did.mb_per_s), "MB/s", None));
     rows.push(figure("connections of hostile", did(&|did| did.dials_per_s), "1/s", None));
     rows.push(figure("connections of hostile that were cut", did(&|did| did.cuts_per_s), "1/s", None));

@@ -180,7 +180,7 @@ impl<'a> Crowd<'a> {
         for event in std::mem::take(&mut self.owing) {
             self.flush(event);
         }
-        let events = std::mem::replace(&mut self.events, Vec::new());
+        let events = std::mem::take(&mut self.events);
         for event in &events {
             self.hear(event.data.u64() as usize)?;
         }

@@ -22,12 +22,14 @@ use super::{Outcome, PEERS_MAX, now};
 pub const ROLE: &str = "--attacked-node";
 /// Clock ticks of `/proc/PID/stat` in a second, on every Linux.
 const TICKS_PER_S: f64 = 100.0;
-/// Bytes of a page as `/proc` counts.
+/// Bytes of a unit of `/proc/PID/status`.
 const KIB: f64 = 1024.0;
 
-/// The processor of this number for the calling thread and what it starts from here on, where there are two.
+/// The processor of this number for the calling thread and what it starts from here on, where the machine has two. The system's own
+/// list is asked, as a process that is pinned already sees but one.
 pub fn pin(core: usize) {
-    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) || core == 0 {
+    let cores = fs::read_to_string("/proc/cpuinfo").map_or(1, |text| text.lines().filter(|line| line.starts_with("processor")).count());
+    if cores > 1 {
         let mut set = CpuSet::new();
         set.set(core);
         // Without it the figures are less steady, no more.
@@ -37,9 +39,7 @@ pub fn pin(core: usize) {
 
 /// Runs a node until standard input ends. Says on standard output where it listens and what memory it says it may come to hold.
 pub fn play() -> Outcome<()> {
-    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
-        pin(0);
-    }
+    pin(0);
     let config = Config { max_peers: PEERS_MAX, ..Config::loopback("bench".into()) };
     let kv = Arc::new(MemKv::new());
     let fault = |failure: Failure| failure.to_string();
@@ -57,10 +57,10 @@ pub fn play() -> Outcome<()> {
 
 /// Runs on a thread of this name, by which its processor time is told from the others'.
 fn named<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Outcome<T> {
-    let outcome = std::thread::scope(|scope| {
-        Ok::<_, std::io::Error>(std::thread::Builder::new().name(name.into()).spawn_scoped(scope, work)?.join())
-    })?;
-    outcome.map_err(|_| "a panic".into())
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.into()).spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| "the node panicked".into())
+    })
 }
 
 /// A node, as its parent sees it. Ends with it.
