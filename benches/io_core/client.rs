@@ -53,15 +53,15 @@ struct Peer {
     /// The batch in flight, and bytes of its answer that have come.
     batch: usize,
     answered: usize,
-    /// When the pings in flight were to be sent, in an open loop.
-    due: VecDeque<Instant>,
+    /// The pings in flight of an open loop: their nonces, and when they were to be sent.
+    due: VecDeque<(u64, Instant)>,
 }
 
 /// What came of a peer, for who drives the load.
 enum Heard {
-    /// The next bytes of what is due, all of a message.
-    Whole(usize),
-    /// Anything else, this many bytes.
+    /// The message that is due, of so many bytes.
+    Due(usize),
+    /// Another, of so many.
     Other(usize),
     /// The front of a message.
     Part,
@@ -98,7 +98,7 @@ impl Client {
             }
             let mut wanted = self.peers.len() - begin;
             while wanted > 0 {
-                self.hear(Some(SILENCE_MAX), |peer, bytes| {
+                self.hear(SILENCE_MAX, |peer, bytes| {
                     let Some(message) = cut(bytes)? else { return Ok(Heard::Part) };
                     if message.command == *VERACK {
                         peer.say(VERACK, &[])?;
@@ -120,10 +120,11 @@ impl Client {
         let (mut answers, mut flying, blind) = (0, self.peers.len(), self.blind);
         while flying > 0 {
             let last = begin.elapsed() >= time;
-            self.hear(Some(SILENCE_MAX), |peer, bytes| {
+            self.hear(SILENCE_MAX, |peer, bytes| {
                 let due = &batches.pongs[peer.batch];
-                let heard = peer.compare(bytes, &due[peer.answered..], blind)?;
-                if let Heard::Whole(bytes) = heard {
+                let next = due.get(peer.answered..peer.answered + PING_BYTES).unwrap_or_default();
+                let heard = peer.compare(bytes, next, blind)?;
+                if let Heard::Due(bytes) = heard {
                     answers += 1;
                     peer.answered += bytes;
                     if peer.answered == due.len() && last {
@@ -138,13 +139,77 @@ impl Client {
         Ok((answers, begin.elapsed()))
     }
 
-    /// Waits for events and gives all bytes that have come to `judge`, message by message. Returns whether there were any.
-    fn hear(&mut self, timeout: Option<Duration>, mut judge: impl FnMut(&mut Peer, &[u8]) -> io::Result<Heard>) -> io::Result<bool> {
+    /// Sends so many pings a second, peer after peer, whatever has come back, for so long. Returns what passed from when each was to be sent
+    /// until its answer was there, in no order: a server that stalls is charged for all that it kept waiting.
+    pub fn open_loop(&mut self, rate: u32, time: Duration) -> io::Result<Vec<Duration>> {
+        let (begin, blind) = (now(), self.blind);
+        let count = u64::from(rate) * time.as_millis() as u64 / 1_000;
+        let (mut sent, mut took) = (0, Vec::with_capacity(count as usize));
+        let mut heard_at = begin;
+        while took.len() < count as usize {
+            while sent < count && heard_at >= begin + Duration::from_secs(sent) / rate {
+                let slot = sent as usize % self.peers.len();
+                let peer = &mut self.peers[slot];
+                peer.due.push_back((sent, begin + Duration::from_secs(sent) / rate));
+                peer.say(PING, &sent.to_be_bytes())?;
+                sent += 1;
+            }
+            self.hear(Duration::ZERO, |peer, bytes| {
+                let mut pong = Vec::with_capacity(PING_BYTES);
+                peer.due.front().inspect(|(nonce, _)| put(&mut pong, PONG, &nonce.to_be_bytes()));
+                let heard = peer.compare(bytes, &pong, blind)?;
+                if matches!(heard, Heard::Due(_)) {
+                    took.extend(peer.due.pop_front().map(|(_, due)| due.elapsed()));
+                }
+                Ok(heard)
+            })?;
+            heard_at = now();
+            if heard_at > begin + time + SILENCE_MAX {
+                return Err(silent());
+            }
+        }
+        Ok(took)
+    }
+
+    /// The first peer says something of so many bytes that is passed on to all others, so many times, each when the one before has come to
+    /// all. Returns how many came.
+    pub fn fan_out(&mut self, bytes: usize, times: usize) -> io::Result<u64> {
+        for time in 0..times {
+            let mut share = Vec::new();
+            put(&mut share, SHARE, &vec![time as u8; bytes - HEADER_BYTES]);
+            self.peers[0].send(&share)?;
+            let mut wanted = self.peers.len() - 1;
+            while wanted > 0 {
+                self.hear(SILENCE_MAX, |peer, bytes| {
+                    let heard = peer.compare(bytes, &share, false)?;
+                    wanted -= usize::from(matches!(heard, Heard::Due(_)));
+                    Ok(heard)
+                })?;
+            }
+        }
+        Ok((times * (self.peers.len() - 1)) as u64)
+    }
+
+    /// Says nothing but answers to pings, for so long. Returns how many.
+    pub fn idle(&mut self, time: Duration) -> io::Result<usize> {
+        let (begin, mut pings) = (now(), 0);
+        while let Some(left) = time.checked_sub(begin.elapsed()) {
+            self.hear(left, |peer, bytes| {
+                let heard = peer.compare(bytes, &[], false)?;
+                pings += usize::from(matches!(heard, Heard::Other(PING_BYTES)));
+                Ok(heard)
+            })?;
+        }
+        Ok(pings)
+    }
+
+    /// Waits for events and gives all bytes that have come to `judge`, message by message.
+    fn hear(&mut self, timeout: Duration, mut judge: impl FnMut(&mut Peer, &[u8]) -> io::Result<Heard>) -> io::Result<()> {
         self.events.clear();
-        let wait = timeout.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
-        epoll::wait(&self.epoll, spare_capacity(&mut self.events), wait.as_ref())?;
-        if self.events.is_empty() && timeout == Some(SILENCE_MAX) {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"));
+        let wait = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&wait))?;
+        if self.events.is_empty() && timeout == SILENCE_MAX {
+            return Err(silent());
         }
         for event in &self.events {
             let peer = &mut self.peers[event.data.u64() as usize];
@@ -154,7 +219,7 @@ impl Client {
             }
             peer.take(&self.buffer[..read], &mut judge)?;
         }
-        Ok(!self.events.is_empty())
+        Ok(())
     }
 }
 
@@ -208,28 +273,31 @@ impl Peer {
         let mut used = 0;
         while used < bytes.len() {
             match judge(self, &bytes[used..])? {
-                Heard::Whole(bytes) | Heard::Other(bytes) => used += bytes,
+                Heard::Due(bytes) | Heard::Other(bytes) => used += bytes,
                 Heard::Part => break,
             }
         }
         Ok(used)
     }
 
-    /// Whether the next message is the pong that is due.
+    /// Whether the next message is the one that is due. Nothing due: it must be none that was asked for.
     fn compare(&mut self, bytes: &[u8], due: &[u8], blind: bool) -> io::Result<Heard> {
-        let due = due.get(..PING_BYTES).unwrap_or_default();
-        if bytes.get(..PING_BYTES) == Some(due) {
-            return Ok(Heard::Whole(PING_BYTES));
+        if !due.is_empty() && bytes.starts_with(due) {
+            return Ok(Heard::Due(due.len()));
         }
         let Some(message) = cut(bytes)? else { return Ok(Heard::Part) };
         match &message.command {
-            PONG if blind && due.ends_with(message.payload) => return Ok(Heard::Whole(PING_BYTES)),
-            PONG => return Err(bad("pong")),
+            PONG if blind && due.ends_with(message.payload) => return Ok(Heard::Due(due.len())),
+            PONG | SHARE => return Err(bad("answer")),
             PING => self.say(PONG, message.payload)?,
             _ => {}
         }
         Ok(Heard::Other(message.whole.len()))
     }
+}
+
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the server does not answer")
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]

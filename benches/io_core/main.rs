@@ -3,40 +3,30 @@
 //!
 //! `--only TEXT` measures the rows alone whose name holds it.
 
-#![allow(dead_code, unused_imports)]
-
 mod client;
 mod contenders;
 mod process;
 #[path = "../report/mod.rs"]
 mod report;
+mod rounds;
 mod rows;
 mod wire;
 
 use std::io;
 
-use crate::report::{Asked, Figure, asked, print};
-use crate::rows::{Effort, PING_PONG};
+use crate::report::{asked, print};
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().collect();
-    if let Some(at) = args.iter().position(|arg| arg == "--serve") {
-        let peers = args.get(at + 2).and_then(|peers| peers.parse().ok()).unwrap_or_default();
-        return contenders::serve(&args[at + 1], peers);
+    let after = |flag: &str| args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1..));
+    // What a server of this bench is started with.
+    if let Some([contender, peers, ..]) = after("--serve") {
+        return contenders::serve(contender, peers.parse().map_err(io::Error::other)?);
     }
     let asked = asked();
-    let only = args.iter().position(|arg| arg == "--only").and_then(|at| args.get(at + 1));
+    let only = after("--only").and_then(|rest| rest.first());
     process::raise_files();
-    let figures = figures(&asked, only.map_or("", |only| only))?;
+    let figures = rows::figures(&asked, only.map_or("", |only| only))?;
     print(&asked, &figures);
     Ok(())
-}
-
-fn figures(asked: &Asked, only: &str) -> io::Result<Vec<Figure>> {
-    let effort = Effort::of(asked);
-    let mut figures = Vec::new();
-    for row in PING_PONG.iter().filter(|row| row.name().contains(only)) {
-        figures.extend(row.figures(&effort)?);
-    }
-    Ok(figures)
 }

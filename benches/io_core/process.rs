@@ -79,7 +79,7 @@ impl Server {
         let mut sum = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-            sum += stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).ok_or_else(|| io::Error::other("schedstat"))?;
+            sum += stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).ok_or_else(|| unclear("schedstat"))?;
         }
         Ok(sum)
     }
@@ -88,7 +88,7 @@ impl Server {
     pub fn memory(&self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        Ok(kib.ok_or_else(|| io::Error::other("no RssAnon"))? << 10)
+        Ok(kib.ok_or_else(|| unclear("RssAnon"))? << 10)
     }
 }
 
@@ -109,6 +109,11 @@ fn line(said: &mut Option<BufReader<ChildStdout>>) -> io::Result<String> {
     }
 }
 
+/// A figure that a process does not tell.
+pub fn unclear(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what} is not told"))
+}
+
 /// bitcoind, where there is one.
 pub fn bitcoind() -> Option<OsString> {
     env::var_os("BITCOIND_EXE")
@@ -125,11 +130,11 @@ fn pin(core: usize) -> io::Result<()> {
 }
 
 /// Lets this process and its children open as many files as they may. Returns how many that is.
-pub fn raise_files() -> u64 {
+pub fn raise_files() -> usize {
     let limit = getrlimit(Resource::Nofile);
     // Refused, it stays what it was.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files as usize)
 }
 
 /// The server's side: tells its port, answers each line of stdin with its state, and ends the process with stdin.

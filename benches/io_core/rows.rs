@@ -1,109 +1,176 @@
-//! What is measured: each row gives a value per contender and round; all contenders of a round run one after the other.
+//! What is measured. In each round all contenders take their turn, each in a fresh process with fresh connections.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use crate::client::{Batches, Client};
-use crate::contenders::{self, BLIND, FLOOR, OURS};
-use crate::process::Server;
-use crate::report::{Asked, Figure, median};
+use crate::contenders::{self, BLIND, OURS};
+use crate::process::{self, Server};
+use crate::report::{Asked, Figure};
+use crate::rounds::{Effort, Rounds};
 
-/// How long, and how often.
-pub struct Effort {
-    pub rounds: usize,
-    pub warmup: Duration,
-    pub time: Duration,
-}
-
-impl Effort {
-    pub fn of(asked: &Asked) -> Effort {
-        let ms = Duration::from_millis;
-        if asked.quick { Effort { rounds: 3, warmup: ms(20), time: ms(100) } } else { Effort { rounds: 5, warmup: ms(100), time: ms(500) } }
-    }
-}
-
-/// Values by contender, one of each round, the same round at the same place.
-#[derive(Default)]
-pub struct Rounds(BTreeMap<&'static str, Vec<f64>>);
-
-impl Rounds {
-    pub fn push(&mut self, contender: &'static str, value: f64) {
-        self.0.entry(contender).or_default().push(value);
-    }
-
-    pub fn median(&self, contender: &str) -> Option<f64> {
-        self.0.get(contender).map(|values| median(values.clone()))
-    }
-
-    /// The median of the ratios of each round.
-    pub fn ratio(&self, contender: &str, to: &str) -> Option<f64> {
-        let ratios = self.0.get(contender)?.iter().zip(self.0.get(to)?).map(|(value, to)| value / to);
-        Some(median(ratios.collect()))
-    }
-}
-
-/// ping→pong: `batch` per write, `peers` peers with one batch in flight each.
-pub struct PingPong {
-    pub peers: usize,
-    pub batch: usize,
-    /// Goals for the house: microseconds, ratio to the floor.
-    pub goals: (Option<f64>, Option<f64>),
-    /// Whether it is to be ahead of tokio and threads.
-    pub ahead: bool,
-}
-
-/// The table of rows.
-pub const PING_PONG: [PingPong; 7] = [
-    PingPong { peers: 50, batch: 100, goals: (Some(0.5), None), ahead: true },
-    PingPong { peers: 1, batch: 100, goals: (None, None), ahead: true },
-    PingPong { peers: 100, batch: 100, goals: (None, None), ahead: true },
-    PingPong { peers: 1_000, batch: 100, goals: (None, None), ahead: true },
-    PingPong { peers: 1, batch: 1, goals: (None, None), ahead: true },
-    PingPong { peers: 100, batch: 1, goals: (None, Some(1.25)), ahead: true },
-    PingPong { peers: 1_000, batch: 1, goals: (None, None), ahead: true },
+/// Peers, and pings per write: each peer has one write in flight. With the goals of ours: microseconds of a message, ratio to the floor.
+const PING_PONG: [(usize, usize, Option<f64>, Option<f64>); 7] = [
+    (50, 100, Some(0.5), None),
+    (1, 100, None, None),
+    (100, 100, None, None),
+    (1_000, 100, None, None),
+    (1, 1, None, None),
+    (100, 1, None, Some(1.25)),
+    (1_000, 1, None, None),
 ];
+/// Pings a second of the open loop, and its peers.
+const LATENCY_RATE: u32 = 20_000;
+const LATENCY_PEERS: usize = 100;
+/// Bytes of a share's message as it usually is, and who gets it.
+const SHARE_BYTES: usize = 660;
+const SHARE_PEERS: usize = 1_000;
+/// Peers that say nothing, and what one may take: bytes of memory, and percent of a core for all of them.
+const IDLE_PEERS: usize = 1_000;
+const IDLE_BYTES: f64 = 1_024.0;
+const IDLE_PERCENT: f64 = 0.5;
+/// A crowd, and the MB that it may take. The process needs some files beside the connections.
+const CROWD: usize = 10_000;
+const CROWD_MB: f64 = 64.0;
+const FILES_BESIDE: usize = 100;
 
-impl PingPong {
-    pub fn name(&self) -> String {
-        format!("ping x{}, {} peers", self.batch, self.peers)
+/// A row: measures, and makes figures of this name.
+type Row = fn(&Effort, &str) -> io::Result<Vec<Figure>>;
+/// The rows beside ping→pong.
+const ROWS: [(&str, Row); 4] =
+    [("latency at 20000/s, 100 peers", latency), ("share to 1000 peers", fan_out), ("idle, 1000 peers", idle), ("10000 peers", crowd)];
+
+/// All rows whose name holds `only`.
+pub fn figures(asked: &Asked, only: &str) -> io::Result<Vec<Figure>> {
+    let effort = Effort::of(asked);
+    let mut figures = Vec::new();
+    for (peers, batch, us, ratio) in PING_PONG {
+        let name = if batch == 1 { format!("ping, {peers} peers") } else { format!("{batch} pings a write, {peers} peers") };
+        if name.contains(only) {
+            figures.extend(ping_pong(&effort, &name, peers, batch, (us, ratio))?);
+        }
     }
+    for (name, row) in ROWS.iter().filter(|(name, _)| name.contains(only)) {
+        figures.extend(row(&effort, name)?);
+    }
+    Ok(figures)
+}
 
-    pub fn figures(&self, effort: &Effort) -> io::Result<Vec<Figure>> {
-        let (mut cpu, mut rate) = (Rounds::default(), Rounds::default());
-        let batches = Batches::new(self.batch);
-        for _ in 0..effort.rounds {
-            for contender in contenders::all() {
-                let server = Server::start(contender, self.peers)?;
-                let mut client = Client::connect(server.addr, self.peers, contender == BLIND)?;
-                client.closed_loop(&batches, effort.warmup)?;
-                let before = server.cpu_ns()?;
-                let (answers, time) = client.closed_loop(&batches, effort.time)?;
-                cpu.push(contender, (server.cpu_ns()? - before) as f64 / 1e3 / answers as f64);
-                rate.push(contender, answers as f64 / time.as_secs_f64());
+/// Server time per message and messages per second; each peer has one write in flight.
+fn ping_pong(effort: &Effort, name: &str, peers: usize, batch: usize, goals: (Option<f64>, Option<f64>)) -> io::Result<Vec<Figure>> {
+    let (mut cpu, mut rate, mut longest) = (Rounds::default(), Rounds::default(), Rounds::default());
+    let batches = Batches::new(batch);
+    for _ in 0..effort.rounds {
+        for contender in contenders::all() {
+            let mut server = Server::start(contender, peers)?;
+            let mut client = Client::connect(server.addr, peers, contender == BLIND)?;
+            client.closed_loop(&batches, effort.warmup)?;
+            let before = server.cpu_ns()?;
+            let (answers, time) = client.closed_loop(&batches, effort.time)?;
+            cpu.push(contender, (server.cpu_ns()? - before) as f64 / 1e3 / answers as f64);
+            rate.push(contender, answers as f64 / time.as_secs_f64());
+            push_longest(&mut longest, contender, &mut server)?;
+        }
+    }
+    let mut figures = cpu.medians(name, "us/message", goals.0);
+    figures.extend(cpu.ratios(name, goals.1));
+    figures.extend(rate.medians(&format!("{name}, rate"), "messages/s", None));
+    figures.extend(longest.largest(&format!("{name}, longest turn"), "us"));
+    Ok(figures)
+}
+
+/// From when a ping was to be sent to its answer, one at a time at a fixed rate.
+fn latency(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
+    let quantiles = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+    let mut rounds = quantiles.map(|_| Rounds::default());
+    for _ in 0..effort.rounds {
+        for contender in contenders::all() {
+            let server = Server::start(contender, LATENCY_PEERS)?;
+            let mut client = Client::connect(server.addr, LATENCY_PEERS, contender == BLIND)?;
+            client.open_loop(LATENCY_RATE, effort.warmup)?;
+            let mut took = client.open_loop(LATENCY_RATE, effort.time)?;
+            took.sort();
+            for (rounds, (_, quantile)) in rounds.iter_mut().zip(quantiles) {
+                let at = (took.len() as f64 * quantile) as usize;
+                rounds.push(contender, took[at.min(took.len() - 1)].as_secs_f64() * 1e6);
             }
         }
-        let name = self.name();
-        let mut figures = Vec::new();
-        for contender in contenders::all() {
-            let goal = self.goals.0.filter(|_| contender == OURS);
-            figures.extend(cpu.median(contender).map(|value| figure(&name, contender, value, "us/message", goal)));
-            figures.extend(rate.median(contender).map(|value| figure(&name, &format!("{contender}, rate"), value, "messages/s", None)));
-        }
-        figures.extend(ratios(&name, &cpu, self.goals.1, self.ahead));
-        Ok(figures)
     }
+    let named = rounds.iter().zip(quantiles);
+    Ok(named.flat_map(|(rounds, (quantile, _))| rounds.medians(&format!("{name}, {quantile}"), "us", None)).collect())
 }
 
-/// All contenders against the floor, and ours against tokio and threads.
-pub fn ratios(name: &str, rounds: &Rounds, goal: Option<f64>, ahead: bool) -> Vec<Figure> {
-    let others = contenders::all().into_iter().filter(|contender| *contender != FLOOR);
-    let to_floor = others.map(|contender| (contender, FLOOR, goal.filter(|_| contender == OURS)));
-    let to_rivals = ["threads", "tokio"].map(|rival| (OURS, rival, ahead.then_some(1.0)));
-    let all = to_floor.chain(to_rivals);
-    all.filter_map(|(a, b, goal)| Some(figure(name, &format!("{a} / {b}"), rounds.ratio(a, b)?, "x", goal))).collect()
+/// One message to all others, encoded once: server time per message that came.
+fn fan_out(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
+    let (mut cpu, mut longest) = (Rounds::default(), Rounds::default());
+    for _ in 0..effort.rounds {
+        for contender in contenders::all().into_iter().filter(|contender| ![BLIND, "bitcoind"].contains(contender)) {
+            let mut server = Server::start(contender, SHARE_PEERS + 1)?;
+            let mut client = Client::connect(server.addr, SHARE_PEERS + 1, false)?;
+            client.fan_out(SHARE_BYTES, effort.shares / 10)?;
+            let before = server.cpu_ns()?;
+            let came = client.fan_out(SHARE_BYTES, effort.shares)?;
+            cpu.push(contender, (server.cpu_ns()? - before) as f64 / 1e3 / came as f64);
+            push_longest(&mut longest, contender, &mut server)?;
+        }
+    }
+    let mut figures = cpu.medians(name, "us/message", None);
+    figures.extend(cpu.ratios(name, Some(1.3)));
+    figures.extend(longest.largest(&format!("{name}, longest turn"), "us"));
+    Ok(figures)
 }
 
-pub fn figure(name: &str, what: &str, value: f64, unit: &'static str, goal: Option<f64>) -> Figure {
-    Figure { name: format!("{name}: {what}"), value, unit, goal }
+/// Memory per connection that has shaken hands and says nothing, and what all of them cost: the house pings each every 30 s.
+fn idle(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
+    let (mut memory, mut percent) = (Rounds::default(), Rounds::default());
+    let (time, rounds) = effort.idle;
+    for _ in 0..rounds {
+        for contender in contenders::all().into_iter().filter(|contender| *contender != BLIND) {
+            let server = Server::start(contender, IDLE_PEERS)?;
+            let before = server.memory()?;
+            let mut client = Client::connect(server.addr, IDLE_PEERS, false)?;
+            client.idle(Duration::from_millis(100))?;
+            memory.push(contender, server.memory()?.saturating_sub(before) as f64 / IDLE_PEERS as f64);
+            // The others have nothing to do.
+            if [OURS, "bitcoind"].contains(&contender) {
+                let before = server.cpu_ns()?;
+                client.idle(time)?;
+                percent.push(contender, (server.cpu_ns()? - before) as f64 / time.as_nanos() as f64 * 100.0);
+            }
+        }
+    }
+    let mut figures = memory.medians(&format!("{name}, memory of one"), "bytes", Some(IDLE_BYTES));
+    figures.extend(percent.medians(&format!("{name}, share of a core"), "%", Some(IDLE_PERCENT)));
+    Ok(figures)
+}
+
+/// As many connections as the system lets us have, each served a ping.
+fn crowd(_: &Effort, _: &str) -> io::Result<Vec<Figure>> {
+    let peers = CROWD.min(process::raise_files().saturating_sub(FILES_BESIDE));
+    let (mut memory, mut longest) = (Rounds::default(), Rounds::default());
+    let pings = Batches::new(1);
+    for contender in contenders::all().into_iter().filter(|contender| ![BLIND, "bitcoind", "threads"].contains(contender)) {
+        let mut server = Server::start(contender, peers)?;
+        let mut client = Client::connect(server.addr, peers, false)?;
+        let (answers, _) = client.closed_loop(&pings, Duration::ZERO)?;
+        if answers != peers as u64 {
+            return Err(io::Error::other(format!("{contender} answered {answers} of {peers} peers")));
+        }
+        memory.push(contender, server.memory()? as f64 / 1e6);
+        push_longest(&mut longest, contender, &mut server)?;
+    }
+    // The name says how many they were.
+    let mut figures = memory.medians(&format!("{peers} peers, each served, memory"), "MB", Some(CROWD_MB));
+    figures.extend(longest.largest(&format!("{peers} peers, longest turn"), "us"));
+    Ok(figures)
+}
+
+/// The longest turn of ours since it began, handshakes included. On a machine with other work it is that work's doing.
+fn push_longest(longest: &mut Rounds, contender: &'static str, server: &mut Server) -> io::Result<()> {
+    if contender == OURS {
+        let stats = server.stats()?;
+        let us = stats["turn_longest_us"].as_f64().ok_or_else(|| process::unclear("turn_longest_us"))?;
+        longest.push(contender, us);
+    }
+    Ok(())
 }
