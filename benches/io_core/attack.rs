@@ -6,7 +6,7 @@
 //! and each sends no more than 8 KiB in 5 ms, so that honest clocks can still be read: no line rate, but more than the node can take of most
 //! kinds. One hostile peer alone sends what its socket takes.
 //!
-//! Beside the rows, each run tells on standard error what it saw. To find a culprit: `ATTACK_ONLY` names the scenarios to run, with commas
+//! Beside the rows, each run tells on standard error what it saw. To find a culprit: `ATTACK_ONLY` names the scenarios to run, with semicolons
 //! between them; `ATTACK_KIND` makes all hostile peers one kind (see `hostile::Kind`); `ATTACK_COUNTERS` prints the node's counters.
 
 mod crowd;
@@ -52,12 +52,12 @@ struct Scenario {
 
 const SCENARIOS: [Scenario; 7] = [
     Scenario { name: "700 honest", honest: 700, hostile: None, against: None },
-    Scenario { name: "700 honest + 300 hostile", honest: 700, hostile: Some((300, "all")), against: Some("700 honest") },
+    Scenario { name: "700 + 300 hostile, 1.6 MB/s each", honest: 700, hostile: Some((300, "all")), against: Some("700 honest") },
     Scenario { name: "1000 honest", honest: 1_000, hostile: None, against: None },
     Scenario { name: "100 honest", honest: 100, hostile: None, against: None },
-    Scenario { name: "100 honest + 1 of pings", honest: 100, hostile: Some((1, "Pings")), against: Some("100 honest") },
-    Scenario { name: "100 honest + 1 of pings, deaf", honest: 100, hostile: Some((1, "DeafPings")), against: Some("100 honest") },
-    Scenario { name: "100 honest + 1 of junk", honest: 100, hostile: Some((1, "Junk")), against: Some("100 honest") },
+    Scenario { name: "100 + 1 pinger at line rate", honest: 100, hostile: Some((1, "Pings")), against: Some("100 honest") },
+    Scenario { name: "100 + 1 deaf pinger at line rate", honest: 100, hostile: Some((1, "DeafPings")), against: Some("100 honest") },
+    Scenario { name: "100 + 1 junk sender at line rate", honest: 100, hostile: Some((1, "Junk")), against: Some("100 honest") },
 ];
 
 /// What one run showed.
@@ -70,6 +70,8 @@ struct Ran {
     http_ms: f64,
     /// The reactor's percent of a processor.
     reactor: f64,
+    /// What it was kept waiting for it by others, its own stages among them: a part of every latency, and none of its doing.
+    waited: f64,
     /// Bytes that the node grew by at most while it ran, as a part of what it says it may.
     memory: f64,
     grown_mb: f64,
@@ -120,7 +122,7 @@ pub fn figures(asked: &Asked) -> Vec<Figure> {
 /// A short run leaves out what is no part of a ratio.
 fn wanted(scenario: &Scenario, asked: &Asked) -> bool {
     let only = std::env::var("ATTACK_ONLY").ok();
-    only.is_none_or(|only| only.split(',').any(|name| name == scenario.name)) && !(asked.quick && scenario.name == "1000 honest")
+    only.is_none_or(|only| only.split(';').any(|name| name == scenario.name)) && !(asked.quick && scenario.name == "1000 honest")
 }
 
 fn run(scenario: &Scenario, shares: &Shares, count: usize, round: u64) -> Outcome<Ran> {
@@ -144,19 +146,26 @@ fn run(scenario: &Scenario, shares: &Shares, count: usize, round: u64) -> Outcom
     let did = hostile.map(Hostile::stop).transpose()?;
     let (longest_ms, p999_ms) = after.since(&before);
     let (turns, seconds) = after.count(&before);
-    let part = |(name, used): (&String, &f64)| (name.clone(), 100.0 * (used - cpu.get(name).unwrap_or(&0.0)) / seconds);
-    let cpu: BTreeMap<String, f64> = cpu_after.iter().map(part).filter(|(_, percent)| *percent >= 0.5).collect();
+    let part = |at: usize| {
+        let percent = |(name, used): (&String, &[f64; 2])| {
+            let before = cpu.get(name).map_or(0.0, |before| before[at]);
+            (name.clone(), 100.0 * (used[at] - before) / seconds)
+        };
+        cpu_after.iter().map(percent).filter(|(_, percent)| *percent >= 0.5).collect::<BTreeMap<String, f64>>()
+    };
+    let (ran, waited) = (part(0), part(1));
     let grown = peak - fresh;
     let Seen { p50, p99, late, lost, cut, asked } = seen;
     eprintln!("{}: p50 {p50:.2} p99 {p99:.2} ms, {lost} lost, {cut} cut, {asked} asked for, sent at most {late:.1} ms late", scenario.name);
     eprintln!("  {turns} turns in {seconds:.1} s, longest {longest_ms:.1} ms {}, p99.9 {p999_ms:.1} ms", after.slowest(&before));
-    eprintln!("  % of a core: {cpu:.0?}; grew {:.1} MB; {did:.0?}", grown / 1e6);
+    eprintln!("  % of a core: {ran:.0?}, kept waiting for it {waited:.0?}; grew {:.1} MB; {did:.0?}", grown / 1e6);
     if std::env::var_os("ATTACK_COUNTERS").is_some() {
         eprintln!("{:#?}", node.counters()?);
     }
-    let reactor = cpu.get("reactor").copied().unwrap_or(0.0);
+    let of_reactor = |percent: &BTreeMap<String, f64>| percent.get("reactor").copied().unwrap_or(0.0);
+    let (reactor, waited) = (of_reactor(&ran), of_reactor(&waited));
     let http_ms = after.answered.as_secs_f64() * 1_000.0;
-    Ok(Ran { seen, did, longest_ms, p999_ms, http_ms, reactor, memory: grown / node.worst_case_bytes, grown_mb: grown / 1e6 })
+    Ok(Ran { seen, did, longest_ms, p999_ms, http_ms, reactor, waited, memory: grown / node.worst_case_bytes, grown_mb: grown / 1e6 })
 }
 
 fn rows(scenario: &Scenario, ran: &[Ran], all: &BTreeMap<&str, Vec<Ran>>) -> Vec<Figure> {
@@ -169,28 +178,29 @@ fn rows(scenario: &Scenario, ran: &[Ran], all: &BTreeMap<&str, Vec<Ran>>) -> Vec
         goal,
     };
     let mut rows = vec![
-        figure("share latency p50", of(&|ran| ran.seen.p50), "ms", None),
-        figure("share latency p99", of(&|ran| ran.seen.p99), "ms", None),
+        figure("latency p50", of(&|ran| ran.seen.p50), "ms", None),
+        figure("latency p99", of(&|ran| ran.seen.p99), "ms", None),
         figure("shares lost", most(&|ran| ran.seen.lost as f64), "arrivals", Some(0.0)),
         figure("latest own send", most(&|ran| ran.seen.late), "ms", None),
         figure("reactor", of(&|ran| ran.reactor), "% core", None),
+        figure("reactor kept waiting", of(&|ran| ran.waited), "% time", None),
     ];
     let Some(quiet) = scenario.against.and_then(|name| all.get(name)) else { return rows };
     let ratio = median(ran.iter().zip(quiet).map(|(ran, quiet)| ran.seen.p99 / quiet.seen.p99).collect());
-    rows.push(figure("p99 / p99 without", ratio, "x", Some(2.0)));
+    rows.push(figure("p99 / without them", ratio, "x", Some(2.0)));
     let more = median(ran.iter().zip(quiet).map(|(ran, quiet)| ran.reactor - quiet.reactor).collect());
-    rows.push(figure("reactor taken by hostile", more, "% core", None));
+    rows.push(figure("reactor beyond quiet", more, "% core", None));
     rows.push(figure("honest peers cut", most(&|ran| ran.seen.cut as f64), "peers", Some(0.0)));
     rows.push(figure("longest turn", most(&|ran| ran.longest_ms), "ms", None));
     rows.push(figure("turn p99.9", of(&|ran| ran.p999_ms), "ms", Some(10.0)));
-    rows.push(figure("answer over HTTP", of(&|ran| ran.http_ms), "ms", None));
+    rows.push(figure("HTTP answer", of(&|ran| ran.http_ms), "ms", None));
     let did = |value: &dyn Fn(&Did) -> f64| of(&|ran| ran.did.as_ref().map_or(0.0, value));
-    rows.push(figure("turns of hostile", did(&|did| did.turns_per_s), "1/s", None));
-    rows.push(figure("sent by hostile", did(&|did| did.mb_per_s), "MB/s", None));
-    rows.push(figure("connections of hostile", did(&|did| did.dials_per_s), "1/s", None));
-    rows.push(figure("connections of hostile that were cut", did(&|did| did.cuts_per_s), "1/s", None));
+    rows.push(figure("hostile turns", did(&|did| did.turns_per_s), "1/s", None));
+    rows.push(figure("hostile bytes", did(&|did| did.mb_per_s), "MB/s", None));
+    rows.push(figure("hostile connects", did(&|did| did.dials_per_s), "1/s", None));
+    rows.push(figure("hostile cut", did(&|did| did.cuts_per_s), "1/s", None));
     rows.push(figure("memory grown", most(&|ran| ran.grown_mb), "MB", None));
-    rows.push(figure("memory grown / worst case told", most(&|ran| ran.memory), "x", Some(1.0)));
+    rows.push(figure("memory / worst_case_bytes", most(&|ran| ran.memory), "x", Some(1.0)));
     rows
 }
 

@@ -20,8 +20,6 @@ use super::{Outcome, PEERS_MAX, now};
 
 /// The word on the command line that makes a process of this bench a node.
 pub const ROLE: &str = "--attacked-node";
-/// Clock ticks of `/proc/PID/stat` in a second, on every Linux.
-const TICKS_PER_S: f64 = 100.0;
 /// Bytes of a unit of `/proc/PID/status`.
 const KIB: f64 = 1024.0;
 
@@ -132,15 +130,16 @@ impl Node {
         Ok((of("VmHWM:").ok_or("no peak")?, of("VmRSS:").ok_or("no size")?))
     }
 
-    /// Processor seconds of each of its threads.
-    pub fn cpu(&self) -> Outcome<BTreeMap<String, f64>> {
-        let mut threads = BTreeMap::new();
+    /// Of each of its threads: seconds that it ran, and seconds that it was kept waiting for a processor by whatever else runs there.
+    pub fn cpu(&self) -> Outcome<BTreeMap<String, [f64; 2]>> {
+        let mut threads: BTreeMap<String, [f64; 2]> = BTreeMap::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let Ok(text) = fs::read_to_string(task?.path().join("stat")) else { continue };
-            let (head, tail) = text.rsplit_once(") ").ok_or("an odd stat")?;
-            let name = head.split_once('(').map_or(head, |(_, name)| name);
-            let ticks: f64 = tail.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-            *threads.entry(name.to_owned()).or_default() += ticks / TICKS_PER_S;
+            let task = task?.path();
+            let read = |name: &str| fs::read_to_string(task.join(name));
+            let (Ok(name), Ok(times)) = (read("comm"), read("schedstat")) else { continue };
+            let seconds = times.split(' ').filter_map(|nanos| nanos.parse::<f64>().ok()).map(|nanos| nanos / 1e9);
+            let of_name = threads.entry(name.trim().to_owned()).or_default();
+            of_name.iter_mut().zip(seconds).for_each(|(sum, seconds)| *sum += seconds);
         }
         Ok(threads)
     }
