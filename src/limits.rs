@@ -95,8 +95,8 @@ pub const PAYOUTS_KEPT: usize = 6;
 
 // The node
 
-/// Time for the stages' threads to end and the disk to be flushed after the last turn, before the watchdog counts: an SD card with megabytes
-/// to write.
+/// Time for the stages' threads to end and the disk to be flushed after the last turn, before the watchdog counts: an SD card with
+/// megabytes to write.
 pub const LEAVE_MAX: Duration = Duration::from_secs(30);
 /// Time an ordered stop waits for tickets to come home.
 pub const STOP_MAX: Duration = Duration::from_secs(2);

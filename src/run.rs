@@ -74,9 +74,7 @@ fn watch(mut signals: Signals, heartbeat: Heartbeat, stopper: Stopper) -> io::Re
             if wanted && stopper.stop() {
                 wanted = false;
             } else if pulse.lost() {
-                die(
-                    "the node stands still: one turn of its reactor took over 10 s, or its end over 40 s; this is a defect, please report it",
-                );
+                die("the node stands still: a turn took over 10 s, or the end over 40 s; this is a defect, please report it");
             }
         }
     };

@@ -1,8 +1,9 @@
 //! The network core against the floor: a bare epoll loop, a thread per peer, tokio, and bitcoind where `BITCOIND_EXE` names one. Each serves
-//! in a process of its own; all are put the same load by this one, in turn, in one run.
+//! in a process of its own; all are put the same load by this one, in turn, in one run. Then a whole node under attack.
 //!
 //! `--only TEXT` measures the rows alone whose name holds it.
 
+mod attack;
 mod client;
 mod contenders;
 mod process;
@@ -23,10 +24,17 @@ fn main() -> io::Result<()> {
     if let Some([contender, peers, ..]) = after("--serve") {
         return contenders::serve(contender, peers.parse().map_err(io::Error::other)?);
     }
+    if attack::played() {
+        return Ok(());
+    }
     let asked = asked();
     let only = after("--only").and_then(|rest| rest.first());
     process::raise_files();
-    let figures = rows::figures(&asked, only.map_or("", |only| only))?;
+    let only = only.map_or("", |only| only);
+    let mut figures = rows::figures(&asked, only)?;
+    if only.is_empty() || "attack".contains(only) {
+        figures.extend(attack::figures(&asked));
+    }
     print(&asked, &figures);
     Ok(())
 }

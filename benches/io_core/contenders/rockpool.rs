@@ -12,7 +12,7 @@ use rockpool::limits::{HANDSHAKE_MAX, PING_EVERY, SILENCE_MAX};
 use rockpool::peer::handshake::{self, State, Step};
 use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
-use rockpool_net::hub::io::{Dispatch, Input, Stage};
+use rockpool_net::hub::io::{Dispatch, Input};
 use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow, Outlet};
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::reactor::Reactor;
@@ -36,12 +36,11 @@ pub fn serve(peers: usize) -> io::Result<()> {
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut reactor = Reactor::<()>::new(&[anywhere], config.conns_max(), 1).map_err(io::Error::other)?;
     let mut hub = Hub::new(config);
-    let (counters, times) = (hub.counters(), reactor.times());
+    let (counters, times) = (hub.counters(), Arc::clone(hub.times()));
     announce(reactor.local_addrs()[0], move || {
         let mut all: Map<_, _> = counters.rows().into_iter().map(|row| (row.name.to_owned(), row.value.into())).collect();
-        let histogram = |stage: Stage| (format!("{stage:?}"), times.histogram(stage).to_vec().into());
-        all.insert("histograms".into(), Value::Object(Stage::ALL.into_iter().map(histogram).collect()));
-        all.insert("slowest_us".into(), json!(times.slowest().first().map(|turn| turn.times.busy())));
+        all.insert("turns_us".into(), times.turns().buckets().to_vec().into());
+        all.insert("slowest_us".into(), json!(times.slowest().first().map(|turn| turn.times.busy().as_micros())));
         Value::Object(all)
     })?;
     let (mut rng, mut node) = (ChaCha12Rng::from_seed([7; 32]), Node::default());

@@ -59,7 +59,7 @@ impl Heartbeat {
         self.begin(self.clock.mono() + grace);
     }
 
-    /// How old the current turn is; zero while the reactor waits for events. After the last turn: how long the end has taken beyond its grace.
+    /// How old the current turn is; zero while the reactor waits for events. After the last turn: how long the end takes, its grace apart.
     pub fn age(&self) -> Duration {
         match self.began.load(Relaxed) {
             0 => Duration::ZERO,
