@@ -40,7 +40,7 @@ pub fn serve(peers: usize) -> io::Result<()> {
     announce(reactor.local_addrs()[0], move || {
         let mut all: Map<_, _> = counters.rows().into_iter().map(|row| (row.name.to_owned(), row.value.into())).collect();
         all.insert("turns_us".into(), times.turns().buckets().to_vec().into());
-        all.insert("slowest_us".into(), json!(times.slowest().first().map(|turn| turn.times.busy().as_micros())));
+        all.insert("turn_longest_us".into(), json!(times.slowest().first().map(|turn| turn.times.busy().as_micros())));
         Value::Object(all)
     })?;
     let (mut rng, mut node) = (ChaCha12Rng::from_seed([7; 32]), Node::default());
@@ -159,8 +159,8 @@ impl Peer {
     }
 
     fn say(&self, message: &Message, out: &mut Outlet) {
-        if let Ok(payload) = message.encode(MAGIC) {
-            out.send(self.conn, payload);
+        if let Ok(bytes) = message.to_bytes(MAGIC) {
+            out.send_bytes(self.conn, bytes);
         }
     }
 }
