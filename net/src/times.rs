@@ -111,8 +111,8 @@ impl Times {
     pub fn record(&self, turn: SlowTurn) {
         let busy = turn.times.busy();
         self.turns.record(busy);
-        for stage in Stage::ALL {
-            self.stages[stage as usize].record(turn.times.of(stage));
+        for (stage, histogram) in Stage::ALL.into_iter().zip(&self.stages) {
+            histogram.record(turn.times.of(stage));
         }
         if busy.as_nanos() as u64 <= self.threshold.load(Relaxed) {
             return;

@@ -13,11 +13,12 @@ use crate::limits::{DISPATCH_TURN_COST, MAIL_TURN_MAX, ROOM_COST};
 impl<A> Hub<A> {
     /// Takes the mail, all of it: its senders are bounded by tickets.
     pub(super) fn mailbox(&mut self, io: &mut impl Io<Answer = A>) {
-        io.stage(Stage::Mailbox);
         let mut taken = 0;
         while taken < MAIL_TURN_MAX
             && let Some(mail) = io.mail()
         {
+            // No mail, no stage: looking is nothing.
+            io.stage(Stage::Mailbox);
             taken += 1;
             self.calls.push_back((Input::Answer(mail.answer), mail.tickets));
         }

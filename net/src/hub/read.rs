@@ -86,6 +86,9 @@ impl<A> Hub<A> {
     /// Runs in rounds with dispatch, as tickets come home: at most [`TICKETS_PER_CONN`] frames of each connection in one round, so that who
     /// says much takes turns with the others. Returns the frames.
     pub(super) fn frame(&mut self, rng: &mut ChaCha12Rng, io: &mut impl Io<Answer = A>) -> usize {
+        if !self.out.can_cut() {
+            return 0;
+        }
         io.stage(Stage::Frame);
         let mut frames = 0;
         for lane in Lane::ALL {

@@ -27,8 +27,11 @@ enum Wrote {
 impl<A> Hub<A> {
     /// Begins the dials asked for, and ends those that have come to an end.
     pub(super) fn dial(&mut self, io: &mut impl Io<Answer = A>) {
-        io.stage(Stage::Write);
         let out = &mut self.out;
+        if out.dials.is_empty() && out.dialled.is_empty() && out.writes.is_empty() {
+            return;
+        }
+        io.stage(Stage::Write);
         let is_dialling = |out: &Outlet, id| out.conns.get(id).is_some_and(|conn| matches!(conn.state, State::Dialling));
         for id in std::mem::take(&mut out.dials) {
             let Some(addr) = out.addr(id).filter(|_| is_dialling(out, id)) else { continue };
@@ -164,9 +167,9 @@ impl<A> Hub<A> {
 
     /// Frees what was marked. Judgement is told next turn, and the slot's next tenant has another generation.
     pub(super) fn reap(&mut self, io: &mut impl Io<Answer = A>) {
-        io.stage(Stage::Reap);
         let out = &mut self.out;
         for (id, why) in std::mem::take(&mut out.closing) {
+            io.stage(Stage::Reap);
             let Some(conn) = out.conns.remove(id) else { continue };
             io.close(id);
             match conn.listener {

@@ -27,8 +27,9 @@ use crate::id::ConnId;
 use crate::time::Now;
 use crate::times::{SlowTurn, StageTimes};
 
-/// Events of one poll; what is more comes with the next.
-const EVENTS: usize = 1_024;
+/// Events of one poll; what is more comes with the next. Few enough that what the kernel holds of so many sockets is still in the processor's
+/// cache when their answers are written.
+const EVENTS: usize = 64;
 /// The waker's token; listeners count down from below it, connections up from 0.
 const WAKER: Token = Token(usize::MAX);
 
@@ -84,7 +85,7 @@ impl<A> Reactor<A> {
             postbox: Postbox::new(sender, waker),
             clock,
             heartbeat: Heartbeat::new(clock),
-            running: (Stage::Reap, Duration::ZERO),
+            running: (Stage::Poll, clock.mono()),
             spent: StageTimes::default(),
         })
     }
@@ -116,15 +117,15 @@ impl<A> Reactor<A> {
 
     /// Runs one turn of the hub and measures it. The caller loops until its node wants to stop.
     pub fn turn(&mut self, hub: &mut Hub<A>, rng: &mut ChaCha12Rng, node: &mut impl Dispatch<Answer = A>) -> io::Result<TurnReport> {
-        let now = self.clock.now();
-        self.running = (Stage::Reap, now.mono);
+        // The turn begins where the last one ended: the clock is read where a stage ends, and nowhere else.
+        let began = self.running.1;
         self.spent = StageTimes::default();
-        self.heartbeat.begin(now.mono);
+        self.heartbeat.begin(began);
+        let now = Now { mono: began, ..hub.outlet().now() };
         let report = hub.turn(now, rng, self, node)?;
-        // Ends the last stage.
         self.stage(Stage::Poll);
         self.heartbeat.rest();
-        hub.times().record(SlowTurn { began: now.mono, times: self.spent, report });
+        hub.times().record(SlowTurn { began, times: self.spent, report });
         Ok(report)
     }
 }
@@ -137,6 +138,7 @@ impl<A> Io for Reactor<A> {
         self.heartbeat.rest();
         let polled = self.poll.poll(&mut self.polled, Some(timeout));
         let now = self.clock.now();
+        self.ends(now.mono, Stage::Read);
         self.heartbeat.begin(now.mono);
         match polled {
             Ok(()) => self.sockets.translate(&self.polled, events),
@@ -194,9 +196,16 @@ impl<A> Io for Reactor<A> {
     }
 
     fn stage(&mut self, stage: Stage) {
-        let now = self.clock.mono();
-        let (before, since) = self.running;
-        self.spent.add(before, now.saturating_sub(since));
-        self.running = (stage, now);
+        if stage != self.running.0 {
+            self.ends(self.clock.mono(), stage);
+        }
+    }
+}
+
+impl<A> Reactor<A> {
+    /// The stage that runs ends now, and this one begins.
+    fn ends(&mut self, now: Duration, next: Stage) {
+        let (stage, since) = std::mem::replace(&mut self.running, (next, now));
+        self.spent.add(stage, now.saturating_sub(since));
     }
 }
