@@ -23,6 +23,8 @@ pub struct BlockFetcher {
     missing: BTreeMap<u64, Missing>,
     /// Where in `missing` an id is.
     numbers: BTreeMap<ShareId, u64>,
+    /// How much of it each peer made known as missing.
+    named: BTreeMap<ConnId, usize>,
     /// Counts what was ever missing.
     next: u64,
     /// When retries were last spoken of unasked.
@@ -74,7 +76,7 @@ impl BlockFetcher {
             }
             FetchJob::Missing(id, from) => self.miss(now, id, from),
             FetchJob::Arrived(id) => {
-                if let Some(missing) = self.numbers.remove(&id).and_then(|number| self.missing.remove(&number)) {
+                if let Some(missing) = self.numbers.get(&id).copied().and_then(|number| self.forget(number)) {
                     self.free(missing.state);
                 }
             }
@@ -99,15 +101,27 @@ impl BlockFetcher {
         }
         // Over the limit the share stays unknown for now: whoever sends its child again makes it missing again.
         // One peer's words fill no more than its part, or an `inv` of invented ids would be asked of everybody.
-        let of_peer = self.missing.values().filter(|missing| missing.from == from).count();
+        let of_peer = self.named.get(&from).copied().unwrap_or(0);
         if self.missing.len() >= FETCH_MISSING_MAX || of_peer >= FETCH_FROM_PEER_MAX {
             return;
         }
+        self.named.insert(from, of_peer + 1);
         let givers = if self.peers.contains_key(&from) { vec![from] } else { Vec::new() };
         let state = State::Waits(now.mono + FETCH_FORGET);
         self.missing.insert(self.next, Missing { id, from, givers, tried: BTreeSet::new(), attempts: 0, state });
         self.numbers.insert(id, self.next);
         self.next += 1;
+    }
+
+    /// It is missing no more.
+    fn forget(&mut self, number: u64) -> Option<Missing> {
+        let missing = self.missing.remove(&number)?;
+        self.numbers.remove(&missing.id);
+        match self.named.get_mut(&missing.from) {
+            Some(named) if *named > 1 => *named -= 1,
+            _ => drop(self.named.remove(&missing.from)),
+        }
+        Some(missing)
     }
 
     /// A peer has one share less to bring.
@@ -132,10 +146,7 @@ impl BlockFetcher {
                     missing.state = State::Waits(now.mono + FETCH_FORGET);
                     self.free(state);
                 }
-                State::Waits(_) => {
-                    self.numbers.remove(&missing.id);
-                    self.missing.remove(&number);
-                }
+                State::Waits(_) => drop(self.forget(number)),
             }
         }
     }
@@ -335,6 +346,11 @@ mod tests {
                     for id in ids {
                         assert!(asked.entry(id).or_default().insert(peer), "seed {seed}: asked {peer} twice");
                     }
+                }
+                let named: usize = fetcher.named.values().sum();
+                assert_eq!((named, fetcher.numbers.len()), (fetcher.missing.len(), fetcher.missing.len()), "seed {seed}");
+                for (peer, named) in &fetcher.named {
+                    assert_eq!(fetcher.missing.values().filter(|missing| missing.from == *peer).count(), *named, "seed {seed}");
                 }
                 for (peer, in_flight) in &fetcher.peers {
                     let counted = fetcher.missing.values().filter(|m| matches!(m.state, State::Asked(asked, _) if asked == *peer)).count();
