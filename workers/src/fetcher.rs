@@ -12,6 +12,7 @@ use rockpool_net::time::Now;
 use crate::jobs::{Answer, FetchJob, Output, Stage};
 use crate::limits::{
     FETCH_DEADLINE, FETCH_DEADLINE_MAX, FETCH_FORGET, FETCH_FROM_PEER_MAX, FETCH_MISSING_MAX, FETCH_PEER_MAX, FETCH_RETRY_MIN,
+    FETCH_TRIES_MAX,
 };
 
 /// Whom to ask for what.
@@ -170,7 +171,7 @@ impl BlockFetcher {
     }
 }
 
-/// The first of those that know it, else the least busy of those not tried.
+/// The first of those that know it, else the least busy of those not tried, if not many were.
 fn choose(peers: &BTreeMap<ConnId, usize>, missing: &Missing) -> Option<ConnId> {
     let free = |conn: &ConnId| peers.get(conn).is_some_and(|in_flight| *in_flight < FETCH_PEER_MAX);
     let giver = missing.givers.iter().copied().find(free);
@@ -179,7 +180,7 @@ fn choose(peers: &BTreeMap<ConnId, usize>, missing: &Missing) -> Option<ConnId> 
         untried.min_by_key(|(_, in_flight)| **in_flight).map(|(conn, _)| *conn)
     };
     // While one that knows it is merely busy, it is waited for.
-    giver.or_else(|| if missing.givers.is_empty() { other() } else { None })
+    giver.or_else(|| if missing.givers.is_empty() && missing.attempts < FETCH_TRIES_MAX { other() } else { None })
 }
 
 impl Stage for BlockFetcher {
@@ -273,6 +274,20 @@ mod tests {
         assert_eq!(step(&mut fetcher, 3, vec![FetchJob::NotFound(id(1), conn(3))]), Some((true, vec![])));
         assert_eq!(step(&mut fetcher, 4, vec![FetchJob::NotFound(id(1), conn(2))]), Some((true, vec![(conn(3), vec![id(1)])])));
         assert_eq!(fetcher.peers[&conn(2)], 0);
+    }
+
+    /// What nobody has is not asked of everybody; who says that it has it is asked all the same.
+    #[test]
+    fn an_invented_id_costs_few_questions() {
+        let mut fetcher = BlockFetcher::new();
+        step(&mut fetcher, 0, (1..=100).map(|n| FetchJob::PeerUp(conn(n))).collect());
+        let (mut jobs, mut asked) = (vec![FetchJob::Missing(id(1), conn(1))], 0);
+        while let Some((_, requests)) = step(&mut fetcher, 1, jobs).filter(|(_, requests)| !requests.is_empty()) {
+            asked += requests.len();
+            jobs = requests.into_iter().map(|(conn, ids)| FetchJob::NotFound(ids[0], conn)).collect();
+        }
+        assert_eq!(asked, FETCH_TRIES_MAX as usize);
+        assert_eq!(step(&mut fetcher, 2, vec![FetchJob::Missing(id(1), conn(99))]), Some((true, vec![(conn(99), vec![id(1)])])));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub const DISK_FULL_LOOK: Duration = Duration::from_secs(1);
 pub const FETCH_PEER_MAX: usize = 16;
 /// Shares that are missing and known to be: as many as may wait for them.
 pub const FETCH_MISSING_MAX: usize = PENDING_MAX;
+/// Peers that are asked for one share beside those that say they have it: with three of ten hostile one honest is among them but for
+/// six cases in a million, and an invented id costs no more than that many questions.
+pub const FETCH_TRIES_MAX: u32 = 10;
 /// Time after which a share is asked of another peer; doubled with each.
 pub const FETCH_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest time that a peer is given for a share.
