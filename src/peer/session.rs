@@ -13,8 +13,9 @@ use rockpool_net::payload::Payload;
 use rockpool_net::wire::message::{ChainTip, Command, Message, NetAddr, PROTOCOL_VERSION, Version};
 use rockpool_net::wire::share::Share;
 use rockpool_workers::jobs::{FetchJob, OrganiseJob};
+use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
 
-use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, PING_EVERY, SILENCE_MAX};
+use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, KNOWN_MAX, PING_EVERY, SILENCE_MAX};
 use crate::peer::handshake::{self, State, Step};
 use crate::peer::relay::{Known, Push, push};
 use crate::peer::serve::{Requests, Wanted};
@@ -239,11 +240,14 @@ impl Peer {
             }
             Message::Share(share) => self.on_share(*share, turn),
             Message::Inv(ids) => {
-                for id in ids {
-                    self.known.insert(id);
-                    if turn.chain.view.get(&id).is_none() {
-                        turn.say_fetcher(FetchJob::Missing(id, conn));
-                    }
+                // Of more than are remembered the last ones would stay, and the fetcher takes no more than so many of one peer: a thousand
+                // invented ids cost no more than these.
+                for id in &ids[ids.len().saturating_sub(KNOWN_MAX)..] {
+                    self.known.insert(*id);
+                }
+                let unknown = ids.into_iter().filter(|id| turn.chain.view.get(id).is_none());
+                for id in unknown.take(FETCH_FROM_PEER_MAX).collect::<Vec<_>>() {
+                    turn.say_fetcher(FetchJob::Missing(id, conn));
                 }
             }
             Message::NotFound(ids) => {

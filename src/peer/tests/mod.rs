@@ -385,6 +385,19 @@ fn the_fetcher_hears_one_message_at_a_time() {
 }
 
 #[test]
+fn an_inv_of_invented_ids_is_few_words_to_the_fetcher() {
+    let mut world = World::recorded(&[], true);
+    let conn = peer(&mut world);
+    world.node.stages_mut().jobs.fetch.clear();
+    world.mail(Answer::Requests(Vec::new()), Vec::new());
+    let ids: Vec<_> = (0..1_000u16).map(|n| ShareId([[n as u8, (n >> 8) as u8]; 16].concat().try_into().unwrap())).collect();
+    world.say(conn, &Message::Inv(ids.clone()));
+    let said = &world.node.stages_mut().jobs.fetch;
+    let missing = said.iter().filter(|job| matches!(job, FetchJob::Missing(id, _) if ids.contains(id))).count();
+    assert_eq!(missing, rockpool_workers::limits::FETCH_FROM_PEER_MAX);
+}
+
+#[test]
 fn what_is_asked_of_one_peer_is_bounded() {
     let mut world = World::recorded(&[], true);
     let conn = peer(&mut world);
