@@ -18,6 +18,8 @@ pub enum Wanted {
     Headers(GetHeaders),
     /// Shares by id.
     Data(Vec<ShareId>),
+    /// That we look through the ids of a long `inv`.
+    Look(Vec<ShareId>),
 }
 
 /// What the reader was asked for on a peer's behalf.
@@ -44,8 +46,9 @@ impl Requests {
         self.go_on(conn, turn);
     }
 
-    /// It is the peer's turn: the next request is served, if there is room and nothing is being read.
-    pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+    /// It is the peer's turn: the next request is served, if there is room and nothing is being read. Returns ids to be looked through.
+    pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) -> Option<Vec<ShareId>> {
+        let mut look = None;
         if self.reading.is_none()
             && turn.out.room(conn)
             && let Some(wanted) = self.waiting.pop_front()
@@ -53,9 +56,11 @@ impl Requests {
             match wanted {
                 Wanted::Headers(headers) => self.headers(conn, &headers, turn),
                 Wanted::Data(ids) => self.data(conn, ids, turn),
+                Wanted::Look(ids) => look = Some(ids),
             }
         }
         self.go_on(conn, turn);
+        look
     }
 
     /// The next turn is asked for, unless an answer from the reader or room in the outbox has to come first; both ask for it then.

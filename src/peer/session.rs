@@ -125,7 +125,9 @@ impl Peer {
 
     /// There is room to send again.
     pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
-        self.requests.on_room(conn, turn);
+        if let Some(ids) = self.requests.on_room(conn, turn) {
+            self.on_inv(conn, &ids, turn);
+        }
     }
 
     /// Rows that it asked for were read.
@@ -239,17 +241,9 @@ impl Peer {
                 return peers.on_shares(conn, shares, turn);
             }
             Message::Share(share) => self.on_share(*share, turn),
-            Message::Inv(ids) => {
-                // Of more than are remembered the last ones would stay, and the fetcher takes no more than so many of one peer: a thousand
-                // invented ids cost no more than these.
-                for id in &ids[ids.len().saturating_sub(KNOWN_MAX)..] {
-                    self.known.insert(*id);
-                }
-                let unknown = ids.into_iter().filter(|id| turn.chain.view.get(id).is_none());
-                for id in unknown.take(FETCH_FROM_PEER_MAX).collect::<Vec<_>>() {
-                    turn.say_fetcher(FetchJob::Missing(id, conn));
-                }
-            }
+            // A long one is looked through when it is the peer's turn.
+            Message::Inv(ids) if ids.len() > FETCH_FROM_PEER_MAX => self.requests.push(conn, Wanted::Look(ids), turn),
+            Message::Inv(ids) => self.on_inv(conn, &ids, turn),
             Message::NotFound(ids) => {
                 for id in ids {
                     if self.asked.remove(&id) {
@@ -275,6 +269,17 @@ impl Peer {
         self.claim = Some(Claim { height: tip.height, score: tip.score, since });
         peers.look();
         Ok(())
+    }
+
+    /// What it has. Of more than are remembered the last would stay, and the fetcher takes no more than so many of one peer.
+    fn on_inv(&mut self, conn: ConnId, ids: &[ShareId], turn: &mut Turn<'_>) {
+        for id in &ids[ids.len().saturating_sub(KNOWN_MAX)..] {
+            self.known.insert(*id);
+        }
+        let unknown = ids.iter().filter(|id| turn.chain.view.get(id).is_none()).take(FETCH_FROM_PEER_MAX);
+        for id in unknown.copied().collect::<Vec<_>>() {
+            turn.say_fetcher(FetchJob::Missing(id, conn));
+        }
     }
 
     fn on_request(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) {

@@ -27,17 +27,27 @@ enum Phase {
     Ready,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Header,
-    /// The header stands at the front of the buffer and is accepted.
-    Body {
-        command: Command,
-        len: usize,
-        claimed: [u8; 4],
-        checksum: Checksum,
-    },
+    /// The header stands at the front of the buffer and is accepted, and its payload is not whole.
+    Body(Box<Body>),
     /// Bytes left of an unknown message, its header's at first.
+    Skip(usize),
+}
+
+/// What a header claims, and the checksum so far.
+#[derive(Clone, Copy, Debug)]
+struct Body {
+    command: Command,
+    len: usize,
+    claimed: [u8; 4],
+    checksum: Checksum,
+}
+
+/// What follows an accepted header.
+enum Next {
+    Body(Body),
     Skip(usize),
 }
 
@@ -49,16 +59,8 @@ impl V1 {
 
     /// The next message, if all of it is there.
     pub fn cut(&mut self, buf: &[u8]) -> Result<Cut, FrameError> {
-        if let State::Header = self.state {
-            // Judged before the rest of the header is there: whoever speaks another language may not have 24 bytes to say.
-            if let Some(&magic) = buf.first_chunk().filter(|&magic| *magic != self.magic) {
-                return Err(FrameError::Magic(magic));
-            }
-            let Some(header) = buf.first_chunk() else { return Ok(Cut::Need(HEADER_BYTES)) };
-            self.state = self.judge(header)?;
-        }
         match &mut self.state {
-            State::Header => Ok(Cut::Need(HEADER_BYTES)),
+            State::Header => self.header(buf),
             State::Skip(left) => {
                 let skipped = buf.len().min(*left);
                 *left -= skipped;
@@ -67,20 +69,48 @@ impl V1 {
                 }
                 Ok(if skipped == 0 { Cut::Need(1) } else { Cut::Skip(skipped) })
             }
-            State::Body { command, len, claimed, checksum } => {
-                let whole = HEADER_BYTES + *len;
-                let Some(payload) = buf.get(HEADER_BYTES..whole) else {
-                    checksum.feed(buf.get(HEADER_BYTES..).unwrap_or_default());
+            State::Body(body) => {
+                let whole = HEADER_BYTES + body.len;
+                if buf.len() < whole {
+                    body.checksum.feed(buf.get(HEADER_BYTES..).unwrap_or_default());
                     return Ok(Cut::Need(whole));
-                };
-                if checksum.finish(payload) != *claimed {
-                    return Err(FrameError::Checksum(*command));
                 }
-                let command = *command;
-                self.passed(command);
-                Ok(Cut::Frame { frame: Frame::Message { command, payload: payload.into() }, used: whole })
+                let body = **body;
+                self.state = State::Header;
+                self.whole(&body, buf)
             }
         }
+    }
+
+    /// A message begins.
+    fn header(&mut self, buf: &[u8]) -> Result<Cut, FrameError> {
+        // Judged before the rest of the header is there: whoever speaks another language may not have 24 bytes to say.
+        if let Some(&magic) = buf.first_chunk().filter(|&magic| *magic != self.magic) {
+            return Err(FrameError::Magic(magic));
+        }
+        let Some(header) = buf.first_chunk() else { return Ok(Cut::Need(HEADER_BYTES)) };
+        match self.judge(header)? {
+            Next::Body(body) if buf.len() >= HEADER_BYTES + body.len => self.whole(&body, buf),
+            Next::Body(body) => {
+                self.state = State::Body(Box::new(body));
+                self.cut(buf)
+            }
+            Next::Skip(bytes) => {
+                self.state = State::Skip(bytes);
+                self.cut(buf)
+            }
+        }
+    }
+
+    /// All of a message is there.
+    fn whole(&mut self, body: &Body, buf: &[u8]) -> Result<Cut, FrameError> {
+        let (command, whole) = (body.command, HEADER_BYTES + body.len);
+        let payload = buf.get(HEADER_BYTES..whole).unwrap_or_default();
+        if body.checksum.finish(payload) != body.claimed {
+            return Err(FrameError::Checksum(command));
+        }
+        self.passed(command);
+        Ok(Cut::Frame { frame: Frame::Message { command, payload: payload.into() }, used: whole })
     }
 
     /// See [`Framer::set_ready`](super::Framer::set_ready).
@@ -97,7 +127,7 @@ impl V1 {
     /// See [`Framer::arriving`](super::Framer::arriving).
     pub fn arriving(&self) -> Option<Command> {
         match self.state {
-            State::Body { command, .. } => Some(command),
+            State::Body(ref body) => Some(body.command),
             State::Header | State::Skip(_) => None,
         }
     }
@@ -108,7 +138,7 @@ impl V1 {
     }
 
     /// What follows this header, whose magic is right.
-    fn judge(&mut self, header: &[u8; HEADER_BYTES]) -> Result<State, FrameError> {
+    fn judge(&mut self, header: &[u8; HEADER_BYTES]) -> Result<Next, FrameError> {
         let mut name = [0; 12];
         name.copy_from_slice(&header[4..16]);
         let len = u32::from_le_bytes([header[16], header[17], header[18], header[19]]);
@@ -123,12 +153,12 @@ impl V1 {
         }
         if command == Command::Unknown {
             self.unknown = self.unknown.saturating_add(1);
-            return Ok(State::Skip(HEADER_BYTES + bytes));
+            return Ok(Next::Skip(HEADER_BYTES + bytes));
         }
         if bytes > UNASKED_BYTES_MAX && self.expected[command as usize] == 0 {
             return Err(FrameError::NotAsked { command, bytes });
         }
-        Ok(State::Body { command, len: bytes, claimed, checksum: Checksum::default() })
+        Ok(Next::Body(Body { command, len: bytes, claimed, checksum: Checksum::default() }))
     }
 
     fn in_turn(&self, command: Command) -> bool {
@@ -140,7 +170,6 @@ impl V1 {
     }
 
     fn passed(&mut self, command: Command) {
-        self.state = State::Header;
         let expected = &mut self.expected[command as usize];
         *expected = expected.saturating_sub(1);
         match command {

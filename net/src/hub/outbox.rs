@@ -27,10 +27,12 @@ impl Entry {
     }
 }
 
-/// The queue of one connection. No heap memory while it is empty.
+/// The queue of one connection. No heap memory while it is empty, and none but the entry's while it holds one.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    entries: VecDeque<Entry>,
+    first: Option<Entry>,
+    #[expect(clippy::box_collection, reason = "few connections have more than one entry, and each is kept small")]
+    rest: Option<Box<VecDeque<Entry>>>,
     /// Bytes that are not written yet.
     bytes: u32,
     /// Bytes of the first entry that are written.
@@ -59,29 +61,31 @@ impl Outbox {
         }
         // An outbox is cut at `OUTBOX_HARD_BYTES` by its owner, and an entry is a message: far below 4 GiB.
         self.bytes = self.bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
-        let unsealed = self.entries.len() > self.sealed as usize;
-        match (self.entries.back_mut(), &entry) {
+        let unsealed = self.count() > self.sealed as usize;
+        match (self.last_mut(), &entry) {
             (Some(Entry::Own(run)), Entry::Own(bytes)) if unsealed && run.len() + len <= OWN_RUN_BYTES => run.extend_from_slice(bytes),
-            _ => self.entries.push_back(entry),
+            (None, _) => self.first = Some(entry),
+            (Some(_), _) => self.rest.get_or_insert_default().push_back(entry),
         }
     }
 
     /// Makes wire bytes of as many entries as one write can take.
     pub fn seal(&mut self, transport: &mut Transport) {
-        while (self.sealed as usize) < self.entries.len().min(WRITE_SLICES) {
-            let entry = &mut self.entries[self.sealed as usize];
-            let plain = entry.bytes().len() as u32;
+        let (sealed, mut grown) = (self.sealed as usize, 0);
+        for entry in self.entries_mut().take(WRITE_SLICES).skip(sealed) {
+            let plain = entry.bytes().len();
             let taken = std::mem::replace(entry, Entry::Own(Vec::new()));
             *entry = transport.seal(taken);
-            self.bytes = self.bytes - plain + entry.bytes().len() as u32;
-            self.sealed += 1;
+            grown += entry.bytes().len() - plain;
         }
+        self.sealed = self.sealed.max(self.count().min(WRITE_SLICES) as u32);
+        self.bytes += grown as u32;
     }
 
     /// The next wire bytes, at most `budget`, as slices. Returns how many slices and their bytes.
     pub fn gather<'a>(&'a self, budget: usize, slices: &mut [IoSlice<'a>; WRITE_SLICES]) -> (usize, usize) {
         let (mut count, mut total) = (0, 0);
-        for (index, entry) in self.entries.iter().take(self.sealed as usize).enumerate().take(WRITE_SLICES) {
+        for (index, entry) in self.entries().take(self.sealed as usize).enumerate().take(WRITE_SLICES) {
             let start = if index == 0 { self.written as usize } else { 0 };
             let bytes = &entry.bytes()[start..];
             let bytes = &bytes[..bytes.len().min(budget - total)];
@@ -98,18 +102,33 @@ impl Outbox {
     /// Drops bytes that were written.
     pub fn written(&mut self, mut n: usize) {
         self.bytes -= n as u32;
-        while let Some(first) = self.entries.front() {
+        while let Some(first) = &self.first {
             let left = first.bytes().len() - self.written as usize;
             if n < left {
                 self.written += n as u32;
                 return;
             }
             n -= left;
-            self.written = 0;
-            self.sealed -= 1;
-            self.entries.pop_front();
+            (self.written, self.sealed) = (0, self.sealed - 1);
+            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
         }
-        self.entries = VecDeque::new();
+        self.rest = None;
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Entry> {
+        self.rest.as_mut().and_then(|rest| rest.back_mut()).or(self.first.as_mut())
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
+    }
+
+    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.first.iter_mut().chain(self.rest.iter_mut().flat_map(|rest| rest.iter_mut()))
     }
 }
 
@@ -147,7 +166,7 @@ mod tests {
                 out.extend(piece);
             }
             assert_eq!(out, b"abcdefgh");
-            assert_eq!((outbox.len(), outbox.entries.capacity()), (0, 0));
+            assert_eq!((outbox.len(), outbox.count(), outbox.rest.is_none()), (0, 0, true));
         }
         assert_eq!(Arc::strong_count(&shared), 1);
     }
@@ -156,11 +175,11 @@ mod tests {
     fn small_answers_leave_in_one_piece_of_bounded_size() {
         let mut outbox = Outbox::default();
         (0..OWN_RUN_BYTES / 32 + 1).for_each(|_| outbox.push(Entry::Own(vec![7; 32])));
-        assert_eq!(outbox.entries.iter().map(|entry| entry.bytes().len()).collect::<Vec<_>>(), [OWN_RUN_BYTES, 32]);
+        assert_eq!(outbox.entries().map(|entry| entry.bytes().len()).collect::<Vec<_>>(), [OWN_RUN_BYTES, 32]);
         // What the transport has sealed is not added to: its packets are closed.
         outbox.seal(&mut Transport::Plain);
         outbox.push(Entry::Own(vec![8; 32]));
-        assert_eq!((outbox.entries.len(), outbox.len()), (3, OWN_RUN_BYTES + 64));
+        assert_eq!((outbox.count(), outbox.len()), (3, OWN_RUN_BYTES + 64));
     }
 
     #[test]

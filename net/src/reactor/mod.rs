@@ -27,8 +27,8 @@ use crate::id::ConnId;
 use crate::time::Now;
 use crate::times::{SlowTurn, StageTimes};
 
-/// Events of one poll; what is more comes with the next. Few enough that what the kernel holds of so many sockets is still in the processor's
-/// cache when their answers are written.
+/// Events of one poll; what is more comes with the next. Few enough that what the kernel holds of so many sockets is still in the
+/// processor's cache when their answers are written.
 const EVENTS: usize = 64;
 /// The waker's token; listeners count down from below it, connections up from 0.
 const WAKER: Token = Token(usize::MAX);

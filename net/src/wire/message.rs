@@ -93,7 +93,7 @@ impl Command {
             Command::ChainTip => ("chaintip", 92, 5),
             Command::GetHeaders => ("getheaders", COUNT_BYTES + (LOCATOR_MAX + 1) * ID_BYTES, 10),
             Command::ShareHeaders => ("shareheaders", SHARE_HEADERS_BYTES_MAX, 1_000),
-            Command::Inv => ("inv", COUNT_BYTES + INV_MAX * ID_BYTES, 200),
+            Command::Inv => ("inv", COUNT_BYTES + INV_MAX * ID_BYTES, 20),
             Command::GetData => ("getdata", COUNT_BYTES + GETDATA_MAX * ID_BYTES, 10),
             Command::NotFound => ("notfound", COUNT_BYTES + GETDATA_MAX * ID_BYTES, 50),
             Command::Share => ("share", SHARE_BYTES_MAX, 10),
