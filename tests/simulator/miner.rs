@@ -1,34 +1,31 @@
 //! A miner on a host of its own: speaks Stratum over the pipes, finds a share now and then.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io::{ErrorKind, IoSlice};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
-use rockpool_net::hub::io::{Event, Io, Mail};
-use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::id::ShareId;
 use rockpool_net::pipes::Net;
 use rockpool_net::sha256::sha256d;
 use serde_json::{Value, json};
 
+use crate::client::{Client, Line};
 use crate::draw;
 
 /// Mean time between two shares of one miner, milliseconds: two miners together keep to regtest's second.
 const PACE_MS: u64 = 2_000;
+
+/// Hashes that a miner tries in one go: where a wrong clock has made shares hard it finds none.
+const HASHES_MAX: u32 = 4_096;
 
 /// Difficulties are told rounded down to three digits: what meets one by this factor meets the share's own target too.
 const ROUNDED: f64 = 1.011;
 
 /// A miner.
 pub struct Miner {
-    host: usize,
-    server: SocketAddr,
+    pub client: Client,
     user: String,
-    conn: ConnId,
-    open: bool,
-    input: Vec<u8>,
-    output: Vec<u8>,
     extranonce1: Vec<u8>,
     /// Told by `set_difficulty`, for the jobs that follow.
     difficulty: f64,
@@ -43,23 +40,19 @@ pub struct Miner {
     pub newly_acknowledged: Vec<ShareId>,
     /// Submits refused, with the error.
     pub refused: Vec<Value>,
+    /// Parameters of its last submit.
+    pub submitted: Option<Value>,
     /// When it finds its next share.
     next: Duration,
     rng: ChaCha12Rng,
-    mailbox: VecDeque<Mail<()>>,
 }
 
 impl Miner {
     /// A miner that has not dialled yet.
     pub fn new(host: usize, server: SocketAddr, user: &str, rng: ChaCha12Rng) -> Miner {
         Miner {
-            host,
-            server,
+            client: Client::new(host, server),
             user: user.to_owned(),
-            conn: ConnId { slot: 0, generation: 0 },
-            open: false,
-            input: Vec::new(),
-            output: Vec::new(),
             extranonce1: Vec::new(),
             difficulty: 1.0,
             job: None,
@@ -68,9 +61,9 @@ impl Miner {
             acknowledged: BTreeSet::new(),
             newly_acknowledged: Vec::new(),
             refused: Vec::new(),
+            submitted: None,
             next: Duration::from_secs(1),
             rng,
-            mailbox: VecDeque::new(),
         }
     }
 
@@ -84,63 +77,43 @@ impl Miner {
         self.pending.len()
     }
 
+    /// Whether it has work.
+    pub fn served(&self) -> bool {
+        self.job.is_some()
+    }
+
     /// Reads what came, and mines if it is time and `mining`.
     pub fn step(&mut self, net: &mut Net, mining: bool) {
-        let now = net.now(self.host).mono;
-        let mut mailbox = std::mem::take(&mut self.mailbox);
-        let mut io = net.io(self.host, &mut mailbox);
-        let mut events = Vec::new();
-        io.poll(Duration::ZERO, &mut events).unwrap();
-        for event in events {
-            let Event::Conn(conn, ready) = event else { continue };
-            if conn != self.conn {
-                continue;
-            }
-            if ready.writable && !self.open && io.dialled(conn).is_ok() {
-                self.open = true;
-                io.want_writable(conn, true).unwrap();
-                self.request("mining.subscribe", &json!(["simulated/1"]));
-                self.request("mining.authorize", &json!([self.user, "x"]));
-            }
-            if ready.readable || ready.closed {
-                self.read(&mut io);
-            }
+        let now = net.now(self.client.host).mono;
+        if !self.client.has_events(net) && now < self.next {
+            return;
+        }
+        let was_open = self.client.line == Line::Open;
+        if self.client.receive(net) {
+            self.request("mining.subscribe", &json!(["simulated/1"]));
+            let user = json!([self.user, "x"]);
+            self.request("mining.authorize", &user);
+        } else if was_open && self.client.line == Line::Closed {
+            self.lost();
+        }
+        while let Some(end) = self.client.input.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.client.input.drain(..=end).collect();
+            self.hear(&serde_json::from_slice(&line).unwrap());
         }
         if now >= self.next {
             self.next = now + Duration::from_millis(1 + draw(&mut self.rng, 2 * PACE_MS));
-            if !self.open {
-                self.conn.generation += 1;
-                io.dial(self.conn, self.server).unwrap();
+            if self.client.line != Line::Open {
+                self.client.dial(net);
             } else if mining && self.job.is_some() {
                 self.mine();
             }
         }
-        self.write(&mut io);
-        self.mailbox = mailbox;
+        self.client.send(net);
     }
 
-    fn read(&mut self, io: &mut impl Io) {
-        let mut buf = [0; 4096];
-        loop {
-            match io.read(self.conn, &mut buf) {
-                Ok(0) => return self.lost(io),
-                Ok(n) => self.input.extend_from_slice(&buf[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return self.lost(io),
-            }
-        }
-        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.input.drain(..=end).collect();
-            self.hear(&serde_json::from_slice(&line).unwrap());
-        }
-    }
-
-    fn lost(&mut self, io: &mut impl Io) {
-        io.close(self.conn);
-        (self.open, self.job) = (false, None);
+    fn lost(&mut self) {
+        self.job = None;
         self.pending.clear();
-        self.input.clear();
-        self.output.clear();
     }
 
     fn hear(&mut self, message: &Value) {
@@ -181,12 +154,13 @@ impl Miner {
         header[36..68].copy_from_slice(&root);
         header[68..72].copy_from_slice(&word(7).to_le_bytes());
         header[72..76].copy_from_slice(&word(6).to_le_bytes());
-        for nonce in 0u32.. {
+        for nonce in 0..HASHES_MAX {
             header[76..].copy_from_slice(&nonce.to_le_bytes());
             let hash = sha256d(&header);
             let value = hash.iter().rev().fold(0.0, |value, byte| value * 256.0 + f64::from(*byte));
             if 65535.0 * 2f64.powi(208) / value >= difficulty * ROUNDED {
                 let params = json!([self.user, text(0), hex(&extranonce2), text(7), format!("{nonce:08x}")]);
+                self.submitted = Some(params.clone());
                 let request = self.request("mining.submit", &params);
                 self.pending.push((request, ShareId(hash)));
                 return;
@@ -194,23 +168,15 @@ impl Miner {
         }
     }
 
-    fn request(&mut self, method: &str, params: &Value) -> u64 {
+    /// Sends a request; returns its number.
+    pub fn request(&mut self, method: &str, params: &Value) -> u64 {
         if method == "mining.subscribe" {
             self.extranonce1.clear();
         }
         self.requests += 1;
         let line = format!("{}\n", json!({"id": self.requests, "method": method, "params": params}));
-        self.output.extend_from_slice(line.as_bytes());
+        self.client.output.extend_from_slice(line.as_bytes());
         self.requests
-    }
-
-    fn write(&mut self, io: &mut impl Io) {
-        while self.open && !self.output.is_empty() {
-            match io.write(self.conn, &[IoSlice::new(&self.output)]) {
-                Ok(n) => drop(self.output.drain(..n)),
-                Err(_) => return,
-            }
-        }
     }
 }
 

@@ -14,8 +14,8 @@ use rockpool_store::params::Params;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
 use rockpool_workers::fetcher::BlockFetcher;
-use rockpool_workers::jobs::{Answer, Jobs, Output, Stage, Stages};
-use rockpool_workers::limits::MAILBOX_SLOTS;
+use rockpool_workers::jobs::{Answer, Fate, Jobs, OrganiseJob, Output, Stage, Stages};
+use rockpool_workers::limits::{EMISSION_SLOTS, FETCH_SLOTS, MAILBOX_SLOTS, ORGANISE_SLOTS, READ_SLOTS, WRITE_SLOTS};
 use rockpool_workers::organise::OrganiseWorker;
 use rockpool_workers::reader::Reader;
 use rockpool_workers::writer::StoreWriter;
@@ -24,10 +24,19 @@ use crate::draw;
 
 /// Longest that a message waits for its stage, microseconds, where the seed does not stall it.
 const DELAY_MAX_US: u64 = 2_000;
-/// One message in so many waits for a stalled stage, up to [`STALL_MAX_US`].
-const STALL_ODDS: u64 = 50;
-/// A slow disk, a busy core.
-const STALL_MAX_US: u64 = 3_000_000;
+
+/// How often messages wait for a slow stage: a slow disk, a busy core.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    /// One message in so many; zero for none.
+    pub odds: u64,
+    /// Up to so long, microseconds.
+    pub wait_max_us: u64,
+}
+
+/// A stage by its place, for who stalls it.
+pub const STAGES: usize = 5;
+pub const WRITER: usize = 2;
 
 /// What a node's turn gave, not yet with its stage.
 #[derive(Default)]
@@ -46,26 +55,35 @@ impl Stages for Given {
 struct Line<S: Stage> {
     stage: S,
     channel: VecDeque<(Duration, Vec<S::Job>)>,
+    /// Messages that the channel of its thread holds.
+    slots: usize,
+    /// It does nothing until then: for ever, as long as it is stalled.
+    stalled: Duration,
+    /// Messages that waited for it longer than usual.
+    waited: u64,
 }
 
 impl<S: Stage> Line<S> {
-    fn new(stage: S) -> Line<S> {
-        Line { stage, channel: VecDeque::new() }
+    fn new(stage: S, slots: usize) -> Line<S> {
+        Line { stage, channel: VecDeque::new(), slots, stalled: Duration::ZERO, waited: 0 }
     }
 
     /// A channel keeps its order: a message is not seen before those ahead of it.
-    fn push(&mut self, now: Duration, jobs: Vec<S::Job>, rng: &mut ChaCha12Rng) {
+    fn push(&mut self, now: Duration, jobs: Vec<S::Job>, pace: Pace, rng: &mut ChaCha12Rng) {
         if jobs.is_empty() {
             return;
         }
-        let most = if draw(rng, STALL_ODDS) == 0 { STALL_MAX_US } else { DELAY_MAX_US };
-        let at = now + Duration::from_micros(draw(rng, most));
+        let slow = pace.odds > 0 && draw(rng, pace.odds) == 0;
+        let at = now + Duration::from_micros(draw(rng, if slow { pace.wait_max_us } else { DELAY_MAX_US }));
         let after = self.channel.back().map_or(Duration::ZERO, |(at, _)| *at);
+        self.waited += u64::from(slow || now < self.stalled);
         self.channel.push_back((at.max(after), jobs));
+        assert!(self.channel.len() <= self.slots, "{} messages wait for a stage with {} slots", self.channel.len(), self.slots);
     }
 
     fn due(&self) -> Option<Duration> {
-        self.channel.front().map(|(at, _)| *at).into_iter().chain(self.stage.due()).min()
+        let due = self.channel.front().map(|(at, _)| *at).into_iter().chain(self.stage.due()).min();
+        due.map(|due| due.max(self.stalled))
     }
 
     fn step(&mut self, now: Now, out: &mut Output) {
@@ -85,21 +103,29 @@ pub struct Inline {
     write: Line<StoreWriter>,
     fetch: Line<BlockFetcher>,
     read: Line<Reader>,
+    /// Words of who left, which wait until the organiser's channel is empty or a share goes there.
+    held: Vec<OrganiseJob>,
     /// The reactor's mailbox, messages in the order of their posting.
     pub mailbox: VecDeque<Mail<Answer>>,
+    /// Blocks that Bitcoin refused, with the reason.
+    pub refused: Vec<String>,
+    pace: Pace,
     rng: ChaCha12Rng,
 }
 
 impl Inline {
     /// The stages over these rows.
-    pub fn new(params: &'static Params, chain: Chain, kv: &Arc<dyn Kv>, rng: ChaCha12Rng) -> Inline {
+    pub fn new(params: &'static Params, chain: Chain, kv: &Arc<dyn Kv>, pace: Pace, rng: ChaCha12Rng) -> Inline {
         Inline {
-            emission: Line::new(EmissionWorker::new(params)),
-            organise: Line::new(OrganiseWorker::new(params, chain)),
-            write: Line::new(StoreWriter::new(kv.clone())),
-            fetch: Line::new(BlockFetcher::new()),
-            read: Line::new(Reader::new(StoreHandle::new(kv.clone()))),
+            emission: Line::new(EmissionWorker::new(params), EMISSION_SLOTS),
+            organise: Line::new(OrganiseWorker::new(params, chain), ORGANISE_SLOTS),
+            write: Line::new(StoreWriter::new(kv.clone()), WRITE_SLOTS),
+            fetch: Line::new(BlockFetcher::new(), FETCH_SLOTS),
+            read: Line::new(Reader::new(StoreHandle::new(kv.clone())), READ_SLOTS),
+            held: Vec::new(),
             mailbox: VecDeque::new(),
+            refused: Vec::new(),
+            pace,
             rng,
         }
     }
@@ -107,10 +133,33 @@ impl Inline {
     /// Takes what a turn gave.
     pub fn take(&mut self, now: Duration, given: &mut Given) {
         let jobs = std::mem::take(&mut given.0);
-        self.emission.push(now, jobs.emission, &mut self.rng);
-        self.organise.push(now, jobs.organise, &mut self.rng);
-        self.fetch.push(now, jobs.fetch, &mut self.rng);
-        self.read.push(now, jobs.read, &mut self.rng);
+        let (pace, rng) = (self.pace, &mut self.rng);
+        self.emission.push(now, jobs.emission, pace, rng);
+        // As `Crew` does: a message that only says who left has no ticket, and so no right to a slot of its own.
+        self.held.extend(jobs.organise);
+        let ticketed = self.held.iter().any(|job| !matches!(job, OrganiseJob::PeerGone(_)));
+        if ticketed || self.organise.channel.is_empty() {
+            self.organise.push(now, std::mem::take(&mut self.held), pace, rng);
+        }
+        self.fetch.push(now, jobs.fetch, pace, rng);
+        self.read.push(now, jobs.read, pace, rng);
+    }
+
+    /// Stalls a stage, by its place, or lets it go on.
+    pub fn stall(&mut self, stage: usize, stalled: bool) {
+        let until = if stalled { Duration::MAX } else { Duration::ZERO };
+        match stage {
+            0 => self.emission.stalled = until,
+            1 => self.organise.stalled = until,
+            WRITER => self.write.stalled = until,
+            3 => self.fetch.stalled = until,
+            _ => self.read.stalled = until,
+        }
+    }
+
+    /// Messages that waited for a slow or stalled stage: the writer's, and the others'.
+    pub fn waited(&self) -> [u64; 2] {
+        [self.write.waited, self.emission.waited + self.organise.waited + self.fetch.waited + self.read.waited]
     }
 
     /// When the next stage has something to do.
@@ -121,7 +170,7 @@ impl Inline {
     /// Whether nothing is on its way to a stage or to the reactor.
     pub fn quiet(&self) -> bool {
         let channels = [self.emission.channel.len(), self.organise.channel.len(), self.write.channel.len(), self.fetch.channel.len()];
-        channels.iter().sum::<usize>() + self.read.channel.len() + self.mailbox.len() == 0
+        channels.iter().sum::<usize>() + self.read.channel.len() + self.mailbox.len() + self.held.len() == 0
     }
 
     /// The organiser's chain.
@@ -129,41 +178,36 @@ impl Inline {
         self.organise.stage.chain()
     }
 
-    /// Runs every stage that is due, once. Whether one was.
-    pub fn step(&mut self, now: Now, bitcoin: &EmbeddedChain) -> bool {
+    /// Runs every stage that is due, once.
+    pub fn step(&mut self, now: Now, bitcoin: &EmbeddedChain) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.mono);
-        let (mut out, mut ran) = (Output::default(), false);
+        let mut out = Output::default();
         if due(self.emission.due()) {
             self.emission.step(now, &mut out);
-            ran = true;
         }
         if due(self.organise.due()) {
             self.organise.step(now, &mut out);
-            ran = true;
         }
         if due(self.write.due()) {
             self.write.step(now, &mut out);
-            ran = true;
         }
         if due(self.fetch.due()) {
             self.fetch.step(now, &mut out);
-            ran = true;
         }
         if due(self.read.due()) {
             self.read.step(now, &mut out);
-            ran = true;
         }
         for job in out.submit {
             let fate = bitcoin.submit(&job.block, now.unix());
-            self.mailbox.push_back(Mail {
-                answer: Answer::Fate { hash: job.hash, height: job.height, node: "embedded".into(), fate },
-                tickets: Vec::new(),
-            });
+            if let Fate::Refused(why) = &fate {
+                self.refused.push(why.clone());
+            }
+            let answer = Answer::Fate { hash: job.hash, height: job.height, node: "embedded".into(), fate };
+            self.mailbox.push_back(Mail { answer, tickets: Vec::new() });
         }
         self.mailbox.extend(out.mail.into_iter().map(|(answer, tickets)| Mail { answer, tickets }));
         assert!(self.mailbox.len() <= MAILBOX_SLOTS, "the mailbox holds all tickets that can reach it");
-        self.organise.push(now.mono, out.organise, &mut self.rng);
-        self.write.push(now.mono, out.write, &mut self.rng);
-        ran
+        self.organise.push(now.mono, out.organise, self.pace, &mut self.rng);
+        self.write.push(now.mono, out.write, self.pace, &mut self.rng);
     }
 }
