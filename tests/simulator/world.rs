@@ -266,7 +266,8 @@ impl World {
 
     /// Nobody does anything: nothing may keep a node busy.
     fn idle(&mut self) {
-        let turns = |world: &World| -> Vec<u64> { world.machines.iter().filter_map(|m| m.process.as_ref()).map(|p| p.idle_turns).collect() };
+        let turns =
+            |world: &World| -> Vec<u64> { world.machines.iter().filter_map(|m| m.process.as_ref()).map(|p| p.idle_turns).collect() };
         let (before, end) = (turns(self), self.moment.0 + IDLE.0);
         while self.moment.0 < end {
             self.step(Mining::Nobody);
