@@ -43,6 +43,8 @@ pub struct Sync {
     pub conn: ConnId,
     /// Score of the claim it was begun on.
     score: u128,
+    /// The locator of the last `getheaders`: the answer begins behind one of these, whatever our best chain is by then.
+    asked: Vec<ShareId>,
     /// The last share that came, and its height.
     last: Option<(ShareId, u32)>,
     /// Best score of an answer so far.
@@ -66,8 +68,8 @@ impl Sync {
     /// Begins one.
     pub fn begin(conn: ConnId, claim: &Claim, turn: &mut Turn<'_>) -> Sync {
         turn.counters.syncs.add(1);
-        let mut sync =
-            Sync { conn, score: claim.score, last: None, brought: 0, barren: 0, stage: Stage::Settling { deadline: Duration::ZERO } };
+        let stage = Stage::Settling { deadline: Duration::ZERO };
+        let mut sync = Sync { conn, score: claim.score, asked: Vec::new(), last: None, brought: 0, barren: 0, stage };
         sync.ask(turn);
         sync
     }
@@ -118,7 +120,7 @@ impl Sync {
             // After a reorg over there the answer begins at our best chain again instead of where the last one ended.
             let fits = match last {
                 Some(last) => share.parent == last,
-                None => Some(share.parent) == self.last.map(|(id, _)| id) || turn.chain.view.get(&share.parent).is_some(),
+                None => self.asked.contains(&share.parent) || turn.chain.view.get(&share.parent).is_some(),
             };
             if !fits {
                 return Err(misbehaviour("shareheaders that do not follow each other"));
@@ -166,10 +168,10 @@ impl Sync {
 
     fn ask(&mut self, turn: &mut Turn<'_>) {
         // What came last is not of our best chain yet, so the locator alone would bring it again.
-        let locator =
-            self.last.map(|(id, _)| id).into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
+        let last = self.last.map(|(id, _)| id);
+        self.asked = last.into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
         turn.out.expect(self.conn, Command::ShareHeaders);
-        super::say(self.conn, &Message::GetHeaders(GetHeaders { locator, stop: ShareId::default() }), turn);
+        super::say(self.conn, &Message::GetHeaders(GetHeaders { locator: self.asked.clone(), stop: ShareId::default() }), turn);
         self.stage = Stage::Asked { deadline: turn.now.mono + SYNC_ANSWER_MAX };
     }
 }
