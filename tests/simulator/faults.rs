@@ -146,11 +146,11 @@ fn one(rng: &mut ChaCha12Rng, kind: u64, node: usize, nodes: usize, hosts: usize
 
 /// How many of each kind were felt.
 #[derive(Clone, Debug, Default)]
-pub struct Tally(pub BTreeMap<&'static str, u64>);
+pub struct Tally(pub BTreeMap<String, u64>);
 
 impl Tally {
-    pub fn add(&mut self, what: &'static str, n: u64) {
-        *self.0.entry(what).or_default() += n;
+    pub fn add(&mut self, what: impl Into<String>, n: u64) {
+        *self.0.entry(what.into()).or_default() += n;
     }
 
     /// Messages that waited for a node's slow stages, before it goes.
@@ -161,6 +161,6 @@ impl Tally {
     }
 
     pub fn merge(&mut self, other: &Tally) {
-        other.0.iter().for_each(|(what, n)| self.add(what, *n));
+        other.0.iter().for_each(|(what, n)| self.add(what.as_str(), *n));
     }
 }

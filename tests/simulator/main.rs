@@ -8,11 +8,13 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod attack;
 mod check;
 mod client;
 mod faults;
 mod host;
 mod miner;
+mod rogue;
 mod stages;
 mod world;
 

@@ -82,6 +82,17 @@ impl Miner {
         self.job.is_some()
     }
 
+    /// Its user name.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// A submit for its newest job, whose nonce is to be filled in.
+    pub fn job_to_submit(&self) -> Option<Value> {
+        let (job, _) = self.job.as_ref()?;
+        Some(json!([self.user, job[0], hex(&[7; 8]), job[7], "00000000"]))
+    }
+
     /// Reads what came, and mines if it is time and `mining`.
     pub fn step(&mut self, net: &mut Net, mining: bool) {
         let now = net.now(self.client.host).mono;

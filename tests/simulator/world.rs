@@ -13,10 +13,12 @@ use rockpool_store::kv::Kv;
 use rockpool_store::params::{Network, Params, params};
 use rockpool_workers::embedded::EmbeddedChain;
 
+use crate::attack::{self, Attacker};
 use crate::check::{self, Agreed};
 use crate::faults::{Act, Fault, Tally, plan};
-use crate::host::{Machine, Process, STRATUM, host_of};
+use crate::host::{Machine, P2P, Process, STRATUM, host_of};
 use crate::miner::Miner;
+use crate::rogue::{self, Rogue};
 use crate::stages::Pace;
 use crate::{draw, fork};
 
@@ -38,6 +40,11 @@ pub struct World {
     machines: Vec<Machine>,
     /// Miners, and the node that each mines at.
     miners: Vec<(Miner, usize)>,
+    /// Hostile peers, and the node that each attacks.
+    attackers: Vec<(Attacker, usize)>,
+    rogues: Vec<Rogue>,
+    /// Whether they go on when everything else is mended.
+    they_stay: bool,
     bitcoin: EmbeddedChain,
     params: &'static Params,
     acts: VecDeque<Act>,
@@ -71,7 +78,9 @@ impl World {
         let nodes = 3 + draw(&mut rng, if tiny { 2 } else { 4 }) as usize;
         let mining = Duration::from_secs(if tiny { 20 } else { 40 + draw(&mut rng, 80) });
         let miners = 1 + draw(&mut rng, 3) as usize;
-        let hosts = nodes + miners;
+        let (attackers, rogues) = if draw(&mut rng, 2) == 0 { (1 + draw(&mut rng, 3), draw(&mut rng, 3)) } else { (0, draw(&mut rng, 2)) };
+        let honest = nodes + miners;
+        let hosts = honest + (attackers + rogues) as usize;
         let mut net = Net::new(rng.next_u64(), hosts, weather);
         let edges = topology(&mut rng, nodes);
         let mut machines: Vec<Machine> = (0..nodes)
@@ -87,11 +96,22 @@ impl World {
                 (Miner::new(nodes + i, Net::addr(node, STRATUM), &address(i as u8), fork(&mut rng)), node)
             })
             .collect();
+        let attackers = (0..attackers as usize).map(|i| {
+            let (kind, node) = (*pick(&mut rng, &attack::Kind::ALL), draw(&mut rng, nodes as u64) as usize);
+            (Attacker::new(kind, honest + i, Net::addr(node, P2P), params, fork(&mut rng)), node)
+        });
+        let attackers: Vec<_> = attackers.collect();
+        let rogues = (0..rogues as usize).map(|i| {
+            let (kind, node) = (*pick(&mut rng, &rogue::Kind::ALL), draw(&mut rng, nodes as u64) as usize);
+            Rogue::new(kind, honest + attackers.len() + i, Net::addr(node, STRATUM), &address(100), fork(&mut rng))
+        });
+        let rogues: Vec<_> = rogues.collect();
+        let they_stay = draw(&mut rng, 2) == 0;
         let acts: VecDeque<Act> = plan(&mut rng, nodes, hosts, miners[0].1, mining).into();
         let wrong_clocks = acts.iter().filter_map(|act| act.fault.wrong_clock()).collect();
         let bitcoin = EmbeddedChain::new(params, None);
         let (agreed, tally, moment) = (Agreed::default(), Tally::default(), (Duration::ZERO, 0));
-        World { net, machines, miners, bitcoin, params, acts, mining, wrong_clocks, agreed, tally, moment }
+        World { net, machines, miners, attackers, rogues, they_stay, bitcoin, params, acts, mining, wrong_clocks, agreed, tally, moment }
     }
 
     /// Mines while things go wrong, mends everything, and demands what must hold then.
@@ -100,12 +120,16 @@ impl World {
             self.step(if self.moment.0 < self.mining { Mining::All } else { Mining::Nobody });
         }
         self.mend();
+        if !self.they_stay {
+            self.they_leave();
+        }
         // Of equal branches everyone keeps the first seen: it takes one more share to tell them apart.
         self.until("one chain", SETTLE_MAX, Mining::First, World::at_one);
         let before: Vec<_> = self.miners.iter().map(|(miner, _)| miner.acknowledged.len()).collect();
         let served = |world: &mut World| world.miners.iter().zip(&before).all(|((miner, _), before)| miner.acknowledged.len() > *before);
         self.until("all miners served", SERVED_MAX, Mining::All, served);
         self.until("one chain again", SETTLE_MAX, Mining::First, World::at_one);
+        self.they_leave();
         self.until("rest", REST_MAX, Mining::Nobody, World::at_rest);
         self.idle();
         self.check_end();
@@ -128,8 +152,10 @@ impl World {
     fn step(&mut self, mining: Mining) {
         let machines = self.machines.iter().filter_map(Machine::due);
         let miners = self.miners.iter().map(|(miner, _)| miner.due());
+        let attackers = self.attackers.iter().map(|(attacker, _)| attacker.due());
+        let rogues = self.rogues.iter().map(Rogue::due);
         let acts = self.acts.front().map(|act| act.at);
-        let next = self.net.next().into_iter().chain(machines).chain(miners).chain(acts).min().unwrap();
+        let next = self.net.next().into_iter().chain(machines).chain(miners).chain(attackers).chain(rogues).chain(acts).min().unwrap();
         let now = next.max(self.moment.0);
         self.moment = if now == self.moment.0 { (now, self.moment.1 + 1) } else { (now, 0) };
         assert!(self.moment.1 < STEPS_MAX, "something spins at {now:?}: {}", self.describe());
@@ -146,6 +172,11 @@ impl World {
             miner.step(&mut self.net, mining == Mining::All || (mining == Mining::First && i == 0));
             self.machines[*node].acknowledge(miner);
         }
+        for (attacker, node) in &mut self.attackers {
+            let view = self.machines[*node].process.as_ref().map(|process| &process.node.chain().view);
+            attacker.step(&mut self.net, view);
+        }
+        self.rogues.iter_mut().for_each(|rogue| rogue.step(&mut self.net));
     }
 
     /// Steps until something holds.
@@ -230,6 +261,19 @@ impl World {
             self.net.set_wall(host, 0);
             self.machines[host].asleep = false;
             self.restart(host);
+        }
+    }
+
+    fn they_leave(&mut self) {
+        for (attacker, _) in &mut self.attackers {
+            attacker.leave(&mut self.net);
+            self.tally.add(format!("attack: {:?}", attacker.kind), std::mem::take(&mut attacker.done));
+            self.tally.add("attackers cut", std::mem::take(&mut attacker.client.lost));
+        }
+        for rogue in &mut self.rogues {
+            rogue.leave(&mut self.net);
+            self.tally.add(format!("rogue miner: {:?}", rogue.kind), std::mem::take(&mut rogue.done));
+            self.tally.add("rogue miners cut", std::mem::take(&mut rogue.miner.client.lost));
         }
     }
 
@@ -355,6 +399,10 @@ fn pace(rng: &mut ChaCha12Rng) -> Pace {
         1 => Pace { odds: 5 + draw(rng, 20), wait_max_us: 300_000 },
         _ => Pace { odds: 0, wait_max_us: 0 },
     }
+}
+
+fn pick<'a, T>(rng: &mut ChaCha12Rng, all: &'a [T]) -> &'a T {
+    &all[draw(rng, all.len() as u64) as usize]
 }
 
 fn address(number: u8) -> String {
