@@ -62,8 +62,8 @@ pub struct Process {
     conns: BTreeMap<ConnId, SocketAddr>,
     /// The tip and the payouts' share that the invariants were checked at last.
     pub checked: [ShareId; 2],
-    /// Turns that nothing but the hub's own wish brought.
-    pub idle_turns: u64,
+    /// Turns for which something had come, and turns that the hub itself asked for.
+    pub turns: [u64; 2],
     /// Connections that ended since they were looked at.
     pub ended: Vec<(SocketAddr, CloseReason)>,
 }
@@ -138,7 +138,7 @@ impl Machine {
             template: [0; 32],
             conns,
             checked: [ShareId::default(); 2],
-            idle_turns: 0,
+            turns: [0; 2],
             ended,
         });
     }
@@ -177,7 +177,7 @@ impl Machine {
         let mut io = net.io(self.at, &mut process.stages.mailbox);
         let mut witness = Witness { node: &mut process.node, conns: &mut process.conns, ended: &mut process.ended };
         process.due = process.hub.turn(now, &mut process.rng, &mut io, &mut witness).unwrap().due;
-        process.idle_turns += u64::from(!called);
+        process.turns[usize::from(!called)] += 1;
         process.stages.take(now.mono, process.node.stages_mut());
         true
     }

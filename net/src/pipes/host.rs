@@ -117,27 +117,32 @@ impl<A> Io for Host<'_, A> {
         if ends[at].state != EndState::Open || ends[at].finished {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let given: usize = bufs.iter().map(|buf| buf.len()).sum();
         let room = self.net.weather.capacity.saturating_sub(ends[1 - at].held());
-        if room == 0 {
+        if room == 0 || ends[at].busy {
             ends[at].blocked = true;
             self.net.felt.full += 1;
             return Err(ErrorKind::WouldBlock.into());
         }
         let chop = self.net.weather.chop;
-        let taken = bytes.len().min(room);
+        let taken = given.min(room);
         let taken = if chop == usize::MAX { taken } else { taken.min(1 + self.net.draw(chop)) };
-        let mut rest = &bytes[..taken];
+        let mut bytes = Vec::with_capacity(taken);
+        for buf in bufs {
+            bytes.extend_from_slice(&buf[..buf.len().min(taken - bytes.len())]);
+        }
+        let mut rest = &bytes[..];
         while !rest.is_empty() {
             let piece = if chop == usize::MAX { rest.len() } else { rest.len().min(1 + self.net.draw(chop)) };
             self.net.send(link, 1 - at, Segment::Bytes(rest[..piece].to_vec()));
             rest = &rest[piece..];
         }
-        if taken < bytes.len() {
+        if taken < given {
             self.net.felt.chopped += 1;
             self.net.links[link].ends[at].blocked = true;
             // The chop took less than there was room for: nobody will read to make more, so the news comes by itself.
             if taken < room {
+                self.net.links[link].ends[at].busy = true;
                 self.net.send(link, at, Segment::Room);
             }
         }

@@ -30,6 +30,8 @@ pub(super) struct End {
     pub told: bool,
     /// A write took less than it was given: its writer waits to be told of room.
     pub blocked: bool,
+    /// The last write took less than there was room for: there is room again when word of it comes.
+    pub busy: bool,
     pub wants_writable: bool,
     /// It has said that it will write no more.
     pub finished: bool,
@@ -66,6 +68,7 @@ impl End {
             fin: false,
             told: false,
             blocked: false,
+            busy: false,
             wants_writable: false,
             finished: false,
         }
@@ -121,7 +124,10 @@ impl Net {
                 }
             }
             Segment::Bytes(bytes) => self.bytes_arrive(link, to, bytes),
-            Segment::Room => self.tell_room(link, to),
+            Segment::Room => {
+                self.links[link].ends[to].busy = false;
+                self.tell_room(link, to);
+            }
             Segment::Fin => {
                 self.links[link].ends[to].fin = true;
                 self.tell(link, to, Ready { readable: true, closed: true, ..Ready::default() });
@@ -167,7 +173,7 @@ impl Net {
     pub(super) fn tell_room(&mut self, link: usize, to: usize) {
         let room = self.links[link].ends[1 - to].held() < self.weather.capacity;
         let end = &mut self.links[link].ends[to];
-        if room && end.wants_writable && std::mem::take(&mut end.blocked) {
+        if room && !end.busy && end.wants_writable && std::mem::take(&mut end.blocked) {
             self.tell(link, to, Ready { writable: true, ..Ready::default() });
         }
     }
