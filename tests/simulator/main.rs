@@ -80,6 +80,14 @@ fn whatever_goes_wrong_all_come_to_one_chain_once_it_is_mended() {
         all
     });
     println!("{} seeds: {:#?}", seeds.end - seeds.start, tally.0);
+    if seeds.end - seeds.start >= SEEDS {
+        let attacks = attack::Kind::ALL.iter().map(|kind| format!("attack: {kind:?}"));
+        let rogues = rogue::Kind::ALL.iter().map(|kind| format!("rogue miner: {kind:?}"));
+        let slow = ["messages that waited for a slow writer", "messages that waited for another slow stage"].map(str::to_owned);
+        for what in faults::WANTED.map(str::to_owned).into_iter().chain(slow).chain(attacks).chain(rogues) {
+            assert!(tally.0.get(&what).is_some_and(|n| *n > 0), "no seed had any: {what}");
+        }
+    }
 }
 
 #[test]
