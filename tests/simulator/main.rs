@@ -11,6 +11,7 @@
 mod attack;
 mod check;
 mod client;
+mod drawn;
 mod faults;
 mod host;
 mod miner;
