@@ -91,6 +91,13 @@ fn whatever_goes_wrong_all_come_to_one_chain_once_it_is_mended() {
     }
 }
 
+/// Seed 53. A node asked for shares, replaced the tip that it had named by another, and dropped its honest peer for
+/// "shareheaders that do not follow each other": the answer was checked against the chain of then, not against what was asked.
+#[test]
+fn a_reorg_while_a_sync_is_answered_is_not_the_peers_fault() {
+    story(53);
+}
+
 #[test]
 fn the_same_seed_leaves_the_same_trace() {
     for seed in [3, 4, 5] {
