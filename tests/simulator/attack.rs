@@ -98,6 +98,16 @@ impl Kind {
         Kind::EndlessSync,
     ];
 
+    /// Whether a node ends its connections. The others are borne: their tickets and their turns are all that they get.
+    pub fn is_cut(self) -> bool {
+        match self {
+            Kind::LyingLength | Kind::TooLong | Kind::SlowLoris | Kind::HalfHandshake | Kind::NonReader | Kind::Junk => true,
+            Kind::WrongChecksum | Kind::BadShares | Kind::WithheldHeaders | Kind::Liar | Kind::EndlessSync => true,
+            Kind::Storm | Kind::Pings | Kind::Invs | Kind::Unknown => false,
+            Kind::InvalidShares | Kind::Replay | Kind::WithheldShares => false,
+        }
+    }
+
     /// Milliseconds between two of its deeds, about.
     fn every_ms(self) -> u64 {
         match self {

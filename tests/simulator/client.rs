@@ -29,8 +29,6 @@ pub struct Client {
     pub input: Vec<u8>,
     /// What is to be sent.
     pub output: Vec<u8>,
-    /// Connections that the other side has ended, or the line.
-    pub lost: u64,
     mailbox: VecDeque<Mail<()>>,
 }
 
@@ -38,7 +36,7 @@ impl Client {
     pub fn new(host: usize, server: SocketAddr) -> Client {
         let conn = ConnId { slot: 0, generation: 0 };
         let (input, output, mailbox) = (Vec::new(), Vec::new(), VecDeque::new());
-        Client { host, server, conn, line: Line::Closed, reads: true, input, output, lost: 0, mailbox }
+        Client { host, server, conn, line: Line::Closed, reads: true, input, output, mailbox }
     }
 
     /// Whether something came for it.
@@ -84,7 +82,6 @@ impl Client {
             }
         }
         if ended {
-            self.lost += 1;
             self.close(net);
         }
         opened && !ended

@@ -84,8 +84,10 @@ fn whatever_goes_wrong_all_come_to_one_chain_once_it_is_mended() {
     if seeds.end - seeds.start >= SEEDS {
         let attacks = attack::Kind::ALL.iter().map(|kind| format!("attack: {kind:?}"));
         let rogues = rogue::Kind::ALL.iter().map(|kind| format!("rogue miner: {kind:?}"));
+        let cut = attack::Kind::ALL.iter().filter(|kind| kind.is_cut()).map(|kind| format!("cut: {kind:?}"));
+        let rogues_cut = [rogue::Kind::Garbage, rogue::Kind::LongLine, rogue::Kind::Deaf].map(|kind| format!("rogue miner cut: {kind:?}"));
         let slow = ["messages that waited for a slow writer", "messages that waited for another slow stage"].map(str::to_owned);
-        for what in faults::WANTED.map(str::to_owned).into_iter().chain(slow).chain(attacks).chain(rogues) {
+        for what in faults::WANTED.map(str::to_owned).into_iter().chain(slow).chain(attacks).chain(cut).chain(rogues).chain(rogues_cut) {
             assert!(tally.0.get(&what).is_some_and(|n| *n > 0), "no seed had any: {what}");
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use rockpool_net::close::CloseReason;
 use rockpool_net::pipes::Net;
 use rockpool_net::sha256::sha256d;
 use rockpool_store::chain::Chain;
@@ -289,12 +290,10 @@ impl World {
         for (attacker, _) in &mut self.attackers {
             attacker.leave(&mut self.net);
             self.tally.add(format!("attack: {:?}", attacker.kind), std::mem::take(&mut attacker.done));
-            self.tally.add("attackers cut", std::mem::take(&mut attacker.client.lost));
         }
         for rogue in &mut self.rogues {
             rogue.leave(&mut self.net);
             self.tally.add(format!("rogue miner: {:?}", rogue.kind), std::mem::take(&mut rogue.done));
-            self.tally.add("rogue miners cut", std::mem::take(&mut rogue.miner.client.lost));
         }
     }
 
@@ -305,6 +304,13 @@ impl World {
         for (addr, why) in process.ended.drain(..) {
             let host = host_of(addr);
             assert!(host >= honest || !why.is_fault(), "node {at} cuts honest host {host}: {why}");
+            // Who of the others is cut by the node, and not by the line or by himself.
+            if host >= honest && !matches!(why, CloseReason::Remote | CloseReason::Socket(_)) {
+                let host = host - honest;
+                let attacker = self.attackers.get(host).map(|(attacker, _)| format!("cut: {:?}", attacker.kind));
+                let rogue = || format!("rogue miner cut: {:?}", self.rogues[host - self.attackers.len()].kind);
+                self.tally.add(attacker.unwrap_or_else(rogue), 1);
+            }
         }
         check::hub(at, process);
         check::chain(self.params, machine, &mut self.agreed);

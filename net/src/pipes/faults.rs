@@ -168,3 +168,26 @@ impl Net {
         all.filter(|&(link, end)| on(self.links[link].ends[end].host, self.links[link].ends[1 - end].host)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipes::Weather;
+
+    #[test]
+    fn calendar_clocks_jump_drift_and_stand_still_while_time_goes_on() {
+        let mut net = Net::new(1, 2, Weather::fair());
+        let off = |net: &Net| net.now(0).wall.as_millis() as i64 - true_wall(net.now(0).mono);
+        net.set_wall(0, -7_000);
+        net.advance(Duration::from_secs(60));
+        assert_eq!(off(&net), -7_000);
+        net.drift(0, 1_000);
+        net.advance(Duration::from_secs(180));
+        assert_eq!(off(&net), -5_000);
+        net.freeze(0);
+        net.advance(Duration::from_secs(200));
+        assert_eq!(off(&net), -25_000);
+        net.set_wall(0, 0);
+        assert_eq!((off(&net), net.now(0)), (0, net.now(1)), "the other was right all the time");
+    }
+}
