@@ -62,7 +62,7 @@ pub struct Process {
     conns: BTreeMap<ConnId, SocketAddr>,
     /// The tip and the payouts' share that the invariants were checked at last.
     pub checked: [ShareId; 2],
-    /// Turns for which something had come, and turns that the hub itself asked for.
+    /// Turns that had something to do, and those that the hub asked for to find nothing but a timer.
     pub turns: [u64; 2],
     /// Connections that ended since they were looked at.
     pub ended: Vec<(SocketAddr, CloseReason)>,
@@ -176,8 +176,10 @@ impl Machine {
         }
         let mut io = net.io(self.at, &mut process.stages.mailbox);
         let mut witness = Witness { node: &mut process.node, conns: &mut process.conns, ended: &mut process.ended };
-        process.due = process.hub.turn(now, &mut process.rng, &mut io, &mut witness).unwrap().due;
-        process.turns[usize::from(!called)] += 1;
+        let report = process.hub.turn(now, &mut process.rng, &mut io, &mut witness).unwrap();
+        process.due = report.due;
+        let worked = called || report.bytes_in + report.bytes_out + report.frames > 0;
+        process.turns[usize::from(!worked)] += 1;
         process.stages.take(now.mono, process.node.stages_mut());
         true
     }

@@ -343,11 +343,11 @@ impl World {
             self.step(Mining::Nobody);
         }
         for (at, (before, after)) in before.into_iter().zip(turns(self)).enumerate() {
-            let [called, own] = [after[0] - before[0], after[1] - before[1]];
+            let [worked, own] = [after[0] - before[0], after[1] - before[1]];
             // After each piece that came or went, there may be one more that finds nothing left.
             assert!(
-                own <= called + IDLE.1 * IDLE.0.as_secs(),
-                "node {at} takes {own} turns by itself in {:?} of rest, {called} others",
+                own <= worked + IDLE.1 * IDLE.0.as_secs(),
+                "node {at} takes {own} turns by itself in {:?} of rest, {worked} others",
                 IDLE.0
             );
         }
