@@ -46,9 +46,6 @@ impl<S: Stages> Node<S> {
             }
             Answer::DiskFull(full) => {
                 self.disk_full = full;
-                if full {
-                    log::error!("the disk is full: shares are held back until there is room");
-                }
                 out.publish(Event::DiskFull(full));
             }
             Answer::Requests(requests) => {
@@ -59,10 +56,6 @@ impl<S: Stages> Node<S> {
             Answer::Read { conn, tag, rows } => self.read(now, conn, tag, rows, out),
             Answer::Template(template) => self.template(template, out),
             Answer::BitcoinDown(why) => {
-                match &why {
-                    Some(why) => log::warn!("bitcoind cannot be reached: {why}"),
-                    None => log::info!("bitcoind is reached again"),
-                }
                 self.bitcoin_down.clone_from(&why);
                 out.publish(Event::BitcoinDown(why));
             }
@@ -224,10 +217,8 @@ impl<S: Stages> Node<S> {
     }
 
     fn block_found(&mut self, now: Now, hash: ShareId, height: u32, conn: ConnId, out: &mut Outlet) {
-        log::warn!("block found: {hash} at height {height}, by miner {conn}");
-        self.counters.blocks_found.add(1);
         self.block(now, hash, height);
-        out.publish(Event::BlockFound { hash, height, own: true });
+        out.publish(Event::BlockFound { hash, height, miner: Some(conn) });
     }
 
     /// The entry of a found block; none of one that is older than all that are kept. Its fate may be known before emission's word of it has
@@ -249,7 +240,6 @@ impl<S: Stages> Node<S> {
             Fate::Refused(why) => format!("{node}: refused, {why}"),
             Fate::Unreachable(why) => format!("{node}: unreachable, {why}"),
         };
-        log::warn!("block {hash}: {text}");
         if let Some(block) = self.block(now, hash, height) {
             block.fates.push((node, fate));
         }

@@ -19,6 +19,7 @@ use rockpool_workers::jobs::{Answer, Jobs, Stages};
 
 use crate::fetch::FetchLine;
 use crate::http::Pages;
+use crate::journal::{Journal, ended};
 use crate::limits::STOP_MAX;
 use crate::peer::Peers;
 use crate::peer::session::Peer;
@@ -73,6 +74,8 @@ pub struct Node<S> {
     pub(crate) counters: Arc<Counters>,
     /// The monotonic time of the first input.
     started: Option<Duration>,
+    /// From the first input on.
+    journal: Option<Journal>,
     /// What miners are to be told when the turn ends.
     pub(crate) news: News,
     /// When miners were last told of something, all at once.
@@ -111,6 +114,7 @@ impl<S: Stages> Node<S> {
             jobs: Jobs::default(),
             counters: Arc::default(),
             started: None,
+            journal: None,
             news: News::default(),
             told_miners: Duration::ZERO,
             blocks: VecDeque::new(),
@@ -262,16 +266,18 @@ impl<S: Stages> Node<S> {
         let Parts { sessions, peers, mut turn, .. } = self.parts(now, out);
         match sessions.remove(conn).map(|session| *session) {
             Some(Session::Peer(mut peer)) => {
-                log_end("peer", peer.addr, why);
                 peer.on_closed(conn, why, peers, &mut turn);
                 peers.on_closed(conn, &mut turn);
             }
             Some(Session::Miner(miner)) => {
-                log_end("miner", miner.addr, why);
-                miner.on_closed(conn, &mut turn);
+                miner.on_closed(conn, why, &mut turn);
             }
             Some(Session::Web(mut web)) => {
-                log_end(WEB, web.addr, why);
+                // An answered request is not worth a line.
+                match why {
+                    CloseReason::Remote | CloseReason::Done(_) => log::debug!("HTTP client {} left: {why}", web.addr),
+                    why => ended("HTTP client", web.addr, why),
+                }
                 web.release(&mut turn);
             }
             // A dial that failed never became a session.
@@ -280,6 +286,12 @@ impl<S: Stages> Node<S> {
                 peers.on_closed(conn, &mut turn);
             }
         }
+    }
+
+    /// With the first input the node is there.
+    fn begin(&mut self, now: Now, out: &Outlet) {
+        self.started.get_or_insert(now.mono);
+        self.journal.get_or_insert_with(|| Journal::open(out.events()));
     }
 
     /// The status, if this connection is one that answers are made of it for.
@@ -297,25 +309,11 @@ pub(crate) struct Parts<'a> {
     pub turn: Turn<'a>,
 }
 
-/// How the log calls who asks over HTTP.
-const WEB: &str = "HTTP client";
-
-/// Faults are worth a warning, the rest is daily life, and an answered HTTP request not even that.
-fn log_end(who: &str, addr: SocketAddr, why: &CloseReason) {
-    if why.is_fault() {
-        log::warn!("{who} {addr} dropped: {why}");
-    } else if matches!(why, CloseReason::Remote | CloseReason::Done(_)) && who == WEB {
-        log::debug!("{who} {addr} left: {why}");
-    } else {
-        log::info!("{who} {addr} left: {why}");
-    }
-}
-
 impl<S: Stages> Dispatch for Node<S> {
     type Answer = Answer;
 
     fn on(&mut self, now: Now, input: Input<Answer>, out: &mut Outlet) {
-        self.started.get_or_insert(now.mono);
+        self.begin(now, out);
         match input {
             Input::Opened { conn, lane, addr, listener } => self.opened(now, conn, lane, addr, listener.is_none(), out),
             Input::Frame { conn, frame } => self.frame(now, conn, frame, out),
@@ -329,7 +327,7 @@ impl<S: Stages> Dispatch for Node<S> {
     }
 
     fn turn_ends(&mut self, now: Now, out: &mut Outlet) {
-        self.started.get_or_insert(now.mono);
+        self.begin(now, out);
         if let Some((_, since)) = &self.stopping {
             let deadline = *since + STOP_MAX;
             self.wind_down(now, deadline, out);
@@ -339,6 +337,9 @@ impl<S: Stages> Dispatch for Node<S> {
         }
         self.jobs.fetch = self.fetch.take();
         self.stages.give(&mut self.jobs);
+        if let Some(journal) = &self.journal {
+            journal.write(&self.counters);
+        }
     }
 }
 
@@ -506,7 +507,7 @@ mod tests {
         let blocks = world.node.status(world.now()).blocks;
         assert_eq!((blocks.len(), blocks.last().unwrap().hash), (BLOCKS_SHOWN, hash(99)));
         assert_eq!((blocks[0].hash, blocks.last().unwrap().fates.len()), (hash(2), 1));
-        assert_eq!(world.published().iter().filter(|event| matches!(event, Event::BlockFound { own: true, .. })).count(), 18);
+        assert_eq!(world.published().iter().filter(|event| matches!(event, Event::BlockFound { miner: Some(_), .. })).count(), 18);
     }
 
     /// The whole way: a line at one node becomes a confirmed share, a block and a `true`, and a share of the other node.

@@ -24,6 +24,14 @@ rockpool_net::counters! {
         syncs_failed: "syncs", "Syncs given up because the peer stalled or ended below its claim.";
         jobs_sent: "jobs", "Jobs sent to miners.";
         blocks_found: "blocks", "Blocks found by our miners.";
+        peers_up: "peers", "Peers whose handshake was done.";
+        peers_down: "peers", "Peers that were up and have left.";
+        miners_up: "miners", "Miners that have authorised.";
+        miners_down: "miners", "Miners that had authorised and have left.";
+        tips: "times", "The confirmed tip became another.";
+        bitcoin_outages: "times", "Bitcoin's side could not be reached any more.";
+        disk_outages: "times", "The disk was full.";
+        notices_lost: "events", "Notifications that the journal, which counts these, has missed.";
         peers_refused: "connections", "Peers whose handshake was refused.";
         fetch_dropped: "jobs", "Words to the fetcher dropped because too many waited; it asks again by its deadlines.";
     }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::close::CloseReason;
 use crate::id::{ConnId, ShareId};
 use crate::limits::{EVENTS_MAX, SUBSCRIBERS_MAX};
 
@@ -27,20 +28,32 @@ pub enum Event {
     PeerDown {
         /// Its connection.
         conn: ConnId,
+        /// Its address.
+        addr: SocketAddr,
         /// Why.
-        why: String,
+        why: CloseReason,
     },
     /// A miner has authorised.
     MinerUp {
         /// Its connection.
         conn: ConnId,
+        /// Its address.
+        addr: SocketAddr,
         /// Its user name.
         user: String,
+        /// The part of it that names the worker, or nothing.
+        worker: String,
+        /// What it calls itself.
+        agent: String,
     },
     /// A miner that was up has left.
     MinerDown {
         /// Its connection.
         conn: ConnId,
+        /// Its address.
+        addr: SocketAddr,
+        /// Why.
+        why: CloseReason,
     },
     /// The confirmed tip of the share chain is another.
     TipChanged {
@@ -66,8 +79,8 @@ pub enum Event {
         hash: ShareId,
         /// Its height in Bitcoin's chain.
         height: u32,
-        /// Whether one of our miners made it.
-        own: bool,
+        /// Which of our miners found it; none: a peer's.
+        miner: Option<ConnId>,
     },
     /// What became of a found block at one bitcoind.
     BlockFate {

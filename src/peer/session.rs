@@ -15,6 +15,7 @@ use rockpool_net::wire::share::Share;
 use rockpool_workers::jobs::{FetchJob, OrganiseJob};
 use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
 
+use crate::journal::ended;
 use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, KNOWN_MAX, PING_EVERY, SILENCE_MAX};
 use crate::peer::handshake::{self, State, Step};
 use crate::peer::relay::{Known, Push, push};
@@ -142,8 +143,10 @@ impl Peer {
         }
         if self.ready() {
             turn.say_fetcher(FetchJob::PeerDown(conn));
-            turn.out.publish(Event::PeerDown { conn, why: why.to_string() });
+            turn.out.publish(Event::PeerDown { conn, addr: self.addr, why: why.clone() });
             peers.up -= 1;
+        } else {
+            ended("peer", self.addr, why);
         }
     }
 
@@ -222,7 +225,6 @@ impl Peer {
         self.pinged = turn.now.mono;
         turn.say_fetcher(FetchJob::PeerUp(conn));
         turn.out.publish(Event::PeerUp { conn, addr: self.addr, outbound: self.outbound });
-        log::info!("peer {} is up", self.addr);
         self.tell_tip(conn, &chain_tip(turn), turn);
     }
 

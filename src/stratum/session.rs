@@ -14,6 +14,7 @@ use rockpool_workers::template::Template;
 use rockpool_workers::work::VERSION_MASK;
 use serde_json::value::RawValue;
 
+use crate::journal::ended;
 use crate::limits::{
     AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
 };
@@ -94,9 +95,11 @@ impl Miner {
     }
 
     /// It has gone.
-    pub fn on_closed(&self, conn: ConnId, turn: &mut Turn<'_>) {
+    pub fn on_closed(&self, conn: ConnId, why: &CloseReason, turn: &mut Turn<'_>) {
         if self.authorised() {
-            turn.out.publish(Event::MinerDown { conn });
+            turn.out.publish(Event::MinerDown { conn, addr: self.addr, why: why.clone() });
+        } else {
+            ended("miner", self.addr, why);
         }
     }
 
@@ -266,11 +269,11 @@ impl Miner {
         if let Some(difficulty) = password_difficulty(password) {
             self.vardiff.hold(turn.now.mono, difficulty);
         }
-        log::info!("miner {conn}: authorised, worker {worker:?}, agent {:?}", self.agent.as_deref().unwrap_or_default());
         reply(conn, turn, id, "true");
         let before = self.login.replace(Login { user: user.clone(), script });
         if before.is_none() {
-            turn.out.publish(Event::MinerUp { conn, user: user.clone() });
+            let agent = self.agent.as_deref().unwrap_or_default().to_owned();
+            turn.out.publish(Event::MinerUp { conn, addr: self.addr, user: user.clone(), worker, agent });
         }
         let news = before.is_none_or(|before| before.script != script || before.user != user);
         self.begin(conn, news, server, turn);
