@@ -277,4 +277,45 @@ mod tests {
         });
         assert_eq!(last.0, 10_000);
     }
+
+    /// Publishers from several threads; a subscriber that never takes, one that dies in the middle, many that come and go, two that listen.
+    #[test]
+    fn who_stalls_dies_or_leaves_harms_nobody() {
+        const EACH: u64 = 5_000;
+        const PUBLISHERS: u64 = 4;
+        let events = Events::default();
+        let stalled = events.subscribe(3).unwrap();
+        let doomed = events.subscribe(8).unwrap();
+        let listeners: Vec<_> = [16, EVENTS_MAX].map(|cap| events.subscribe(cap).unwrap()).into();
+        let died = std::thread::scope(|scope| {
+            for _ in 0..PUBLISHERS {
+                scope.spawn(|| (0..EACH as u32).for_each(|height| events.publish(tip(height))));
+            }
+            scope.spawn(|| (0..2_000).for_each(|_| drop(events.subscribe(1))));
+            let doomed = scope.spawn(move || {
+                let first = std::iter::repeat_with(|| doomed.take()).find_map(|notice| notice);
+                // While it holds its guard, and its queue's lock too: the worst moment to die.
+                let _queue = doomed.queue.lock().unwrap();
+                panic!("dies at {first:?}");
+            });
+            for subscription in listeners {
+                scope.spawn(move || {
+                    let (mut last, mut got, mut lost) = (0, 0, 0);
+                    while last < PUBLISHERS * EACH {
+                        let Some(notice) = subscription.take() else { continue };
+                        assert_eq!(notice.sequence, last + notice.lost + 1, "in order, and each gap told");
+                        (last, got, lost) = (notice.sequence, got + 1, lost + notice.lost);
+                    }
+                    assert_eq!(got + lost, PUBLISHERS * EACH);
+                });
+            }
+            doomed.join().is_err()
+        });
+        assert!(died);
+        assert_eq!(events.sequence(), PUBLISHERS * EACH);
+        let oldest = stalled.take().unwrap();
+        assert_eq!((oldest.sequence, oldest.lost), (PUBLISHERS * EACH - 2, PUBLISHERS * EACH - 3));
+        events.publish(tip(0));
+        assert_eq!(events.subscribers(), 1, "the dead and the gone are forgotten");
+    }
 }
