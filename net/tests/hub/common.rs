@@ -12,7 +12,9 @@ use rockpool_net::hub::io::{Dispatch, Input, Io, Mail};
 use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow, Outlet, TurnReport};
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::pipes::{Net, Weather};
+use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
+use rockpool_net::wire::message::Command;
 
 pub const MAGIC: [u8; 4] = [0xf4, 0xc4, 0xb7, 0xd4];
 /// Ports of the rows that [`World::new`] opens on each host.
@@ -235,6 +237,12 @@ impl World {
 /// `n` lines of `len` bytes, numbered.
 pub fn lines(n: usize, len: usize) -> Vec<u8> {
     (0..n).flat_map(|i| format!("{i:0>width$}\n", width = len - 1).into_bytes()).collect()
+}
+
+/// A v1 message of this command with any payload, its checksum right.
+pub fn message(command: Command, payload: &[u8]) -> Vec<u8> {
+    let len = (payload.len() as u32).to_le_bytes();
+    [&MAGIC[..], &command.field(), &len, &sha256d(payload)[..4], payload].concat()
 }
 
 pub fn secs(s: u64) -> Duration {

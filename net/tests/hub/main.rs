@@ -4,7 +4,10 @@
 
 mod closing;
 mod common;
+mod deadlines;
+mod load;
 mod loopback;
+mod pieces;
 mod pipes;
 mod reading;
 mod tickets;
