@@ -17,9 +17,9 @@ use rockpool_net::time::Now;
 
 /// Echoes lines and remembers the rest.
 #[derive(Default)]
-struct Echo {
-    opened: Vec<(ConnId, Option<usize>)>,
-    closed: Vec<(ConnId, CloseReason)>,
+pub struct Echo {
+    pub opened: Vec<(ConnId, Option<usize>)>,
+    pub closed: Vec<(ConnId, CloseReason)>,
     answers: Vec<u32>,
 }
 
@@ -39,15 +39,16 @@ impl Dispatch for Echo {
     fn turn_ends(&mut self, _: Now, _: &mut Outlet) {}
 }
 
-struct House {
-    reactor: Reactor<u32>,
-    hub: Hub<u32>,
+/// A hub with an echo at a free port of loopback.
+pub struct House {
+    pub reactor: Reactor<u32>,
+    pub hub: Hub<u32>,
     rng: ChaCha12Rng,
-    node: Echo,
+    pub node: Echo,
 }
 
 impl House {
-    fn new() -> House {
+    pub fn new() -> House {
         let first_frame = Duration::from_secs(60);
         let row = ListenerRow {
             lane: Lane::Stratum,
@@ -62,16 +63,16 @@ impl House {
         House { reactor, hub: Hub::new(config), rng: ChaCha12Rng::seed_from_u64(1), node: Echo::default() }
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> SocketAddr {
         self.reactor.local_addrs()[0]
     }
 
-    fn turn(&mut self) {
+    pub fn turn(&mut self) {
         self.reactor.turn(&mut self.hub, &mut self.rng, &mut self.node).unwrap();
     }
 
     /// Turns until it is so; an event drives each, so that a node that never gets there shows as a test that hangs.
-    fn until(&mut self, done: impl Fn(&House) -> bool) {
+    pub fn until(&mut self, done: impl Fn(&House) -> bool) {
         while !done(self) {
             self.turn();
         }

@@ -10,6 +10,7 @@ mod loopback;
 mod pieces;
 mod pipes;
 mod reading;
+mod sockets;
 mod tickets;
 mod turns;
 mod writing;
