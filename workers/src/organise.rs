@@ -381,6 +381,24 @@ mod tests {
         (0..count).map(|n| grower.grow(script(n as u8), 0)).collect()
     }
 
+    #[test]
+    fn a_sync_waits_while_too_many_coinbases_are_to_be_rebuilt_and_ends_all_the_same() {
+        // Each step ties more than it rebuilds.
+        let surplus = TIED_SLICE - REBUILT_SLICE;
+        let shares = grown((BACKLOG_MAX / surplus + 3) * TIED_SLICE);
+        let mut worker = worker();
+        let mut most = 0;
+        // Late enough that none of them is early.
+        let late = 100_000 * shares.len() as u64;
+        step(&mut worker, late, shares.chunks(500).map(|part| bulk(part, 1)).collect());
+        while worker.due() == Some(Duration::ZERO) {
+            step(&mut worker, late, vec![]);
+            most = most.max(worker.chain.backlog());
+        }
+        assert!(most > BACKLOG_MAX - TIED_SLICE && most <= BACKLOG_MAX + 1, "{most}");
+        assert_eq!((worker.chain.backlog(), worker.bulk.len()), (0, 0));
+    }
+
     /// A first share whose work was changed before it was mined.
     fn mined(change: impl FnOnce(&mut crate::work::Work)) -> Share {
         let work = work_on(&fresh_chain(), &EmbeddedChain::new(regtest(), None), at(0), script(1), 0);

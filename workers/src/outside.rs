@@ -421,7 +421,7 @@ pub(crate) fn submit(config: BitcoindConfig, found: &Receiver<SubmitJob>, node: 
         while let Some((job, since)) = waiting.pop_front() {
             let fate = match submit_once(&mut rpc, &job) {
                 Ok(fate) => fate,
-                Err(why) if open && node.now().mono < since + SUBMIT_TIME_MAX && waiting.len() + again.len() < SUBMIT_SLOTS => {
+                Err(why) if open && worth_a_retry(node.now().mono.saturating_sub(since), waiting.len() + again.len()) => {
                     log::error!("found block {} did not reach bitcoind at {}: {why}; trying again", job.hash, rpc.config.host);
                     // The next one is tried all the same: this one's trouble may be its own.
                     again.push_back((job, since));
@@ -436,6 +436,11 @@ pub(crate) fn submit(config: BitcoindConfig, found: &Receiver<SubmitJob>, node: 
         pause = if again.is_empty() { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
         waiting = again;
     }
+}
+
+/// Whether a found block that has waited so long, beside so many others, is tried again.
+fn worth_a_retry(waited: Duration, others: usize) -> bool {
+    waited < SUBMIT_TIME_MAX && others < SUBMIT_SLOTS
 }
 
 /// One try. An error means that nobody knows whether it arrived.
@@ -675,6 +680,51 @@ mod tests {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = BitcoindConfig { host: nobody.to_string(), ..config };
         assert!(matches!(config.check(), Ok(Check::Later(why)) if why.contains("cookie")));
+    }
+
+    #[test]
+    fn no_more_of_a_cookie_is_read_than_a_cookie_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(".cookie");
+        std::fs::write(&file, "c".repeat(3 * COOKIE_BYTES_MAX as usize)).unwrap();
+        let (auths, seen) = bounded(ANSWERS_MAX);
+        let host = fake(move |_, _, auth| {
+            auths.send(auth.to_owned()).unwrap();
+            regtest_info()
+        });
+        let config = BitcoindConfig::new(&format!("http://{host}"), Some(file), Network::Regtest).unwrap();
+        assert_eq!(config.check(), Ok(Check::Ready));
+        assert_eq!(seen.recv().unwrap(), format!("Basic {}", base64("c".repeat(COOKIE_BYTES_MAX as usize).as_bytes())));
+    }
+
+    #[test]
+    fn a_template_is_read_up_to_its_bound_and_no_further() {
+        let said = |bytes: usize| {
+            let Act::Say(_, body) = result(answer(&[])) else { panic!() };
+            Act::Say(200, format!("{}{body}", " ".repeat(bytes - body.len())))
+        };
+        let mut calls = 0;
+        let host = fake(move |method, _, _| {
+            if method == "getblockchaininfo" {
+                return regtest_info();
+            }
+            calls += 1;
+            let most = TEMPLATE_BYTES_MAX as usize;
+            said(if calls == 1 { most + 1 } else { most - 1 })
+        });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], node));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
+        drop(stop);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_found_block_is_tried_again_for_ten_minutes_beside_few_others() {
+        let little = Duration::from_millis(1);
+        assert!(worth_a_retry(SUBMIT_TIME_MAX - little, 0) && !worth_a_retry(SUBMIT_TIME_MAX, 0));
+        assert!(worth_a_retry(little, SUBMIT_SLOTS - 1) && !worth_a_retry(little, SUBMIT_SLOTS));
     }
 
     /// More than any test here hears: a thread that says more stands still, and its test with it.
