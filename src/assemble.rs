@@ -384,6 +384,18 @@ mod tests {
     }
 
     #[test]
+    fn every_listener_has_its_caps_and_its_deadline() {
+        let config = Config { max_peers: 77, ..config() };
+        let rows = listeners(&config);
+        let caps: Vec<_> = rows.iter().map(|(flag, _, row)| (*flag, row.conns_max, row.per_addr_max, row.first_frame)).collect();
+        let peers = ("--p2p", 77, PEERS_PER_ADDR, HANDSHAKE_MAX);
+        let miners = ("--stratum", MINERS_MAX, MINERS_PER_ADDR, FIRST_LINE_MAX);
+        assert_eq!(caps, [peers, miners, ("--http", HTTP_CONNS_MAX, HTTP_PER_ADDR, HTTP_MAX)]);
+        let spared: Vec<_> = rows.iter().map(|(.., row)| row.spare_private).collect();
+        assert_eq!(spared, [false, true, false], "a farm is behind one address; what has no proof of work is not spared");
+    }
+
+    #[test]
     fn each_use_has_its_own_randomness() {
         let seed = [7; 32];
         assert_eq!(fork(&seed, "a").next_u64(), fork(&seed, "a").next_u64());

@@ -327,6 +327,7 @@ mod tests {
         assert_eq!(config.stratum, "0.0.0.0:3333".parse().unwrap());
         assert_eq!(config.http, "127.0.0.1:9332".parse().unwrap());
         assert!(config.alone && config.bitcoinds.is_empty() && config.peers.is_empty());
+        assert_eq!(config.max_peers, PEERS_DEFAULT);
         let main = checked(Options { bitcoind: vec!["http://u:p@h".into()], ..Options::default() }).unwrap();
         assert_eq!((main.network, main.alone), (Network::Main, false));
         assert_eq!(main.bitcoinds[0].host, "h:8332");
@@ -370,6 +371,7 @@ mod tests {
             (Options { bitcoind: many("http://u:p@h", BITCOINDS_MAX + 1), ..regtest() }, "the number of --bitcoind: 5 is out of range"),
             (Options { max_peers: Some(0), ..regtest() }, "--max-peers: 0 is out of range: at least 1"),
             (Options { max_peers: Some(1 << 40), ..regtest() }, "--max-peers"),
+            (Options { max_peers: Some(PEERS_MAX as u64 + 1), ..regtest() }, "--max-peers"),
             (Options { standalone: Some(true), peer: vec!["1.2.3.4".into()], ..regtest() }, "--standalone and --peer exclude each other"),
             (Options { standalone: Some(true), p2p: Some("1.2.3.4".into()), ..regtest() }, "--standalone and --p2p exclude each other"),
             (Options { solo: Some(true), ..regtest() }, "--solo is not in this version"),

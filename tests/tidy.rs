@@ -34,6 +34,45 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("allow(dead_code", &[], "dead code is deleted"),
 ];
 
+/// Limits that no test names, (`limits.rs`'s crate, name, why). It only ever shrinks: who writes the test strikes the line.
+const UNTESTED: &[(&str, &str, &str)] = &[
+    ("", "DIAL_LAST", "peer/dial.rs counts the pauses to it in seconds"),
+    ("", "BEHIND_NOTIFY", "no test yet that brings tips while a node is behind"),
+    ("", "OUTBOUND_MIN", "only the size of the slab's part for dials, which the hub's tests reach"),
+    ("", "FILES_BESIDE", "only the size of the file limit that is asked for; the hub's tests run out of descriptors"),
+    ("", "LOG_REFILL", "an hour of the real clock"),
+    ("", "LOG_FLUSH_MAX", "the wait of a process that ends while its log stands still"),
+    ("", "STATUS_TIME_MAX", "seconds of a real socket's wait in a program that ends after it"),
+    ("", "WATCH_EVERY", "how often a loop looks; its end does not depend on it"),
+    ("", "DEMO_SETTLE_MAX", "the demo runs whole in tests/cli.rs"),
+    ("", "DEMO_STOP_MAX", "the demo runs whole in tests/cli.rs"),
+    ("", "DEMO_LOOK", "the demo runs whole in tests/cli.rs"),
+    ("", "DEMO_THREADS", "the demo runs whole in tests/cli.rs"),
+    ("", "DEMO_RATE", "the demo runs whole in tests/cli.rs"),
+    ("", "MINER_SLICE", "how often the CPU miner listens; the demo runs whole in tests/cli.rs"),
+    ("", "MINER_RETRY", "a pause of the real clock"),
+    ("workers", "EMISSION_MAX", "the crew's table of names has this length, so that one more does not compile"),
+    ("workers", "FETCH_DEADLINE", "fetcher.rs counts to it in milliseconds"),
+    ("workers", "FETCH_DEADLINE_MAX", "fetcher.rs has no test yet with so many peers that fail in turn"),
+    ("workers", "FETCH_SLOTS", "a channel's size; crew/property.rs shows that none is ever full"),
+    ("workers", "READ_SLOTS", "a channel's size; crew/property.rs shows that none is ever full"),
+    ("workers", "TURN_MAX", "the watchdog's; it ends the process"),
+    ("workers", "TEMPLATE_MIN", "a pause of the real clock; the mailbox is sized by it"),
+    ("workers", "REPORT_TRIES", "only a dying thread at a full mailbox reaches it"),
+    ("workers", "UNASKED_SLOTS", "a sum of sizes; crew/property.rs shows that the mailbox is never full"),
+    ("workers", "RPC_DEADLINE", "a minute of a real socket's wait"),
+    ("workers", "RPC_CONNECT", "ten seconds of a real socket's wait"),
+    ("workers", "RPC_CHECK_DEADLINE", "seconds of a real socket's wait"),
+    ("workers", "LONGPOLL_DEADLINE", "a real socket's wait; the same path is tested with a shorter patience"),
+    ("workers", "RETRY_MIN", "a pause of the real clock"),
+    ("workers", "RETRY_MAX", "a pause of the real clock"),
+    ("workers", "STOP_SUBMIT_MAX", "a wait of the real clock at the process' end"),
+    ("workers", "EMBEDDED_REFRESH", "a pause of the real clock"),
+    ("store", "HEADER_AHEAD_MAX_S", "rules/share.rs reaches it by its value, which the rules fix"),
+    ("store", "WINDOW_BLOCKS", "the rules fix it; rules/second.rs compares the window with a second implementation"),
+    ("store", "TENTHS", "the rules fix it; rules/second.rs compares the payouts with a second implementation"),
+];
+
 /// What may lie at the top of the repository, dotfiles aside.
 const TOP_LEVEL: &[&str] = &[
     "Cargo.toml",
@@ -78,6 +117,28 @@ fn the_allow_list_holds_only_what_is_there() {
         };
         assert!(found == *lines, "{file} {function}: {found} lines, the list says {lines}; the list only ever shrinks");
     }
+}
+
+#[test]
+fn every_limit_is_named_in_a_test() {
+    let tests = test_code();
+    let mut limits = 0;
+    for of in ["", "net", "store", "workers"] {
+        let file = root().join(of).join("src/limits.rs");
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let Some(name) = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(": ")).map(|(name, _)| name) else { continue };
+            limits += 1;
+            let excuse = UNTESTED.iter().find(|(crate_name, excused, _)| *crate_name == of && *excused == name);
+            match excuse {
+                Some((.., why)) => {
+                    assert!(!why.is_empty(), "{name}: give a reason");
+                    assert!(!tests.contains(name), "a test names {name} by now: strike it from the list");
+                }
+                None => assert!(tests.contains(name), "{}: no test reaches {name}", relative(&file)),
+            }
+        }
+    }
+    assert!(limits > 150 && UNTESTED.len() * 4 < limits, "{limits} limits, {} without a test", UNTESTED.len());
 }
 
 #[test]
@@ -212,6 +273,33 @@ fn test_modules(path: &Path) -> Vec<PathBuf> {
     let items = under.filter_map(|at| lines[at..].iter().find(|line| !line.trim().starts_with("#[")));
     let names = items.filter_map(|item| item.trim().trim_start_matches("pub(crate) ").strip_prefix("mod ")?.strip_suffix(';'));
     names.map(|name| home.join(name)).collect()
+}
+
+/// All words of the code of all tests, those of `use` lines apart: importing a limit is not reaching it.
+fn test_code() -> BTreeSet<String> {
+    let mut found = Vec::new();
+    for top in ["src", "net", "store", "workers", "tests"] {
+        collect(&root().join(top), &mut found);
+    }
+    let modules: Vec<PathBuf> = found.iter().flat_map(|path| test_modules(path)).collect();
+    let mut words = BTreeSet::new();
+    // This file names every limit that has no test.
+    for path in found.into_iter().filter(|path| !path.ends_with("tests/tidy.rs")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let whole = path.components().any(|part| part.as_os_str() == "tests")
+            || modules.iter().any(|module| path.starts_with(module) || path == module.with_extension("rs"));
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let from = if whole { 0 } else { lines.iter().position(|line| *line == "#[cfg(test)]").unwrap_or(lines.len()) };
+        let mut importing = false;
+        for line in &lines[from..] {
+            importing |= line.trim_start().starts_with("use ");
+            if !importing {
+                words.extend(line.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned));
+            }
+            importing &= !line.contains(';');
+        }
+    }
+    words
 }
 
 fn documents() -> Vec<PathBuf> {

@@ -136,3 +136,30 @@ impl Sockets {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_and_dialled_sockets_have_their_limits() {
+        let registry = mio::Poll::new().unwrap().registry().try_clone().unwrap();
+        let mut sockets = Sockets::new(registry, &["127.0.0.1:0".parse().unwrap()], 2).unwrap();
+        let [accepted, dialled] = [0, 1].map(|slot| ConnId { slot, generation: 1 });
+        sockets.dial(dialled, sockets.local_addrs()[0]).unwrap();
+        // On loopback the connection is there as soon as it is asked for.
+        while let Err(error) = sockets.accept(0, accepted) {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+        for conn in [accepted, dialled] {
+            let socket = SockRef::from(&*sockets.stream(conn).unwrap());
+            // Linux doubles what is asked for; a system with a lower maximum gives less.
+            let send = socket.send_buffer_size().unwrap();
+            assert!(send > 0 && send <= 2 * SOCKET_SEND_BYTES, "{send}");
+            assert!(socket.tcp_nodelay().unwrap());
+            #[cfg(target_os = "linux")]
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(TCP_USER_TIMEOUT));
+        }
+    }
+}

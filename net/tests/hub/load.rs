@@ -14,8 +14,9 @@ use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
-    ACCEPT_BURST, ACCEPT_PAUSE, DISPATCH_TURN_COST, HTTP_BODY_BYTES_MAX, HTTP_COST, LINE_BYTES_MAX, READ_CONN_BYTES, READ_TURN_BYTES,
-    ROOM_COST, SHARE_HEADERS_BYTES_MAX, TICKET_BYTES_HTTP, TICKET_BYTES_PEER, TICKETS_ALL, TICKETS_PER_CONN, WRITE_TURN_CALLS, tickets,
+    ACCEPT_BURST, ACCEPT_PAUSE, DISPATCH_TURN_COST, HTTP_BODY_BYTES_MAX, HTTP_COST, LINE_BYTES_MAX, LINE_COST, READ_CONN_BYTES,
+    READ_TURN_BYTES, ROOM_COST, SHARE_HEADERS_BYTES_MAX, TICKET_BYTES_HTTP, TICKET_BYTES_PEER, TICKETS_ALL, TICKETS_PER_CONN,
+    WRITE_TURN_CALLS, tickets,
 };
 use rockpool_net::pipes::Weather;
 use rockpool_net::wire::message::Command;
@@ -305,11 +306,9 @@ fn who_is_written_to_first_is_drawn_anew_each_turn() {
 
 #[test]
 fn serving_who_waits_for_room_is_paid_from_the_turns_cost() {
-    // Twenty outboxes have room again at once, and requests wait beside them.
     const WAITING: usize = 20;
     let mut world = World::new(8, 1, 1, Weather { capacity: 8 << 20, ..Weather::fair() });
     let stalled: Vec<_> = (0..WAITING).map(|_| world.connect(1, 0, STRATUM)).collect();
-    let asking: Vec<_> = (0..90).map(|_| world.connect(1, 0, HTTP)).collect();
     world.turn(0);
     for &(_, conn) in &stalled {
         world.hubs[0].outlet().send_bytes(conn, vec![1; 300 << 10]);
@@ -324,11 +323,20 @@ fn serving_who_waits_for_room_is_paid_from_the_turns_cost() {
     let per_turn = (DISPATCH_TURN_COST / ROOM_COST) as usize;
     assert!(told.iter().all(|&told| told <= per_turn), "{told:?}");
     assert_eq!(world.nodes[0].rooms.len(), WAITING);
-    for &(raw, _) in &asking {
-        world.write_all(1, raw, &small(HTTP));
-    }
+}
+
+#[test]
+fn a_turn_of_many_kinds_of_frames_ends_at_the_sum_of_their_costs() {
+    let mut world = World::new(9, 1, 1, Weather::fair());
+    let ports = [HTTP; 60].into_iter().chain([STRATUM; 200]);
+    let conns: Vec<_> = ports.map(|port| (port, world.connect(1, 0, port).0)).collect();
+    conns.into_iter().for_each(|(port, raw)| assert!(world.write(1, raw, &small(port)) > 0));
     let soon = world.now() + Duration::from_millis(1);
     world.net.advance(soon);
-    world.run_until(|world| world.nodes[0].frames.len() == asking.len());
-    assert!((DISPATCH_TURN_COST / HTTP_COST) as usize >= 64, "a turn serves all the tickets that HTTP has");
+    world.turn(0);
+    let cost = |(_, frame): &(ConnId, Frame)| if matches!(frame, Frame::Http(_)) { HTTP_COST } else { LINE_COST };
+    let spent: u32 = world.nodes[0].frames.iter().map(cost).sum();
+    assert!(spent >= DISPATCH_TURN_COST && spent < DISPATCH_TURN_COST + HTTP_COST, "{spent}");
+    assert!(world.turn(0).due > world.now(), "the rest came in one more turn");
+    assert_eq!(world.nodes[0].frames.len(), 260);
 }

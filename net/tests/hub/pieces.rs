@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use crate::common::{HTTP, PEER, STRATUM, World, message, secs};
+use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::ConnId;
+use rockpool_net::limits::{HEADER_BYTES, SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX, UNKNOWN_BYTES_MAX, VERSION_BYTES_MAX};
 use rockpool_net::pipes::Weather;
 use rockpool_net::wire::message::Command;
 
@@ -107,6 +109,36 @@ fn thousands_of_streams_chopped_at_random_are_understood_the_same() {
             assert!(got == *want, "seed {seed}");
         }
         assert_eq!(world.nodes[0].closed.len(), 0);
+    }
+}
+
+#[test]
+fn what_claims_more_than_its_cap_ends_its_connection_and_nobody_elses() {
+    let claims = [
+        (Command::Version, VERSION_BYTES_MAX),
+        (Command::Unknown, UNKNOWN_BYTES_MAX),
+        (Command::Share, SHARE_BYTES_MAX),
+        (Command::ShareHeaders, SHARE_HEADERS_BYTES_MAX),
+    ];
+    for (command, cap) in claims {
+        let mut world = World::new(3, 1, 1, Weather { capacity: 1 << 20, ..Weather::fair() });
+        if command != Command::Version {
+            world.nodes[0].hook = Box::new(move |_, input, out| {
+                if let Input::Opened { conn, .. } = input {
+                    out.set_handshaken(*conn);
+                    out.expect(*conn, command);
+                }
+            });
+        }
+        let (fits, good) = world.connect(1, 0, PEER);
+        let (over, bad) = world.connect(1, 0, PEER);
+        world.write_all(1, fits, &message(command, &vec![7; cap]));
+        // The header alone is enough to be refused.
+        world.write_all(1, over, &message(command, &vec![7; cap + 1])[..HEADER_BYTES]);
+        world.run_for(secs(1));
+        assert!(matches!(world.nodes[0].why(bad), Some(CloseReason::BadFrame(_))), "{command}: {:?}", world.nodes[0].why(bad));
+        assert_eq!(world.nodes[0].why(good), None, "{command}");
+        assert_eq!(world.nodes[0].frames.len() as u64 + world.count(0, "frames_unknown"), 1);
     }
 }
 
