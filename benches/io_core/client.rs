@@ -34,10 +34,10 @@ pub struct Batches {
 
 impl Batches {
     /// Batches of so many pings.
-    pub fn new(size: usize) -> Batches {
+    pub fn new(size: usize, magic: [u8; 4]) -> Batches {
         let encode = |command: &[u8; 12], batch: usize| {
             let mut bytes = Vec::new();
-            (0..size).for_each(|at| put(&mut bytes, command, &((batch << 32 | at) as u64).to_be_bytes()));
+            (0..size).for_each(|at| put(&mut bytes, magic, command, &((batch << 32 | at) as u64).to_be_bytes()));
             bytes
         };
         let all = |command| (0..BATCHES).map(|batch| encode(command, batch)).collect();
@@ -45,9 +45,19 @@ impl Batches {
     }
 }
 
+/// What the load has to know of a server.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    /// What its messages begin with.
+    pub magic: [u8; 4],
+    /// It does not compute checksums.
+    pub blind: bool,
+}
+
 /// One peer of a server.
 struct Peer {
     stream: TcpStream,
+    manner: Manner,
     /// The front of a message whose rest has not come.
     rest: Vec<u8>,
     /// The batch in flight, and bytes of its answer that have come.
@@ -73,33 +83,30 @@ pub struct Client {
     peers: Vec<Peer>,
     events: Vec<Event>,
     buffer: Vec<u8>,
-    /// A server that does not compute checksums.
-    blind: bool,
 }
 
 impl Client {
     /// Connects so many peers and shakes hands.
-    pub fn connect(addr: SocketAddr, peers: usize, blind: bool) -> io::Result<Client> {
+    pub fn connect(addr: SocketAddr, peers: usize, manner: Manner) -> io::Result<Client> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let mut client = Client { epoll, peers: Vec::new(), events: Vec::with_capacity(1_024), buffer: vec![0; BUFFER_BYTES], blind };
-        client.add(addr, peers)?;
+        let mut client = Client { epoll, peers: Vec::new(), events: Vec::with_capacity(1_024), buffer: vec![0; BUFFER_BYTES] };
+        client.add(addr, peers, manner)?;
         Ok(client)
     }
 
-    /// Connects more.
-    pub fn add(&mut self, addr: SocketAddr, peers: usize) -> io::Result<()> {
+    fn add(&mut self, addr: SocketAddr, peers: usize, manner: Manner) -> io::Result<()> {
         let end = self.peers.len() + peers;
         while self.peers.len() < end {
             let begin = self.peers.len();
             for slot in begin..end.min(begin + HANDSHAKES) {
-                let peer = Peer::dial(addr, slot)?;
+                let peer = Peer::dial(addr, slot, manner)?;
                 epoll::add(&self.epoll, &peer.stream, EventData::new_u64(slot as u64), EventFlags::IN)?;
                 self.peers.push(peer);
             }
             let mut wanted = self.peers.len() - begin;
             while wanted > 0 {
                 self.hear(SILENCE_MAX, |peer, bytes| {
-                    let Some(message) = cut(bytes)? else { return Ok(Heard::Part) };
+                    let Some(message) = cut(bytes, peer.manner.magic)? else { return Ok(Heard::Part) };
                     if message.command == *VERACK {
                         peer.say(VERACK, &[])?;
                         wanted -= 1;
@@ -117,13 +124,13 @@ impl Client {
         for peer in &mut self.peers {
             peer.send_batch(batches)?;
         }
-        let (mut answers, mut flying, blind) = (0, self.peers.len(), self.blind);
+        let (mut answers, mut flying) = (0, self.peers.len());
         while flying > 0 {
             let last = begin.elapsed() >= time;
             self.hear(SILENCE_MAX, |peer, bytes| {
                 let due = &batches.pongs[peer.batch];
                 let next = due.get(peer.answered..peer.answered + PING_BYTES).unwrap_or_default();
-                let heard = peer.compare(bytes, next, blind)?;
+                let heard = peer.compare(bytes, next)?;
                 if let Heard::Due(bytes) = heard {
                     answers += 1;
                     peer.answered += bytes;
@@ -142,7 +149,7 @@ impl Client {
     /// Sends so many pings a second, peer after peer, whatever has come back, for so long. Returns what passed from when each was to be sent
     /// until its answer was there, in no order: a server that stalls is charged for all that it kept waiting.
     pub fn open_loop(&mut self, rate: u32, time: Duration) -> io::Result<Vec<Duration>> {
-        let (begin, blind) = (now(), self.blind);
+        let begin = now();
         let count = u64::from(rate) * time.as_millis() as u64 / 1_000;
         let (mut sent, mut took) = (0, Vec::with_capacity(count as usize));
         let mut heard_at = begin;
@@ -156,8 +163,8 @@ impl Client {
             }
             self.hear(Duration::ZERO, |peer, bytes| {
                 let mut pong = Vec::with_capacity(PING_BYTES);
-                peer.due.front().inspect(|(nonce, _)| put(&mut pong, PONG, &nonce.to_be_bytes()));
-                let heard = peer.compare(bytes, &pong, blind)?;
+                peer.due.front().inspect(|(nonce, _)| put(&mut pong, peer.manner.magic, PONG, &nonce.to_be_bytes()));
+                let heard = peer.compare(bytes, &pong)?;
                 if matches!(heard, Heard::Due(_)) {
                     took.extend(peer.due.pop_front().map(|(_, due)| due.elapsed()));
                 }
@@ -176,12 +183,12 @@ impl Client {
     pub fn fan_out(&mut self, bytes: usize, times: usize) -> io::Result<u64> {
         for time in 0..times {
             let mut share = Vec::new();
-            put(&mut share, SHARE, &vec![time as u8; bytes - HEADER_BYTES]);
+            put(&mut share, self.peers[0].manner.magic, SHARE, &vec![time as u8; bytes - HEADER_BYTES]);
             self.peers[0].send(&share)?;
             let mut wanted = self.peers.len() - 1;
             while wanted > 0 {
                 self.hear(SILENCE_MAX, |peer, bytes| {
-                    let heard = peer.compare(bytes, &share, false)?;
+                    let heard = peer.compare(bytes, &share)?;
                     wanted -= usize::from(matches!(heard, Heard::Due(_)));
                     Ok(heard)
                 })?;
@@ -195,7 +202,7 @@ impl Client {
         let (begin, mut pings) = (now(), 0);
         while let Some(left) = time.checked_sub(begin.elapsed()) {
             self.hear(left, |peer, bytes| {
-                let heard = peer.compare(bytes, &[], false)?;
+                let heard = peer.compare(bytes, &[])?;
                 pings += usize::from(matches!(heard, Heard::Other(PING_BYTES)));
                 Ok(heard)
             })?;
@@ -224,7 +231,7 @@ impl Client {
 }
 
 impl Peer {
-    fn dial(addr: SocketAddr, slot: usize) -> io::Result<Peer> {
+    fn dial(addr: SocketAddr, slot: usize, manner: Manner) -> io::Result<Peer> {
         let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
         bind(&socket, &SocketAddr::from(([127, 0, 0, 1 + (slot % SOURCES) as u8], 0)))?;
         connect(&socket, &addr)?;
@@ -233,14 +240,14 @@ impl Peer {
         let stream = TcpStream::from(socket);
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let mut peer = Peer { stream, rest: Vec::new(), batch: 0, answered: 0, due: VecDeque::new() };
+        let mut peer = Peer { stream, manner, rest: Vec::new(), batch: 0, answered: 0, due: VecDeque::new() };
         peer.say(VERSION, &version())?;
         Ok(peer)
     }
 
     fn say(&mut self, command: &[u8; 12], payload: &[u8]) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
-        put(&mut bytes, command, payload);
+        put(&mut bytes, self.manner.magic, command, payload);
         self.send(&bytes)
     }
 
@@ -281,13 +288,13 @@ impl Peer {
     }
 
     /// Whether the next message is the one that is due. Nothing due: it must be none that was asked for.
-    fn compare(&mut self, bytes: &[u8], due: &[u8], blind: bool) -> io::Result<Heard> {
+    fn compare(&mut self, bytes: &[u8], due: &[u8]) -> io::Result<Heard> {
         if !due.is_empty() && bytes.starts_with(due) {
             return Ok(Heard::Due(due.len()));
         }
-        let Some(message) = cut(bytes)? else { return Ok(Heard::Part) };
+        let Some(message) = cut(bytes, self.manner.magic)? else { return Ok(Heard::Part) };
         match &message.command {
-            PONG if blind && due.ends_with(message.payload) => return Ok(Heard::Due(due.len())),
+            PONG if self.manner.blind && due.ends_with(message.payload) => return Ok(Heard::Due(due.len())),
             PONG | SHARE => return Err(bad("answer")),
             PING => self.say(PONG, message.payload)?,
             _ => {}

@@ -4,17 +4,22 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 use std::{env, fs, thread};
 
+use crate::contenders::BITCOIND;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// How long bitcoind may take to listen.
 const BITCOIND_STARTS: Duration = Duration::from_secs(30);
-/// Core of the servers, and of the load.
+/// The servers have the first processor to themselves, the load another one.
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
+/// What this process may run on, as it was at first.
+static CORES: OnceLock<CpuSet> = OnceLock::new();
 
 /// A contender's server, ended when this is dropped.
 pub struct Server {
@@ -28,7 +33,7 @@ impl Server {
     /// Starts one with room for so many peers.
     pub fn start(contender: &str, peers: usize) -> io::Result<Server> {
         pin(SERVER_CORE)?;
-        let server = if contender == "bitcoind" { Server::bitcoind() } else { Server::own(contender, peers) };
+        let server = if contender == BITCOIND { Server::bitcoind() } else { Server::own(contender, peers) };
         pin(LOAD_CORE)?;
         server
     }
@@ -119,13 +124,14 @@ pub fn bitcoind() -> Option<OsString> {
     env::var_os("BITCOIND_EXE")
 }
 
-/// Puts this thread, and the processes that it starts, on one core, where there are two: so servers and load do not take turns.
+/// Puts this thread, and the processes that it starts, on one processor: so servers and load do not take turns. Where there is but one,
+/// they have to.
 fn pin(core: usize) -> io::Result<()> {
-    if thread::available_parallelism()?.get() < 2 && core > 0 {
-        return Ok(());
-    }
+    let all = CORES.get_or_init(|| sched_getaffinity(None).unwrap_or_default());
+    let mut allowed = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
+    let Some(cpu) = allowed.nth(core.min(all.count().saturating_sub(1) as usize)) else { return Ok(()) };
     let mut cores = CpuSet::new();
-    cores.set(core);
+    cores.set(cpu);
     Ok(sched_setaffinity(None, &cores)?)
 }
 

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::contenders::{self, FLOOR, OURS};
+use crate::contenders::{self, BITCOIND, FLOOR, NODE, OURS};
 use crate::report::{Asked, Figure, median};
 
 /// How often, and how long.
 pub struct Effort {
     pub rounds: usize,
+    /// The slow ones, that have no goals, take part in the first round only.
+    pub hasty: bool,
     pub warmup: Duration,
     pub time: Duration,
     /// Messages that are passed on in a round.
@@ -21,14 +23,21 @@ impl Effort {
     pub fn of(asked: &Asked) -> Effort {
         let ms = Duration::from_millis;
         if asked.quick {
-            Effort { rounds: 3, warmup: ms(20), time: ms(100), shares: 20, idle: (ms(3_000), 1) }
+            Effort { rounds: 2, hasty: true, warmup: ms(10), time: ms(100), shares: 20, idle: (ms(2_000), 1) }
         } else {
-            Effort { rounds: 5, warmup: ms(100), time: ms(500), shares: 100, idle: (ms(5_000), 3) }
+            Effort { rounds: 5, hasty: false, warmup: ms(100), time: ms(500), shares: 100, idle: (ms(5_000), 3) }
         }
+    }
+
+    /// Who takes part in a round, those aside.
+    pub fn contenders(&self, round: usize, aside: &[&str]) -> Vec<&'static str> {
+        let late = self.hasty && round > 0;
+        let out = |contender: &str| aside.contains(&contender) || late && [NODE, BITCOIND].contains(&contender);
+        contenders::all().into_iter().filter(|contender| !out(contender)).collect()
     }
 }
 
-/// Values by contender, one of each round, the same round at the same place.
+/// Values by contender, one of each round, the same round at the same place; some are missing from a round on.
 #[derive(Default)]
 pub struct Rounds(BTreeMap<&'static str, Vec<f64>>);
 

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::client::{Batches, Client};
-use crate::contenders::{self, BLIND, OURS};
+use crate::contenders::{BITCOIND, BLIND, NODE, OURS, manner};
 use crate::process::{self, Server};
 use crate::report::{Asked, Figure};
 use crate::rounds::{Effort, Rounds};
@@ -59,11 +59,11 @@ pub fn figures(asked: &Asked, only: &str) -> io::Result<Vec<Figure>> {
 /// Server time per message and messages per second; each peer has one write in flight.
 fn ping_pong(effort: &Effort, name: &str, peers: usize, batch: usize, goals: (Option<f64>, Option<f64>)) -> io::Result<Vec<Figure>> {
     let (mut cpu, mut rate, mut longest) = (Rounds::default(), Rounds::default(), Rounds::default());
-    let batches = Batches::new(batch);
-    for _ in 0..effort.rounds {
-        for contender in contenders::all() {
+    for round in 0..effort.rounds {
+        for contender in effort.contenders(round, &[]) {
+            let batches = Batches::new(batch, manner(contender).magic);
             let mut server = Server::start(contender, peers)?;
-            let mut client = Client::connect(server.addr, peers, contender == BLIND)?;
+            let mut client = Client::connect(server.addr, peers, manner(contender))?;
             client.closed_loop(&batches, effort.warmup)?;
             let before = server.cpu_ns()?;
             let (answers, time) = client.closed_loop(&batches, effort.time)?;
@@ -83,10 +83,10 @@ fn ping_pong(effort: &Effort, name: &str, peers: usize, batch: usize, goals: (Op
 fn latency(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
     let quantiles = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
     let mut rounds = quantiles.map(|_| Rounds::default());
-    for _ in 0..effort.rounds {
-        for contender in contenders::all() {
+    for round in 0..effort.rounds {
+        for contender in effort.contenders(round, &[]) {
             let server = Server::start(contender, LATENCY_PEERS)?;
-            let mut client = Client::connect(server.addr, LATENCY_PEERS, contender == BLIND)?;
+            let mut client = Client::connect(server.addr, LATENCY_PEERS, manner(contender))?;
             client.open_loop(LATENCY_RATE, effort.warmup)?;
             let mut took = client.open_loop(LATENCY_RATE, effort.time)?;
             took.sort();
@@ -103,10 +103,10 @@ fn latency(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
 /// One message to all others, encoded once: server time per message that came.
 fn fan_out(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
     let (mut cpu, mut longest) = (Rounds::default(), Rounds::default());
-    for _ in 0..effort.rounds {
-        for contender in contenders::all().into_iter().filter(|contender| ![BLIND, "bitcoind"].contains(contender)) {
+    for round in 0..effort.rounds {
+        for contender in effort.contenders(round, &[BLIND, NODE, BITCOIND]) {
             let mut server = Server::start(contender, SHARE_PEERS + 1)?;
-            let mut client = Client::connect(server.addr, SHARE_PEERS + 1, false)?;
+            let mut client = Client::connect(server.addr, SHARE_PEERS + 1, manner(contender))?;
             client.fan_out(SHARE_BYTES, effort.shares / 10)?;
             let before = server.cpu_ns()?;
             let came = client.fan_out(SHARE_BYTES, effort.shares)?;
@@ -124,15 +124,15 @@ fn fan_out(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
 fn idle(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
     let (mut memory, mut percent) = (Rounds::default(), Rounds::default());
     let (time, rounds) = effort.idle;
-    for _ in 0..rounds {
-        for contender in contenders::all().into_iter().filter(|contender| *contender != BLIND) {
+    for round in 0..rounds {
+        for contender in effort.contenders(round, &[BLIND]) {
             let server = Server::start(contender, IDLE_PEERS)?;
             let before = server.memory()?;
-            let mut client = Client::connect(server.addr, IDLE_PEERS, false)?;
+            let mut client = Client::connect(server.addr, IDLE_PEERS, manner(contender))?;
             client.idle(Duration::from_millis(100))?;
             memory.push(contender, server.memory()?.saturating_sub(before) as f64 / IDLE_PEERS as f64);
             // The others have nothing to do.
-            if [OURS, "bitcoind"].contains(&contender) {
+            if [OURS, NODE, BITCOIND].contains(&contender) {
                 let before = server.cpu_ns()?;
                 client.idle(time)?;
                 percent.push(contender, (server.cpu_ns()? - before) as f64 / time.as_nanos() as f64 * 100.0);
@@ -145,14 +145,13 @@ fn idle(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
 }
 
 /// As many connections as the system lets us have, each served a ping.
-fn crowd(_: &Effort, _: &str) -> io::Result<Vec<Figure>> {
+fn crowd(effort: &Effort, _: &str) -> io::Result<Vec<Figure>> {
     let peers = CROWD.min(process::raise_files().saturating_sub(FILES_BESIDE));
     let (mut memory, mut longest) = (Rounds::default(), Rounds::default());
-    let pings = Batches::new(1);
-    for contender in contenders::all().into_iter().filter(|contender| ![BLIND, "bitcoind", "threads"].contains(contender)) {
+    for contender in effort.contenders(0, &[BLIND, "threads", BITCOIND]) {
         let mut server = Server::start(contender, peers)?;
-        let mut client = Client::connect(server.addr, peers, false)?;
-        let (answers, _) = client.closed_loop(&pings, Duration::ZERO)?;
+        let mut client = Client::connect(server.addr, peers, manner(contender))?;
+        let (answers, _) = client.closed_loop(&Batches::new(1, manner(contender).magic), Duration::ZERO)?;
         if answers != peers as u64 {
             return Err(io::Error::other(format!("{contender} answered {answers} of {peers} peers")));
         }
@@ -168,9 +167,7 @@ fn crowd(_: &Effort, _: &str) -> io::Result<Vec<Figure>> {
 /// The longest turn of ours since it began, handshakes included. On a machine with other work it is that work's doing.
 fn push_longest(longest: &mut Rounds, contender: &'static str, server: &mut Server) -> io::Result<()> {
     if contender == OURS {
-        let stats = server.stats()?;
-        let us = stats["turn_longest_us"].as_f64().ok_or_else(|| process::unclear("turn_longest_us"))?;
-        longest.push(contender, us);
+        longest.push(contender, server.stats()?["longest_us"].as_f64().ok_or_else(|| process::unclear("longest_us"))?);
     }
     Ok(())
 }

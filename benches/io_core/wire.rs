@@ -6,7 +6,7 @@ use std::io;
 use rockpool_net::limits::HEADER_BYTES;
 use rockpool_net::sha256::Checksum;
 
-/// Regtest's: bitcoind speaks it too.
+/// Bitcoin's regtest: what all contenders speak but the whole node.
 pub const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 /// Bytes of a `ping` or a `pong`.
 pub const PING_BYTES: usize = HEADER_BYTES + 8;
@@ -30,11 +30,11 @@ pub struct Cut<'a> {
 }
 
 /// The message at the front of these bytes, if all of it is there. Its checksum is the caller's to verify.
-pub fn cut(bytes: &[u8]) -> io::Result<Option<Cut<'_>>> {
+pub fn cut(bytes: &[u8], magic: [u8; 4]) -> io::Result<Option<Cut<'_>>> {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let [m0, m1, m2, m3, name @ .., l0, l1, l2, l3, c0, c1, c2, c3] = *header;
     let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    if [m0, m1, m2, m3] != MAGIC || len > PAYLOAD_MAX {
+    if [m0, m1, m2, m3] != magic || len > PAYLOAD_MAX {
         return Err(bad("header"));
     }
     let Some(whole) = bytes.get(..HEADER_BYTES + len) else { return Ok(None) };
@@ -42,8 +42,8 @@ pub fn cut(bytes: &[u8]) -> io::Result<Option<Cut<'_>>> {
 }
 
 /// Appends a message with this checksum.
-pub fn put_with(out: &mut Vec<u8>, command: &[u8; 12], payload: &[u8], checksum: [u8; 4]) {
-    out.extend_from_slice(&MAGIC);
+pub fn put_with(out: &mut Vec<u8>, magic: [u8; 4], command: &[u8; 12], payload: &[u8], checksum: [u8; 4]) {
+    out.extend_from_slice(&magic);
     out.extend_from_slice(command);
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&checksum);
@@ -51,8 +51,8 @@ pub fn put_with(out: &mut Vec<u8>, command: &[u8; 12], payload: &[u8], checksum:
 }
 
 /// Appends a message.
-pub fn put(out: &mut Vec<u8>, command: &[u8; 12], payload: &[u8]) {
-    put_with(out, command, payload, checksum(payload));
+pub fn put(out: &mut Vec<u8>, magic: [u8; 4], command: &[u8; 12], payload: &[u8]) {
+    put_with(out, magic, command, payload, checksum(payload));
 }
 
 pub fn checksum(payload: &[u8]) -> [u8; 4] {
@@ -75,21 +75,21 @@ pub fn version() -> Vec<u8> {
 /// encoded anew. Blind: checksums are neither verified nor computed.
 pub fn answer(bytes: &[u8], blind: bool, out: &mut Vec<u8>, mut pass_on: impl FnMut(Vec<u8>)) -> io::Result<usize> {
     let mut used = 0;
-    while let Some(message) = cut(&bytes[used..])? {
+    while let Some(message) = cut(&bytes[used..], MAGIC)? {
         used += message.whole.len();
         if !blind && checksum(message.payload) != message.checksum {
             return Err(bad("checksum"));
         }
         match &message.command {
-            PING if blind => put_with(out, PONG, message.payload, [0; 4]),
-            PING => put(out, PONG, message.payload),
+            PING if blind => put_with(out, MAGIC, PONG, message.payload, [0; 4]),
+            PING => put(out, MAGIC, PONG, message.payload),
             VERSION => {
-                put(out, VERSION, &version());
-                put(out, VERACK, &[]);
+                put(out, MAGIC, VERSION, &version());
+                put(out, MAGIC, VERACK, &[]);
             }
             SHARE => {
                 let mut share = Vec::with_capacity(message.whole.len());
-                put(&mut share, SHARE, message.payload);
+                put(&mut share, MAGIC, SHARE, message.payload);
                 pass_on(share);
             }
             _ => {}

@@ -37,11 +37,12 @@ pub fn print(asked: &Asked, figures: &[Figure]) {
         println!("{}", serde_json::Value::Object(rows.collect()));
         return;
     }
-    println!("{:<44} {:>12} {:<10} {:>10} met", "figure", "value", "unit", "goal");
+    let width = figures.iter().map(|figure| figure.name.len()).max().unwrap_or_default();
+    println!("{:<width$} {:>12} {:<10} {:>10} met", "figure", "value", "unit", "goal");
     for figure in figures {
         let goal = figure.goal.map_or("-".to_owned(), |goal| format!("{goal}"));
         let met = met(figure).map_or("-", |met| if met { "yes" } else { "no" });
-        println!("{:<44} {:>12.3} {:<10} {goal:>10} {met}", figure.name, figure.value, figure.unit);
+        println!("{:<width$} {:>12.3} {:<10} {goal:>10} {met}", figure.name, figure.value, figure.unit);
     }
 }
 

@@ -12,7 +12,7 @@ use rockpool::limits::{HANDSHAKE_MAX, PING_EVERY, SILENCE_MAX};
 use rockpool::peer::handshake::{self, State, Step};
 use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
-use rockpool_net::hub::io::{Dispatch, Input};
+use rockpool_net::hub::io::{Dispatch, Input, Stage};
 use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow, Outlet};
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::reactor::Reactor;
@@ -39,8 +39,10 @@ pub fn serve(peers: usize) -> io::Result<()> {
     let (counters, times) = (hub.counters(), Arc::clone(hub.times()));
     announce(reactor.local_addrs()[0], move || {
         let mut all: Map<_, _> = counters.rows().into_iter().map(|row| (row.name.to_owned(), row.value.into())).collect();
-        all.insert("turns_us".into(), times.turns().buckets().to_vec().into());
-        all.insert("turn_longest_us".into(), json!(times.slowest().first().map(|turn| turn.times.busy().as_micros())));
+        all.insert("longest_us".into(), json!(times.slowest().first().map(|turn| turn.times.busy().as_micros() as u64)));
+        all.insert("turns_by_us".into(), times.turns().buckets().to_vec().into());
+        let sum = |stage: Stage| (format!("{stage:?}"), json!(times.stage(stage).sum().as_micros() as u64));
+        all.insert("stages_us".into(), Value::Object(Stage::ALL.into_iter().map(sum).collect()));
         Value::Object(all)
     })?;
     let (mut rng, mut node) = (ChaCha12Rng::from_seed([7; 32]), Node::default());
