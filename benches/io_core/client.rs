@@ -83,13 +83,15 @@ pub struct Client {
     peers: Vec<Peer>,
     events: Vec<Event>,
     buffer: Vec<u8>,
+    /// When something last came that was due.
+    due: Instant,
 }
 
 impl Client {
     /// Connects so many peers and shakes hands.
     pub fn connect(addr: SocketAddr, peers: usize, manner: Manner) -> io::Result<Client> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let mut client = Client { epoll, peers: Vec::new(), events: Vec::with_capacity(1_024), buffer: vec![0; BUFFER_BYTES] };
+        let mut client = Client { epoll, peers: Vec::new(), events: Vec::with_capacity(1_024), buffer: vec![0; BUFFER_BYTES], due: now() };
         client.add(addr, peers, manner)?;
         Ok(client)
     }
@@ -103,13 +105,22 @@ impl Client {
                 epoll::add(&self.epoll, &peer.stream, EventData::new_u64(slot as u64), EventFlags::IN)?;
                 self.peers.push(peer);
             }
+            self.due = now();
             let mut wanted = self.peers.len() - begin;
             while wanted > 0 {
                 self.hear(SILENCE_MAX, |peer, bytes| {
                     let Some(message) = cut(bytes, peer.manner.magic)? else { return Ok(Heard::Part) };
-                    if message.command == *VERACK {
-                        peer.say(VERACK, &[])?;
-                        wanted -= 1;
+                    match &message.command {
+                        VERACK => {
+                            peer.say(VERACK, &[])?;
+                            peer.say(PING, &[0; 8])?;
+                        }
+                        // Before this the server may not have heard the verack.
+                        PONG => {
+                            wanted -= 1;
+                            return Ok(Heard::Due(message.whole.len()));
+                        }
+                        _ => {}
                     }
                     Ok(Heard::Other(message.whole.len()))
                 })?;
@@ -121,6 +132,7 @@ impl Client {
     /// One batch in flight per peer for so long, then to the end of those in flight. Returns the answers and the time.
     pub fn closed_loop(&mut self, batches: &Batches, time: Duration) -> io::Result<(u64, Duration)> {
         let begin = now();
+        self.due = begin;
         for peer in &mut self.peers {
             peer.send_batch(batches)?;
         }
@@ -184,6 +196,7 @@ impl Client {
         for time in 0..times {
             let mut share = Vec::new();
             put(&mut share, self.peers[0].manner.magic, SHARE, &vec![time as u8; bytes - HEADER_BYTES]);
+            self.due = now();
             self.peers[0].send(&share)?;
             let mut wanted = self.peers.len() - 1;
             while wanted > 0 {
@@ -210,21 +223,29 @@ impl Client {
         Ok(pings)
     }
 
-    /// Waits for events and gives all bytes that have come to `judge`, message by message.
+    /// Waits for events and gives all bytes that have come to `judge`, message by message. Fails if for long nothing came that was due; not
+    /// so who waits less.
     fn hear(&mut self, timeout: Duration, mut judge: impl FnMut(&mut Peer, &[u8]) -> io::Result<Heard>) -> io::Result<()> {
         self.events.clear();
         let wait = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
         epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&wait))?;
-        if self.events.is_empty() && timeout == SILENCE_MAX {
-            return Err(silent());
-        }
+        let mut due = false;
         for event in &self.events {
             let peer = &mut self.peers[event.data.u64() as usize];
             let read = peer.stream.read(&mut self.buffer)?;
             if read == 0 {
                 return Err(bad("end: the server has closed"));
             }
-            peer.take(&self.buffer[..read], &mut judge)?;
+            peer.take(&self.buffer[..read], &mut |peer: &mut Peer, bytes: &[u8]| {
+                let heard = judge(peer, bytes)?;
+                due |= matches!(heard, Heard::Due(_));
+                Ok(heard)
+            })?;
+        }
+        if due {
+            self.due = now();
+        } else if timeout == SILENCE_MAX && self.due.elapsed() > SILENCE_MAX {
+            return Err(silent());
         }
         Ok(())
     }
