@@ -216,8 +216,8 @@ impl<S: Stages> Node<S> {
         let status = matches!(frame, Frame::Http(_)).then(|| self.status(now));
         let Parts { sessions, peers, server, pages, mut turn } = self.parts(now, out);
         match (sessions.get_mut(conn), frame, &status) {
-            (Some(Session::Peer(peer)), Frame::Message { command, payload }, _) => {
-                peer.on_message(conn, command, &payload, peers, &mut turn);
+            (Some(Session::Peer(peer)), Frame::Message { command, payload, checksum }, _) => {
+                peer.on_message(conn, command, (&payload, checksum), peers, &mut turn);
             }
             (Some(Session::Miner(miner)), Frame::Line(line), _) => miner.on_line(conn, &line, server, &mut turn),
             (Some(Session::Miner(_)), Frame::Http(_), _) => {

@@ -53,6 +53,8 @@ pub struct Peer {
     gave: bool,
 }
 
+/// A payload and its checksum.
+type Carried<'a> = (&'a [u8], [u8; 4]);
 type Verdict = Result<(), CloseReason>;
 
 impl Peer {
@@ -89,9 +91,9 @@ impl Peer {
     }
 
     /// A message came. What breaks the protocol closes the connection with a reason.
-    pub fn on_message(&mut self, conn: ConnId, command: Command, payload: &[u8], peers: &mut Peers, turn: &mut Turn<'_>) {
+    pub fn on_message(&mut self, conn: ConnId, command: Command, carried: Carried<'_>, peers: &mut Peers, turn: &mut Turn<'_>) {
         self.heard = turn.now.mono;
-        if let Err(why) = self.step(conn, command, payload, peers, turn) {
+        if let Err(why) = self.step(conn, command, carried, peers, turn) {
             if !self.ready() {
                 turn.counters.peers_refused.add(1);
             }
@@ -186,13 +188,20 @@ impl Peer {
         }
     }
 
-    fn step(&mut self, conn: ConnId, command: Command, payload: &[u8], peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+    fn step(
+        &mut self,
+        conn: ConnId,
+        command: Command,
+        (payload, checksum): Carried<'_>,
+        peers: &mut Peers,
+        turn: &mut Turn<'_>,
+    ) -> Verdict {
         let (state, step) = handshake::step(self.state, command).map_err(misbehaviour)?;
         let message = Message::decode(command, payload).map_err(|error| CloseReason::Misbehaviour(format!("{command}: {error}")))?;
         match step {
             Step::Answer => self.answer(conn, &message, peers, turn)?,
             Step::Up => {}
-            Step::Dispatch => return self.dispatch(conn, message, peers, turn),
+            Step::Dispatch => return self.dispatch(conn, message, checksum, peers, turn),
         }
         self.state = state;
         if step == Step::Up {
@@ -228,11 +237,11 @@ impl Peer {
         self.tell_tip(conn, &chain_tip(turn), turn);
     }
 
-    fn dispatch(&mut self, conn: ConnId, message: Message, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+    fn dispatch(&mut self, conn: ConnId, message: Message, checksum: [u8; 4], peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
         match message {
             // The table of the handshake leaves none of these.
             Message::Version(_) | Message::Verack => return Err(misbehaviour("a second handshake")),
-            Message::Ping(nonce) => say(conn, &Message::Pong(nonce), turn),
+            Message::Ping(nonce) => turn.out.send_copy(conn, &Message::pong(turn.config.params.magic, nonce, checksum)),
             // Any word shows that it lives.
             Message::Pong(_) => {}
             Message::ChainTip(tip) => self.on_chain_tip(tip, peers, turn)?,

@@ -83,12 +83,12 @@ impl Dispatch for Node {
     fn on(&mut self, now: Now, input: Input<()>, out: &mut Outlet) {
         match input {
             Input::Opened { conn, .. } => self.open(conn, now.mono, out),
-            Input::Frame { conn, frame: Frame::Message { command, payload } } => {
+            Input::Frame { conn, frame: Frame::Message { command, payload, checksum } } => {
                 let Some(peer) = self.slots.get_mut(conn.slot as usize).and_then(Option::as_mut).filter(|peer| peer.conn == conn) else {
                     return;
                 };
                 peer.heard = now.mono;
-                match peer.step(command, &payload, out) {
+                match peer.step(command, &payload, checksum, out) {
                     Err(why) => out.close(conn, why),
                     Ok(()) if command == Command::Share => self.pass_on(conn, &payload, out),
                     Ok(()) => peer.set_timer(out),
@@ -134,7 +134,7 @@ impl Node {
 }
 
 impl Peer {
-    fn step(&mut self, command: Command, payload: &[u8], out: &mut Outlet) -> Result<(), CloseReason> {
+    fn step(&mut self, command: Command, payload: &[u8], checksum: [u8; 4], out: &mut Outlet) -> Result<(), CloseReason> {
         let (state, step) = handshake::step(self.state, command).map_err(|why| CloseReason::Misbehaviour(why.into()))?;
         self.state = state;
         // The bench's shares are of the right size only.
@@ -150,7 +150,7 @@ impl Peer {
             Step::Up => out.set_handshaken(self.conn),
             Step::Dispatch => {
                 if let Message::Ping(nonce) = message {
-                    self.say(&Message::Pong(nonce), out);
+                    out.send_copy(self.conn, &Message::pong(MAGIC, nonce, checksum));
                 }
             }
         }

@@ -22,6 +22,8 @@ pub enum Frame {
         command: Command,
         /// What it carries, still encoded.
         payload: Box<[u8]>,
+        /// The payload's checksum: whoever sends the same payload on need not compute it again.
+        checksum: [u8; 4],
     },
     /// A line of text without its end and without white space around; never empty. Not looked into.
     Line(Box<[u8]>),

@@ -110,7 +110,7 @@ impl V1 {
             return Err(FrameError::Checksum(command));
         }
         self.passed(command);
-        Ok(Cut::Frame { frame: Frame::Message { command, payload: payload.into() }, used: whole })
+        Ok(Cut::Frame { frame: Frame::Message { command, payload: payload.into(), checksum: body.claimed }, used: whole })
     }
 
     /// See [`Framer::set_ready`](super::Framer::set_ready).
@@ -216,7 +216,10 @@ mod tests {
 
     fn parts(frames: Vec<Frame>) -> Vec<(Command, Box<[u8]>)> {
         let part = |frame| match frame {
-            Frame::Message { command, payload } => (command, payload),
+            Frame::Message { command, payload, checksum } => {
+                assert_eq!(checksum[..], sha256d(&payload)[..4]);
+                (command, payload)
+            }
             other => panic!("{other:?}"),
         };
         frames.into_iter().map(part).collect()

@@ -61,11 +61,33 @@ impl Outbox {
         }
         // An outbox is cut at `OUTBOX_HARD_BYTES` by its owner, and an entry is a message: far below 4 GiB.
         self.bytes = self.bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        if let Entry::Own(bytes) = &entry
+            && let Some(run) = self.run(len)
+        {
+            run.extend_from_slice(bytes);
+        } else if self.first.is_none() {
+            self.first = Some(entry);
+        } else {
+            self.rest.get_or_insert_default().push_back(entry);
+        }
+    }
+
+    /// Adds a copy of own bytes.
+    pub fn push_copy(&mut self, bytes: &[u8]) {
+        if let Some(run) = self.run(bytes.len()) {
+            run.extend_from_slice(bytes);
+            self.bytes = self.bytes.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        } else {
+            self.push(Entry::Own(bytes.to_vec()));
+        }
+    }
+
+    /// The last entry, if so many own bytes may join it.
+    fn run(&mut self, more: usize) -> Option<&mut Vec<u8>> {
         let unsealed = self.count() > self.sealed as usize;
-        match (self.last_mut(), &entry) {
-            (Some(Entry::Own(run)), Entry::Own(bytes)) if unsealed && run.len() + len <= OWN_RUN_BYTES => run.extend_from_slice(bytes),
-            (None, _) => self.first = Some(entry),
-            (Some(_), _) => self.rest.get_or_insert_default().push_back(entry),
+        match self.last_mut() {
+            Some(Entry::Own(run)) if unsealed && run.len() + more <= OWN_RUN_BYTES => Some(run),
+            _ => None,
         }
     }
 

@@ -84,12 +84,17 @@ impl Outlet {
 
     /// Sends a payload that others may get too. Over the hard cap the connection is closed as a slow reader.
     pub fn send(&mut self, conn: ConnId, payload: Arc<Payload>) {
-        self.enqueue(conn, Entry::Shared(payload));
+        self.enqueue(conn, |outbox| outbox.push(Entry::Shared(payload)));
     }
 
     /// Sends bytes of this connection's own.
     pub fn send_bytes(&mut self, conn: ConnId, bytes: Vec<u8>) {
-        self.enqueue(conn, Entry::Own(bytes));
+        self.enqueue(conn, |outbox| outbox.push(Entry::Own(bytes)));
+    }
+
+    /// Sends a copy of these bytes: for a few, which join what waits.
+    pub fn send_copy(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.enqueue(conn, |outbox| outbox.push_copy(bytes));
     }
 
     /// Whether what the connection asked for may be served now: its outbox is under the soft cap. If not, [`Input::Room`] will tell.
@@ -324,10 +329,10 @@ impl Outlet {
         }
     }
 
-    fn enqueue(&mut self, id: ConnId, entry: Entry) {
+    fn enqueue(&mut self, id: ConnId, push: impl FnOnce(&mut Outbox)) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_live()) else { return };
         let before = conn.outbox.len();
-        conn.outbox.push(entry);
+        push(&mut conn.outbox);
         let after = conn.outbox.len();
         self.outbox_sum += after - before;
         if after > OUTBOX_HARD_BYTES {

@@ -154,6 +154,6 @@ fn what_is_larger_than_a_connection_holds_of_its_own_is_understood_in_any_pieces
         });
         let pieces: Vec<&[u8]> = inv.chunks(piece).collect();
         let frames = heard(&mut world, PEER, &pieces);
-        assert!(matches!(&frames[..], [Frame::Message { command: Command::Inv, payload }] if payload.len() == Command::Inv.cap()));
+        assert!(matches!(&frames[..], [Frame::Message { command: Command::Inv, payload, .. }] if payload.len() == Command::Inv.cap()));
     }
 }
