@@ -76,6 +76,8 @@ impl Pulse {
 mod tests {
     use rockpool_net::reactor::Reactor;
 
+    use crate::limits::LEAVE_MAX;
+
     use super::*;
 
     #[test]
@@ -85,6 +87,17 @@ mod tests {
         let looks = [s(0), s(10), s(11), s(0), s(60), s(1), s(11), s(12)];
         assert_eq!(looks.map(|age| pulse.look(age)), [false, false, false, false, false, false, false, true]);
         assert!(!pulse.lost(), "it waits for events");
+    }
+
+    #[test]
+    fn the_end_has_its_grace_and_no_more() {
+        let reactor = Reactor::<()>::new(&[], 1, 1).unwrap();
+        let mut pulse = Pulse::of(&reactor.heartbeat());
+        reactor.leave(LEAVE_MAX);
+        assert!(!pulse.lost() && !pulse.lost());
+        // A minute later, as the watchdog sees it: the age counts from the grace's end.
+        let late = Duration::from_secs(60).saturating_sub(LEAVE_MAX);
+        assert_eq!([pulse.look(late), pulse.look(late)], [false, true]);
     }
 
     #[test]
