@@ -127,6 +127,9 @@ fn every_limit_is_named_in_a_test() {
         let file = root().join(of).join("src/limits.rs");
         for line in fs::read_to_string(&file).unwrap().lines() {
             let Some(name) = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(": ")).map(|(name, _)| name) else { continue };
+            if name.starts_with("fn ") {
+                continue;
+            }
             limits += 1;
             let excuse = UNTESTED.iter().find(|(crate_name, excused, _)| *crate_name == of && *excused == name);
             match excuse {
