@@ -257,6 +257,23 @@ fn without_file_descriptors_who_is_there_is_served() {
 }
 
 #[test]
+fn one_connection_is_read_no_further_in_a_turn_than_its_budget() {
+    let mut world = World::new(10, 1, 1, Weather { capacity: 1 << 20, ..Weather::fair() });
+    let (raw, _) = world.connect(1, 0, STRATUM);
+    let said = lines(16 * READ_CONN_BYTES / LINE_BYTES_MAX, LINE_BYTES_MAX);
+    assert_eq!(world.write(1, raw, &said), said.len());
+    let soon = world.now() + Duration::from_millis(1);
+    world.net.advance(soon);
+    assert_eq!(world.turn(0).bytes_in, READ_CONN_BYTES);
+    let mut most = 0;
+    world.run_until(|world| {
+        most = most.max(world.reports[0].bytes_in);
+        world.nodes[0].frames.len() == said.len() / LINE_BYTES_MAX
+    });
+    assert_eq!(most, READ_CONN_BYTES);
+}
+
+#[test]
 fn who_is_read_first_is_drawn_anew_each_turn() {
     // Twice as many as a turn's bytes are enough for, always arriving in the same order: nobody is always first, nobody always last.
     const ROUNDS: usize = 60;
