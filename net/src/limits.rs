@@ -83,6 +83,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of an unfinished message that a connection may hold on its own; what is beyond comes from the pool.
 pub const RECEIVE_FREE_BYTES: usize = 4 << 10;
+/// Empty buffers of as much that are kept for the next to arrive: as many as connections tell of themselves in one poll.
+pub const RECEIVE_SPARE: usize = 64;
 /// The pool of all unfinished messages beyond that, bytes. Memory grows as bytes arrive, never by a claimed length.
 pub const RECEIVE_POOL_BYTES: usize = 16 << 20;
 /// Bytes of a connection's own that wait in one piece, so that many small answers leave in one write.
@@ -159,6 +161,6 @@ pub fn worst_case_bytes(config: &HubConfig) -> u64 {
     let frames: usize = Lane::ALL.iter().map(|&lane| tickets(lane).1 + SHARE_HEADERS_BYTES_MAX).sum();
     // The smallest messages, of about 30 bytes, cost as much again for their place in the queue.
     let outboxes = 2 * (OUTBOX_SUM_BYTES + OUTBOX_HARD_BYTES);
-    let shared = READ_CONN_BYTES + RECEIVE_POOL_BYTES + outboxes + frames;
+    let shared = READ_CONN_BYTES + RECEIVE_SPARE * RECEIVE_FREE_BYTES + RECEIVE_POOL_BYTES + outboxes + frames;
     (config.conns_max() as u64) * (per_conn as u64) + shared as u64
 }

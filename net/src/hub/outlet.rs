@@ -11,6 +11,7 @@ use crate::frame::Framer;
 use crate::hub::backlog::Backlog;
 use crate::hub::conn::{Conn, Conns, State};
 use crate::hub::outbox::{Entry, Outbox};
+use crate::hub::received::Spare;
 use crate::hub::tickets::{Lanes, Ticket};
 use crate::hub::timers::{Due, Timers};
 use crate::hub::{FramerKind, HubConfig};
@@ -49,6 +50,7 @@ pub struct Outlet {
     pub(crate) reading: bool,
     pub(crate) outbox_sum: usize,
     pub(crate) pool: usize,
+    pub(crate) spare: Spare,
     pub(crate) counters: Arc<Counters>,
     pub(crate) times: Arc<Times>,
     pub(crate) events: Events,
@@ -76,6 +78,7 @@ impl Outlet {
             reading: true,
             outbox_sum: 0,
             pool: 0,
+            spare: Spare::default(),
             counters: Arc::new(Counters::default()),
             times: Arc::default(),
             events: Events::default(),

@@ -64,7 +64,7 @@ impl<A> Hub<A> {
                 self.report.bytes_in += n;
                 if !flushing {
                     let before = conn.received.pooled();
-                    let opened = conn.transport.open(&self.buffer[..n], conn.received.grow(n));
+                    let opened = conn.transport.open(&self.buffer[..n], conn.received.grow(n, &mut out.spare));
                     out.pool += conn.received.pooled() - before;
                     match opened {
                         Ok(()) => out.want_cut_of_read(id),
@@ -138,7 +138,7 @@ impl<A> Hub<A> {
         };
         let left = &mut self.cut_left[lane as usize];
         *left = left.saturating_sub(unfinished - conn.received.unfinished());
-        conn.received.settle();
+        conn.received.settle(&mut out.spare);
         out.pool -= held - conn.received.pooled();
         conn.spoke |= frames > 0;
         conn.message_deadline(out.now.mono, wanted, frames > 0);

@@ -1,7 +1,20 @@
 //! What one connection has said and is not cut into frames yet.
 
 use crate::frame::{Cut, Frame, FrameError, Framer};
-use crate::limits::RECEIVE_FREE_BYTES;
+use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_SPARE};
+
+/// Buffers of one step that nobody has at the moment: most messages are read, cut and done with in one turn.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Vec<Vec<u8>>);
+
+impl Spare {
+    fn keep(&mut self, mut buffer: Vec<u8>) {
+        if self.0.len() < RECEIVE_SPARE && buffer.capacity() == RECEIVE_FREE_BYTES {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+}
 
 /// Bytes as they arrive, and the framer that cuts them. No buffer while nothing is unfinished.
 #[derive(Debug)]
@@ -40,12 +53,14 @@ impl Received {
         RECEIVE_FREE_BYTES + self.pooled() - self.bytes.len() + pool_free
     }
 
-    /// The buffer, with room for `more` bytes that have arrived: doubling up to 4 KiB, from there in steps of as much.
-    pub fn grow(&mut self, more: usize) -> &mut Vec<u8> {
+    /// The buffer, with room for `more` bytes that have arrived, in steps of 4 KiB.
+    pub fn grow(&mut self, more: usize, spare: &mut Spare) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = spare.0.pop().unwrap_or_default();
+        }
         let wanted = self.bytes.len() + more;
         if wanted > self.bytes.capacity() {
-            let fits = if wanted < RECEIVE_FREE_BYTES { wanted.next_power_of_two() } else { wanted.next_multiple_of(RECEIVE_FREE_BYTES) };
-            self.bytes.reserve_exact(fits - self.bytes.len());
+            self.bytes.reserve_exact(wanted.next_multiple_of(RECEIVE_FREE_BYTES) - self.bytes.len());
         }
         &mut self.bytes
     }
@@ -69,8 +84,9 @@ impl Received {
     }
 
     /// Drops what is cut, once that is half of the buffer, and gives back what the buffer has in excess: all of it when nothing is left.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, spare: &mut Spare) {
         if self.unfinished() == 0 {
+            spare.keep(std::mem::take(&mut self.bytes));
             self.clear();
         } else if self.cut >= self.unfinished() {
             self.bytes.drain(..self.cut);
@@ -90,20 +106,21 @@ impl Received {
 mod tests {
     use super::*;
 
-    fn received(bytes: &[u8]) -> Received {
+    fn received(bytes: &[u8], spare: &mut Spare) -> Received {
         let mut received = Received::new(Framer::line());
-        received.grow(bytes.len()).extend_from_slice(bytes);
+        received.grow(bytes.len(), spare).extend_from_slice(bytes);
         received
     }
 
     #[test]
     fn what_is_cut_is_dropped_by_halves_and_an_empty_buffer_is_none() {
         let line = [&[b'x'; 99][..], b"\n"].concat();
-        let mut received = received(&line.repeat(100));
+        let spare = &mut Spare::default();
+        let mut received = received(&line.repeat(100), spare);
         assert_eq!((received.pooled(), received.space(0)), (2 * RECEIVE_FREE_BYTES, 3 * RECEIVE_FREE_BYTES - 10_000));
         for n in 1..=100 {
             assert!(received.next_frame().unwrap().is_some());
-            received.settle();
+            received.settle(spare);
             assert_eq!(received.unfinished(), 100 * (100 - n));
             assert!(received.bytes.len() <= 2 * received.unfinished(), "no more than half of it is cut");
             assert!(received.bytes.capacity() <= RECEIVE_FREE_BYTES + received.bytes.len());
@@ -112,9 +129,16 @@ mod tests {
     }
 
     #[test]
-    fn a_small_message_takes_a_small_buffer() {
-        assert_eq!(received(b"{}\n").bytes.capacity(), 4);
-        assert_eq!(received(&[b'x'; 3_000]).bytes.capacity(), RECEIVE_FREE_BYTES);
-        assert_eq!(received(&[b'x'; 5_000]).bytes.capacity(), 2 * RECEIVE_FREE_BYTES);
+    fn so_many_buffers_are_kept_for_the_next_and_no_large_one() {
+        let spare = &mut Spare::default();
+        let mut all: Vec<_> = (0..RECEIVE_SPARE + 3).map(|_| received(b"{}\n", spare)).collect();
+        all.push(received(&[&[b'x'; RECEIVE_FREE_BYTES - 1][..], b"\n\n"].concat(), spare));
+        for received in &mut all {
+            assert!(received.next_frame().unwrap().is_some() && received.next_frame().unwrap().is_none());
+            received.settle(spare);
+        }
+        assert_eq!(spare.0.len(), RECEIVE_SPARE);
+        assert!(spare.0.iter().all(|buffer| buffer.is_empty() && buffer.capacity() == RECEIVE_FREE_BYTES));
+        assert_eq!((received(b"{}", spare).bytes.capacity(), spare.0.len()), (RECEIVE_FREE_BYTES, RECEIVE_SPARE - 1));
     }
 }

@@ -24,12 +24,13 @@ use self::sockets::Sockets;
 use crate::hub::io::{Dispatch, Event, Io, Mail, Stage};
 use crate::hub::{Hub, TurnReport};
 use crate::id::ConnId;
+use crate::limits::RECEIVE_SPARE;
 use crate::time::Now;
 use crate::times::{SlowTurn, StageTimes};
 
 /// Events of one poll; what is more comes with the next. Few enough that what the kernel holds of so many sockets is still in the
 /// processor's cache when their answers are written.
-const EVENTS: usize = 64;
+const EVENTS: usize = RECEIVE_SPARE;
 /// The waker's token; listeners count down from below it, connections up from 0.
 const WAKER: Token = Token(usize::MAX);
 
