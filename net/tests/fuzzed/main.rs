@@ -1,0 +1,75 @@
+//! The bodies of the fuzz targets in `tests/fuzz`, run over seeded inputs: some thousands of random and mutated ones, and what was found.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod frame;
+mod message;
+mod share;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// Runs a body over inputs grown from these: each is one of them, or random bytes, changed in a few places.
+fn run(body: fn(&[u8]), seeds: &[Vec<u8>], inputs: usize, bytes_max: usize) {
+    let mut rng = ChaCha12Rng::seed_from_u64(1);
+    for number in 0..inputs {
+        let input = if seeds.is_empty() || number % 4 == 0 {
+            let mut bytes = vec![0; rng.next_u32() as usize % bytes_max];
+            rng.fill_bytes(&mut bytes);
+            bytes
+        } else {
+            let mut bytes = seeds[rng.next_u32() as usize % seeds.len()].clone();
+            (0..rng.next_u32() % 6).for_each(|_| mutate(&mut rng, &mut bytes));
+            bytes
+        };
+        // An input of few bytes is a test of its own, once it is printed.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&input))) {
+            eprintln!("input {number}: {input:?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn mutate(rng: &mut ChaCha12Rng, bytes: &mut Vec<u8>) {
+    let at = rng.next_u32() as usize % (bytes.len() + 1);
+    match rng.next_u32() % 6 {
+        0 => bytes.truncate(at),
+        1 => bytes.insert(at, rng.next_u32() as u8),
+        2 => bytes.extend_from_within(at..),
+        3 if at < bytes.len() => bytes[at] ^= 1 << (rng.next_u32() % 8),
+        _ if at < bytes.len() => bytes[at] = rng.next_u32() as u8,
+        _ => {}
+    }
+}
+
+#[test]
+fn frames_are_the_same_however_they_are_cut() {
+    let texts = [
+        "GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n\r\nPOST /x HTTP/1.0\ncontent-length: 7\nAuthorization: y\n\n{\"a\":1}PUT / HTTP/1.1\n\n",
+        "{\"id\":1}\r\n\r\n  {\"id\": 2}\t\n\n[]\n null\nno end",
+    ];
+    let mut seeds = Vec::new();
+    for kind in 0..8 {
+        texts.iter().for_each(|text| seeds.push([&[kind, 3, 1, 40, 128][..], text.as_bytes()].concat()));
+        let version = [&[kind, 200, 1, 25, 9, 0, 100, 0][..], &[7; 100], &[1, 0, 0, 2, 8, 0], &[1; 8], &[11, 5, 0], &[2; 5]].concat();
+        seeds.push(version);
+        seeds.push([&[kind, 130, 2, 60, 255, 6, 0xff, 0xff][..], &[b'x'; 70_000]].concat());
+        seeds.push([&[kind, 129, 128, 1, 200][..], &b"PUT /".repeat(2_000)].concat());
+    }
+    run(frame::frame, &seeds, 5_000, 400);
+}
+
+#[test]
+fn payloads_are_refused_or_read_exactly() {
+    let ids = |count: u8| [&[count][..], &vec![7; 32 * usize::from(count)]].concat();
+    let mut seeds: Vec<Vec<u8>> = (0..12).map(|number| [&[number][..], &ids(3)].concat()).collect();
+    seeds.extend([vec![1], [vec![2], vec![9; 8]].concat(), [vec![4], vec![9; 92]].concat(), [&[5, 1][..], &[3; 64]].concat()]);
+    run(message::message, &seeds, 20_000, 600);
+}
+
+#[test]
+fn shares_are_refused_or_read_exactly() {
+    run(share::share, &[], 20_000, 1_000);
+}
