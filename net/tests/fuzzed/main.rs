@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod frame;
+mod hub;
 mod message;
 mod share;
 
@@ -72,4 +73,9 @@ fn payloads_are_refused_or_read_exactly() {
 #[test]
 fn shares_are_refused_or_read_exactly() {
     run(share::share, &[], 20_000, 1_000);
+}
+
+#[test]
+fn the_hub_keeps_its_accounts_whatever_is_done_to_it() {
+    run(hub::hub, &[], 1_000, 300);
 }
