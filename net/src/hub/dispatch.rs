@@ -112,9 +112,12 @@ impl<A> Hub<A> {
         while *spent < DISPATCH_TURN_COST {
             let Some((id, frame, ticket)) = self.inbox.pop_front() else { return };
             *spent += frame.cost().max(1);
-            let conn = self.out.conns.get_mut(id).filter(|conn| conn.is_live());
-            if let Some(conn) = conn {
+            let conn = self.out.conns.get_mut(id);
+            let live = conn.is_some_and(|conn| {
                 conn.inbox -= 1;
+                conn.is_live()
+            });
+            if live {
                 self.report.inputs += 1;
                 self.out.ticket = Some(ticket);
                 node.on(self.out.now, Input::Frame { conn: id, frame }, &mut self.out);
