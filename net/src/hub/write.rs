@@ -66,7 +66,7 @@ impl<A> Hub<A> {
             && let Some(slot) = self.out.writes.next()
         {
             let Some((id, conn)) = self.out.conns.at_mut(slot).filter(|(_, conn)| conn.in_writes) else { continue };
-            let judged_next_turn = conn.inbox > 0 || (conn.in_frames && self.out.lanes.has(conn.lane));
+            let judged_next_turn = conn.inbox > 0 || (conn.in_frames && self.out.reading && self.out.lanes.has(conn.lane));
             if judged_next_turn && conn.outbox.len() < OWN_RUN_BYTES {
                 // More that it said waits for judgement: the answers leave together.
                 self.out.writes.push(slot);
