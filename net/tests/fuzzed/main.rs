@@ -113,6 +113,12 @@ fn a_farewell_does_not_wait_for_frames_that_nobody_judges() {
     hub::hub(&[0, 0, 0, 0, 0, 28, 0, 70, 0, 33, 10, 60, 0, 0]);
 }
 
+/// Found by reading: who had more to say when the node stopped reading was never written to again, and the hub turned.
+#[test]
+fn what_is_not_cut_any_more_keeps_nothing_from_being_written() {
+    hub::hub(&[0, 0, 0, 0, 1, 28, 0, 246, 250, 6, 2, 1, 3, 60, 0]);
+}
+
 /// The encoding of a share with an uncle and two siblings of the coinbase.
 fn a_share() -> Vec<u8> {
     let proof = Proof { prefix_len: 320, midstate: [4; 32], extranonce: [5; 12], branch: vec![[6; 32], [7; 32]] };
