@@ -299,7 +299,7 @@ impl World {
     fn drop_raw(&mut self, which: usize, how: u8) {
         let Some(at) = self.raws.len().checked_sub(1 + which) else { return };
         let (host, conn) = (self.raws[at].host, self.raws[at].conn);
-        if how % 2 == 0 {
+        if how.is_multiple_of(2) {
             let _ = self.io(host).finish(conn);
         } else {
             self.io(host).close(conn);

@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets in `tests/fuzz`, run over seeded inputs: some thousands of random and mutated ones, and what was found.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::expect_used, reason = "tests")]
 
 mod frame;
 mod hub;
