@@ -103,6 +103,8 @@ fn the_hub_keeps_its_accounts_whatever_is_done_to_it() {
             seeds.push([weather, config, port].into_iter().chain(bytes).collect());
         }
     }
+    // A mebibyte to each of forty: more than all outboxes may hold.
+    seeds.push([&[0, 15, 0][..], &[0xf0, 0].repeat(3), &[0x1c, 0, 0x1c, 0, 0x26, 6, 0x26, 4, 9, 0, 9, 0, 0x6c, 0]].concat());
     seeds.iter().for_each(|seed: &Vec<u8>| hub::hub(seed));
     run(hub::hub, &seeds, 2_000, 400);
 }
