@@ -71,6 +71,22 @@ fn sleep_of_the_machine_is_no_time() {
 }
 
 #[test]
+fn where_nothing_is_due_the_next_turn_comes_at_the_idle_maximum() {
+    let mut world = World::new(10, 1, 0, Weather::fair());
+    assert_eq!(world.turn(0).due, world.now() + IDLE_MAX);
+}
+
+#[test]
+fn a_gap_a_little_longer_than_the_most_is_none() {
+    let mut world = World::new(11, 1, 0, Weather::fair());
+    world.run_for(secs(2));
+    let due = world.turn(0).due;
+    world.net.advance(due + GAP_MAX + Duration::from_millis(1));
+    world.turn(0);
+    assert_eq!((world.count(0, "gaps"), world.hubs[0].outlet().now().mono), (1, due));
+}
+
+#[test]
 fn a_short_gap_is_time() {
     let mut world = World::new(3, 1, 1, Weather::fair());
     let due = world.turn(0).due;

@@ -250,6 +250,14 @@ impl World {
         driven.step(at(self.ms), Vec::new()).unwrap();
     }
 
+    /// Each stage takes what there is, and time goes on as shares do: faster would make them harder.
+    fn one_each(&mut self) {
+        self.ms += 10_000;
+        self.emission_step(0);
+        self.organiser.step(at(self.ms), Vec::new()).unwrap();
+        self.writer.step(at(self.ms), Vec::new()).unwrap();
+    }
+
     fn reactor(&mut self, count: usize) {
         for _ in 0..count {
             let Some(message) = self.mailbox.lock().unwrap().pop_front() else { break };
@@ -302,4 +310,32 @@ fn no_ticket_and_no_claim_is_lost_or_doubled() {
         tickets += world.next;
     }
     assert!(acknowledged > 500 && tickets > 5_000, "{acknowledged} shares, {tickets} tickets: too quiet to show anything");
+}
+
+#[test]
+fn the_fullest_mailbox_has_room_for_every_answer_of_every_ticket() {
+    let mut grower = Grower::new();
+    let foreign: Vec<_> = (0..TICKETS_PEER as u8).map(|n| grower.grow(script(n), 5)).collect();
+    let mut world = World::new(77, foreign);
+    // The reactor stands still; every ticket is out, and each stage answers one job at a time: no two answers share a message.
+    while let Some(ticket) = world.ticket(Lane::Stratum) {
+        let claim: Claim = claim(ticket.conn().slot);
+        let work = work_on(world.organiser.stage.chain(), &world.bitcoin, at(world.ms), script(1), world.next);
+        let Roll { extranonce, version, ntime, nonce } = roll(&work, &script(1), true);
+        world.unanswered.insert(claim.conn);
+        let job = EmissionJob { claim, work, script: script(1), extranonce, version, ntime, nonce, target: [0xff; 32], ticket };
+        give(&world.emission[0].0, vec![job]).unwrap();
+        world.one_each();
+    }
+    for share in world.foreign.clone() {
+        let ticket = world.ticket(Lane::Peer).unwrap();
+        give(&world.organise, vec![OrganiseJob::Tip { share: Arc::new(share), ticket }]).unwrap();
+        world.one_each();
+    }
+    let fullest = world.mailbox.lock().unwrap().len();
+    let most = ANSWERS_PER_TICKET_MAX * (TICKETS_STRATUM + TICKETS_PEER);
+    assert!(fullest >= ANSWERS_PER_TICKET_MAX * TICKETS_STRATUM && fullest <= most, "{fullest} messages, {most} at most");
+    assert!(most < MAILBOX_SLOTS);
+    world.settle();
+    assert!(world.unanswered.is_empty() && world.mailbox.lock().unwrap().is_empty());
 }
