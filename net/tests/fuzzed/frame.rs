@@ -105,7 +105,7 @@ fn cut(mut framer: Framer, most: usize, pieces: &[&[u8]]) -> (Vec<Frame>, u32, O
 fn judge(framer: &Framer, frame: &Frame, used: usize, before: usize) {
     assert!(frame.bytes() <= used && frame.cost() > 0, "{frame:?} of {used} bytes");
     match frame {
-        Frame::Message { command, payload } => {
+        Frame::Message { command, payload, .. } => {
             assert!(*command != Command::Unknown && payload.len() <= command.cap());
             assert_eq!((framer.arriving(), payload.len() + HEADER_BYTES), (None, used));
             assert!(*command != Command::Version || (before == 0 && payload.len() <= VERSION_BYTES_MAX), "a handshake in its place");
