@@ -46,7 +46,10 @@ impl<A> Hub<A> {
         let pool_free = RECEIVE_POOL_BYTES - out.pool;
         let Some(conn) = out.conns.get_mut(id) else { return 0 };
         let flushing = matches!(conn.state, State::Flushing(_));
-        let want = conn.received.space(pool_free).min(READ_CONN_BYTES).min(budget);
+        // What cannot be cut for want of a ticket is not hoarded: the pool is for messages that are coming.
+        let able = conn.tickets < TICKETS_PER_CONN && out.lanes.has(conn.lane);
+        let space = conn.received.space(pool_free);
+        let want = if able { space } else { space.min(conn.received.space(0).max(1)) }.min(READ_CONN_BYTES).min(budget);
         out.counters.reads.add(1);
         match io.read(id, &mut self.buffer[..want]) {
             Ok(0) => {
