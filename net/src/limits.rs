@@ -60,6 +60,9 @@ pub const IDLE_MAX: Duration = Duration::from_secs(1);
 pub const GAP_MAX: Duration = Duration::from_secs(5);
 /// Bytes read from one connection in one turn, and the size of the one shared read buffer, so that no flooder holds up the rest.
 pub const READ_CONN_BYTES: usize = 64 << 10;
+/// Bytes read from one miner in one turn, some 40 submits: miners with many lines in one piece could else hoard the pool of unfinished
+/// messages while their tickets are out.
+pub const READ_LINES_BYTES: usize = 2 * LINE_BYTES_MAX;
 /// Bytes read from all connections in one turn, and cut into frames in one: a mebibyte of checksums is about 4 ms on a small machine.
 pub const READ_TURN_BYTES: usize = 1 << 20;
 /// Bytes written to one connection in one turn.
@@ -143,6 +146,14 @@ pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 pub const EVENTS_MAX: usize = 4_096;
 /// Most subscribers at once: live pages, metrics and logs.
 pub const SUBSCRIBERS_MAX: usize = 256;
+
+/// The most bytes that are read from one connection of a lane in one turn.
+pub const fn read_bytes(lane: Lane) -> usize {
+    match lane {
+        Lane::Peer | Lane::Http => READ_CONN_BYTES,
+        Lane::Stratum => READ_LINES_BYTES,
+    }
+}
 
 /// The most frames that a lane may have in the house, and their bytes.
 pub const fn tickets(lane: Lane) -> (usize, usize) {

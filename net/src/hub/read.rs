@@ -9,7 +9,7 @@ use crate::hub::conn::{Conn, State};
 use crate::hub::io::{Io, Stage};
 use crate::hub::{Hub, Outlet};
 use crate::id::{ConnId, Lane};
-use crate::limits::{POOL_GRACE, READ_CONN_BYTES, READ_TURN_BYTES, RECEIVE_POOL_BYTES, TICKETS_PER_CONN};
+use crate::limits::{POOL_GRACE, READ_TURN_BYTES, RECEIVE_POOL_BYTES, TICKETS_PER_CONN, read_bytes};
 
 impl<A> Hub<A> {
     /// Reads from who has something and may be read. Nobody tells again of what is left, so who is not drained stays in the backlog.
@@ -49,7 +49,7 @@ impl<A> Hub<A> {
         // What cannot be cut for want of a ticket is not hoarded: the pool is for messages that are coming.
         let able = conn.tickets < TICKETS_PER_CONN && out.lanes.has(conn.lane);
         let space = conn.received.space(pool_free);
-        let want = if able { space } else { space.min(conn.received.space(0).max(1)) }.min(READ_CONN_BYTES).min(budget);
+        let want = if able { space } else { space.min(conn.received.space(0).max(1)) }.min(read_bytes(conn.lane)).min(budget);
         out.counters.reads.add(1);
         match io.read(id, &mut self.buffer[..want]) {
             Ok(0) => {

@@ -15,8 +15,8 @@ use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
     ACCEPT_BURST, ACCEPT_PAUSE, DISPATCH_TURN_COST, HTTP_BODY_BYTES_MAX, HTTP_COST, LINE_BYTES_MAX, LINE_COST, READ_CONN_BYTES,
-    READ_TURN_BYTES, ROOM_COST, SHARE_HEADERS_BYTES_MAX, TICKET_BYTES_HTTP, TICKET_BYTES_PEER, TICKETS_ALL, TICKETS_PER_CONN,
-    WRITE_TURN_CALLS, tickets,
+    READ_LINES_BYTES, READ_TURN_BYTES, RECEIVE_POOL_BYTES, ROOM_COST, SHARE_HEADERS_BYTES_MAX, TICKET_BYTES_HTTP, TICKET_BYTES_PEER,
+    TICKETS_ALL, TICKETS_PER_CONN, TICKETS_STRATUM, WRITE_TURN_CALLS, tickets,
 };
 use rockpool_net::pipes::Weather;
 use rockpool_net::wire::message::Command;
@@ -258,30 +258,39 @@ fn without_file_descriptors_who_is_there_is_served() {
 
 #[test]
 fn one_connection_is_read_no_further_in_a_turn_than_its_budget() {
-    let mut world = World::new(10, 1, 1, Weather { capacity: 1 << 20, ..Weather::fair() });
-    let (raw, _) = world.connect(1, 0, STRATUM);
-    let said = lines(16 * READ_CONN_BYTES / LINE_BYTES_MAX, LINE_BYTES_MAX);
-    assert_eq!(world.write(1, raw, &said), said.len());
-    let soon = world.now() + Duration::from_millis(1);
-    world.net.advance(soon);
-    assert_eq!(world.turn(0).bytes_in, READ_CONN_BYTES);
-    let mut most = 0;
-    world.run_until(|world| {
-        most = most.max(world.reports[0].bytes_in);
-        world.nodes[0].frames.len() == said.len() / LINE_BYTES_MAX
-    });
-    assert_eq!(most, READ_CONN_BYTES);
+    let pings = message(Command::Ping, &[7; 8]).repeat(8 * READ_CONN_BYTES / 32);
+    let said = lines(16 * READ_LINES_BYTES / LINE_BYTES_MAX, LINE_BYTES_MAX);
+    for (port, said, budget) in [(STRATUM, said, READ_LINES_BYTES), (PEER, pings, READ_CONN_BYTES)] {
+        let mut world = World::new(10, 1, 1, Weather { capacity: 1 << 20, ..Weather::fair() });
+        world.nodes[0].hook = Box::new(|_, input, out| {
+            if let Input::Opened { conn, .. } = input {
+                out.set_handshaken(*conn);
+            }
+        });
+        let (raw, _) = world.connect(1, 0, port);
+        assert_eq!(world.write(1, raw, &said), said.len());
+        let soon = world.now() + Duration::from_millis(1);
+        world.net.advance(soon);
+        assert_eq!(world.turn(0).bytes_in, budget);
+        let mut read = budget;
+        world.run_until(|world| {
+            assert!(world.reports[0].bytes_in <= budget);
+            read += world.reports[0].bytes_in;
+            world.net.unread(1, raw) == 0 && world.hubs[0].inbox() == 0
+        });
+        assert!(read >= said.len(), "{read} bytes");
+    }
 }
 
 #[test]
 fn who_is_read_first_is_drawn_anew_each_turn() {
     // Twice as many as a turn's bytes are enough for, always arriving in the same order: nobody is always first, nobody always last.
     const ROUNDS: usize = 60;
-    let each = 2 * READ_TURN_BYTES / READ_CONN_BYTES;
+    let each = 2 * READ_TURN_BYTES / READ_LINES_BYTES;
     let mut world = World::new(6, 1, 1, Weather { capacity: 1 << 20, ..Weather::fair() });
     let conns: Vec<ConnId> = (0..each).map(|_| world.connect(1, 0, STRATUM).0).collect();
-    let said = lines(READ_CONN_BYTES / LINE_BYTES_MAX, LINE_BYTES_MAX);
-    assert_eq!(said.len(), READ_CONN_BYTES);
+    let said = lines(READ_LINES_BYTES / LINE_BYTES_MAX, LINE_BYTES_MAX);
+    assert_eq!(said.len(), READ_LINES_BYTES);
     let mut early = vec![0; each];
     for _ in 0..ROUNDS {
         conns.iter().for_each(|&raw| assert_eq!(world.write(1, raw, &said), said.len()));
@@ -356,4 +365,25 @@ fn a_turn_of_many_kinds_of_frames_ends_at_the_sum_of_their_costs() {
     assert!((DISPATCH_TURN_COST..DISPATCH_TURN_COST + HTTP_COST).contains(&spent), "{spent}");
     assert!(world.turn(0).due > world.now(), "the rest came in one more turn");
     assert_eq!(world.nodes[0].frames.len(), 260);
+}
+
+/// Miners whose lane is exhausted pipeline what they like: none of it is hoarded, and a peer's large message still has its room.
+#[test]
+fn what_waits_for_a_ticket_does_not_fill_the_pool() {
+    let mut world = World::new(31, 1, 2, Weather { capacity: 1 << 20, ..Weather::fair() });
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let keep = Rc::clone(&kept);
+    world.nodes[0].hook = Box::new(move |_, input, out| {
+        if matches!(input, Input::Frame { frame: Frame::Line(_), .. }) {
+            keep.borrow_mut().extend(out.take_ticket());
+        }
+    });
+    let count = RECEIVE_POOL_BYTES / READ_CONN_BYTES + 20;
+    for _ in 0..count {
+        let (raw, _) = world.connect(1, 0, STRATUM);
+        world.write(1, raw, &lines(READ_CONN_BYTES / 60, 60));
+    }
+    world.run_for(secs(1));
+    assert_eq!(kept.borrow().len(), TICKETS_STRATUM.min(count * usize::from(TICKETS_PER_CONN)));
+    assert!(world.count(0, "receive_pool") <= (RECEIVE_POOL_BYTES / 4) as u64, "{}", world.count(0, "receive_pool"));
 }
