@@ -389,13 +389,13 @@ impl World {
     fn end(mut self) {
         self.net.heal();
         self.node.plan.clear();
-        for raw in std::mem::take(&mut self.raws) {
-            self.io(raw.host).close(raw.conn);
-        }
-        self.go_on(Duration::from_secs(10));
-        self.accept();
-        for raw in std::mem::take(&mut self.raws) {
-            self.io(raw.host).close(raw.conn);
+        for _ in 0..20 {
+            for raw in std::mem::take(&mut self.raws) {
+                self.io(raw.host).close(raw.conn);
+            }
+            // What the hub dialled and nobody has taken in yet: of each port one at a time.
+            self.go_on(Duration::from_secs(1));
+            self.accept();
         }
         let conns: Vec<ConnId> = self.node.phases.keys().copied().collect();
         let held = std::mem::take(&mut self.node.held);
