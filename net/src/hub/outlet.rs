@@ -111,7 +111,7 @@ impl Outlet {
     ///
     /// [`Input::Room`]: crate::hub::io::Input::Room
     pub fn ask_room(&mut self, conn: ConnId) {
-        if let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live() && !c.in_rooms) {
+        if let Some(c) = self.conns.get_mut(conn).filter(|c| matches!(c.state, State::Open) && !c.in_rooms) {
             c.in_rooms = true;
             self.rooms.push(conn.slot);
         }
