@@ -87,7 +87,7 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of an unfinished message that a connection may hold on its own; what is beyond comes from the pool.
 pub const RECEIVE_FREE_BYTES: usize = 4 << 10;
 /// Empty buffers of as much that are kept for the next to arrive: as many as connections tell of themselves in one poll.
-pub const RECEIVE_SPARE: usize = 64;
+pub const RECEIVE_SPARE: usize = 32;
 /// The pool of all unfinished messages beyond that, bytes. Memory grows as bytes arrive, never by a claimed length.
 pub const RECEIVE_POOL_BYTES: usize = 16 << 20;
 /// Bytes of a connection's own that wait in one piece, so that many small answers leave in one write.
