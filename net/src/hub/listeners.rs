@@ -92,6 +92,20 @@ impl Listeners {
         self.rows.iter().any(|row| row.can_accept(out))
     }
 
+    /// Panics if these, all that were accepted, are not the connections that are counted.
+    #[cfg(feature = "sim")]
+    pub fn audit(&self, accepted: impl Iterator<Item = (u16, SocketAddr)>) {
+        let (mut by_row, mut by_addr) = (vec![0; self.rows.len()], BTreeMap::new());
+        for (row, addr) in accepted {
+            by_row[usize::from(row)] += 1;
+            if let Some(addr) = counted(addr, self.rows[usize::from(row)].config.spare_private) {
+                *by_addr.entry((row, addr)).or_default() += 1;
+            }
+        }
+        assert_eq!(self.rows.iter().map(|row| row.conns).collect::<Vec<_>>(), by_row, "connections by listener");
+        assert_eq!(self.by_addr, by_addr, "connections by address");
+    }
+
     /// When the first of those that rest goes on.
     pub fn rest_ends(&self, out: &Outlet) -> Due {
         let resting = self.rows.iter().filter(|row| row.ready && out.reading);

@@ -7,6 +7,8 @@ pub mod io;
 pub mod outbox;
 pub mod tickets;
 
+#[cfg(feature = "sim")]
+mod audit;
 mod backlog;
 mod conn;
 mod dispatch;

@@ -142,6 +142,7 @@ impl World {
         let now = self.net.now(host);
         let mut io = self.net.io(host, &mut self.mail[host]);
         let report = self.hubs[host].turn(now, &mut self.rngs[host], &mut io, &mut self.nodes[host]).unwrap();
+        self.hubs[host].audit();
         self.reports[host] = report;
         report
     }
