@@ -27,6 +27,12 @@ pub const SHARE_HEADERS_BYTES_MAX: usize = 512 << 10;
 pub const INV_MAX: usize = 1_000;
 /// Most ids in one `getdata` or `notfound`: what one answer can hold open.
 pub const GETDATA_MAX: usize = 128;
+/// Most Bitcoin headers in one `btcheaders`, as in Bitcoin's own `headers`: a retarget period nearly.
+pub const BTC_HEADERS_MAX: usize = 2_000;
+/// Most transactions in one `template`: 64 bytes each, under 512 KiB, so that most blocks' lists are of one part.
+pub const TEMPLATE_PART_MAX: usize = 8_000;
+/// Most transactions of a block beside its coinbase: what [`BRANCH_MAX`] siblings can hold.
+pub const TEMPLATE_TXS_MAX: usize = (1 << BRANCH_MAX) - 1;
 /// Most bytes of a share (SHARECHAIN §1). Three uncles, a 32-byte script and a branch of 16 are 884.
 pub const SHARE_BYTES_MAX: usize = 900;
 /// Fewest bytes of a share: no uncle, a 20-byte script, no branch.

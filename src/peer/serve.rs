@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rockpool_net::id::{ConnId, ShareId};
-use rockpool_net::wire::message::{GetHeaders, Message};
+use rockpool_net::wire::message::{GetHeaders, Message, Start};
 use rockpool_store::handle::Found;
 use rockpool_workers::jobs::ReadJob;
 
@@ -14,7 +14,7 @@ use crate::turn::Turn;
 /// A request.
 #[derive(Debug)]
 pub enum Wanted {
-    /// Shares from a fork point on.
+    /// Shares from a fork point or a height on.
     Headers(GetHeaders),
     /// Shares by id.
     Data(Vec<ShareId>),
@@ -100,9 +100,14 @@ impl Requests {
 
     fn headers(&mut self, conn: ConnId, wanted: &GetHeaders, turn: &mut Turn<'_>) {
         let view = &turn.chain.view;
-        let first = view.find_fork(&wanted.locator) + 1;
+        // By locator the best chain, for who follows it; by height what is confirmed, which several peers tell alike.
+        let (first, last) = match &wanted.from {
+            Start::Locator(ids) => (view.find_fork(ids) + 1, view.tip().height),
+            // Genesis is known to all and has no bytes.
+            Start::Height(height) => ((*height).max(1), view.confirmed_height()),
+        };
         let mut rows = Vec::new();
-        for record in (first..=view.tip().height).take(SYNC_SHARES).map_while(|height| view.at_height(height)) {
+        for record in (first..=last).take(SYNC_SHARES).map_while(|height| view.at_height(height)) {
             rows.push((record.height, record.id));
             if record.id == wanted.stop {
                 break;

@@ -255,6 +255,13 @@ impl Peer {
             // A long one is looked through when it is the peer's turn.
             Message::Inv(ids) if ids.len() > FETCH_FROM_PEER_MAX => self.requests.push(conn, Wanted::Look(ids), turn),
             Message::Inv(ids) => self.on_inv(conn, &ids, turn),
+            // joined with the organiser by the header tree
+            Message::BtcHeaders(_) => {}
+            // answered from the node's own templates
+            Message::GetTemplate(_) => {}
+            Message::Template(_) => return Err(misbehaviour("a template that was not asked for")),
+            // judged before anything else
+            Message::BlockFound(_) => {}
             Message::NotFound(ids) => {
                 for id in ids {
                     if self.asked.remove(&id) {

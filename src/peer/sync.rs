@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rockpool_net::close::CloseReason;
 use rockpool_net::id::{ConnId, ShareId};
-use rockpool_net::wire::message::{Command, GetHeaders, Message};
+use rockpool_net::wire::message::{Command, GetHeaders, Message, Start};
 use rockpool_net::wire::share::Share;
 use rockpool_workers::jobs::OrganiseJob;
 
@@ -171,7 +171,8 @@ impl Sync {
         let last = self.last.map(|(id, _)| id);
         self.asked = last.into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
         turn.out.expect(self.conn, Command::ShareHeaders);
-        super::say(self.conn, &Message::GetHeaders(GetHeaders { locator: self.asked.clone(), stop: ShareId::default() }), turn);
+        let wanted = GetHeaders { from: Start::Locator(self.asked.clone()), stop: ShareId::default() };
+        super::say(self.conn, &Message::GetHeaders(wanted), turn);
         self.stage = Stage::Asked { deadline: turn.now.mono + SYNC_ANSWER_MAX };
     }
 }

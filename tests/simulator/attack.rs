@@ -12,7 +12,7 @@ use rockpool_net::limits::HEADER_BYTES;
 use rockpool_net::pipes::Net;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
-use rockpool_net::wire::message::{ChainTip, Command, GetHeaders, Message, NetAddr, PROTOCOL_VERSION, Version};
+use rockpool_net::wire::message::{ChainTip, Command, GetHeaders, Message, NetAddr, PROTOCOL_VERSION, Start, Version};
 use rockpool_net::wire::share::Share;
 use rockpool_store::chain::{Chain, Source};
 use rockpool_store::kv::MemKv;
@@ -202,16 +202,16 @@ impl Attacker {
                 self.heard.truncate(HEARD_MAX - 1);
                 self.heard.push_front(message.to_vec());
             }
-            Message::GetHeaders(wanted) => self.answer(&wanted, view),
+            Message::GetHeaders(GetHeaders { from: Start::Locator(locator), .. }) => self.answer(&locator, view),
             _ => {}
         }
     }
 
-    fn answer(&mut self, wanted: &GetHeaders, view: Option<&ChainView>) {
+    fn answer(&mut self, locator: &[ShareId], view: Option<&ChainView>) {
         match self.kind {
             Kind::Liar => {
                 // What there is, without its end, or nothing at all.
-                let below = view.filter(|_| draw(&mut self.rng, 2) == 0).map(|view| (view.find_fork(&wanted.locator), view));
+                let below = view.filter(|_| draw(&mut self.rng, 2) == 0).map(|view| (view.find_fork(locator), view));
                 let shares = below
                     .into_iter()
                     .flat_map(|(fork, view)| (fork + 1..=view.tip().height).map_while(|height| view.bytes(&view.at_height(height)?.id)));
@@ -221,7 +221,7 @@ impl Attacker {
             }
             Kind::EndlessSync => {
                 let chain = wrong_chain(self.params);
-                let known = wanted.locator.iter().find_map(|id| chain.iter().position(|(known, _)| known == id));
+                let known = locator.iter().find_map(|id| chain.iter().position(|(known, _)| known == id));
                 let first = known.map_or(0, |at| (at + 1) % WRONG_CHAIN);
                 let shares = chain[first..].iter().take(ANSWER).map(|(_, bytes)| bytes);
                 let (payload, _) = Message::share_headers_from_bytes(self.params.magic, shares);
@@ -325,7 +325,7 @@ impl Attacker {
 
     fn ask_for_all(&mut self, view: Option<&ChainView>) {
         self.client.reads = false;
-        self.say(&Message::GetHeaders(GetHeaders { locator: vec![self.params.genesis_id()], stop: ShareId::default() }));
+        self.say(&Message::GetHeaders(GetHeaders { from: Start::Locator(vec![self.params.genesis_id()]), stop: ShareId::default() }));
         let Some(view) = view else { return };
         let ids: Vec<_> = (1..=view.tip().height).rev().filter_map(|height| view.at_height(height)).map(|record| record.id).collect();
         self.say(&Message::GetData(ids.into_iter().take(128).collect()));

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rockpool_net::id::ShareId;
 use rockpool_net::limits::{GETDATA_MAX, INV_MAX, LOCATOR_MAX, UNASKED_BYTES_MAX};
-use rockpool_net::wire::message::{ChainTip, GetHeaders, Message};
+use rockpool_net::wire::message::{ChainTip, GetHeaders, Message, Start};
 use serde_json::{Value, json};
 
 use super::node::{pin, spawn};
@@ -287,11 +287,11 @@ fn stream(kind: Kind, shares: &Shares, rng: &mut ChaCha12Rng) -> Outcome<Vec<u8>
             }
             Kind::Deaf | Kind::Greedy => {
                 let locator = vec![regtest().genesis_id(); LOCATOR_MAX];
-                encoded(&Message::GetHeaders(GetHeaders { locator, stop: ShareId([0; 32]) }))?
+                encoded(&Message::GetHeaders(GetHeaders { from: Start::Locator(locator), stop: ShareId([0; 32]) }))?
             }
             Kind::Locators => {
                 let locator = random_ids(LOCATOR_MAX, rng);
-                encoded(&Message::GetHeaders(GetHeaders { locator, stop: ShareId([0; 32]) }))?
+                encoded(&Message::GetHeaders(GetHeaders { from: Start::Locator(locator), stop: ShareId([0; 32]) }))?
             }
             Kind::Pings | Kind::DeafPings => encoded(&Message::Ping(rng.next_u64()))?,
             Kind::Invs => encoded(&Message::Inv(random_ids(INV_MAX, rng)))?,

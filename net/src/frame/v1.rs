@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn unknown_messages_are_skipped_as_they_arrive_and_counted() {
-        let unknown = message(b"gettemplate", &vec![7; UNKNOWN_BYTES_MAX]);
+        let unknown = message(b"getblocks", &vec![7; UNKNOWN_BYTES_MAX]);
         let stream = [unknown, message(b"sendaddrv2", b""), message(b"ping", &[1; 8])].concat();
         for step in [1, 13, 1000, stream.len()] {
             let mut framer = ready();

@@ -8,151 +8,44 @@
 //! | `ping`, `pong` | nonce 8 |
 //! | `chaintip` | genesis 32 · tip 32 · height 4 · score 16 · features 8 |
 //! | `getheaders` | count · locator 32n · stop 32: what follows the first id of the locator on the answerer's chain, up to `stop` |
+//! | | 0 · height 4 · stop 32: the answerer's confirmed chain from this height on, up to `stop` |
 //! | `shareheaders` | count · shares one after the other, ascending by height: the answer to `getheaders` and nothing else |
 //! | `inv`, `getdata`, `notfound` | count · ids 32n |
 //! | `share` | one share |
+//! | `btcheaders` | count · Bitcoin headers 80n: those that shares build on, parents first |
+//! | `gettemplate` | id 32 · first 4: the transactions of this share's block from this place on, the coinbase not counted |
+//! | `template` | id 32 · first 4 · total 4 · count · (txid 32 · wtxid 32)n: the answer to `gettemplate` and nothing else |
+//! | `blockfound` | one share, which is a Bitcoin block |
 //!
-//! A range is a locator of one id with a stop; a stop of zeros is none.
+//! A range is a locator of one id, or a height, with a stop; a stop of zeros is none. A list of transactions can be checked against the
+//! share: the txids fold to its branch, the wtxids to its witness commitment.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::id::ShareId;
 use crate::limits::{
-    GETDATA_MAX, HEADER_BYTES, INV_MAX, LOCATOR_MAX, SHARE_BYTES_MAX, SHARE_BYTES_MIN, SHARE_HEADERS_BYTES_MAX, SHARE_HEADERS_MAX,
-    UNKNOWN_BYTES_MAX, USER_AGENT_BYTES_MAX, VERSION_BYTES_MAX,
+    BTC_HEADERS_MAX, GETDATA_MAX, HEADER_BYTES, INV_MAX, LOCATOR_MAX, SHARE_BYTES_MIN, SHARE_HEADERS_BYTES_MAX, SHARE_HEADERS_MAX,
+    TEMPLATE_PART_MAX, TEMPLATE_TXS_MAX, USER_AGENT_BYTES_MAX,
 };
 use crate::payload::Payload;
 use crate::sha256::Checksum;
 use crate::wire::WireError;
 use crate::wire::codec::{Reader, Writer};
+pub use crate::wire::command::Command;
 use crate::wire::share::Share;
 
 /// The protocol that this node speaks, in the numbering of Bitcoin's `version`.
 pub const PROTOCOL_VERSION: u32 = 70_016;
 
 /// Bytes of an id.
-const ID_BYTES: usize = 32;
-/// Most bytes of a CompactSize that counts up to [`SHARE_HEADERS_MAX`] or [`INV_MAX`].
-const COUNT_BYTES: usize = 3;
-
-/// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Command {
-    /// Who speaks; the first message on both sides.
-    Version,
-    /// The other's `version` is accepted.
-    Verack,
-    /// Are you there?
-    Ping,
-    /// The answer to `ping`, with its nonce.
-    Pong,
-    /// Where the sender's chain stands.
-    ChainTip,
-    /// Asks for shares from a fork point on.
-    GetHeaders,
-    /// Shares of the best chain, in order.
-    ShareHeaders,
-    /// Shares that the sender has.
-    Inv,
-    /// Asks for shares by id.
-    GetData,
-    /// Shares that were asked for and are not there.
-    NotFound,
-    /// One share.
-    Share,
-    /// Anything else: skipped, never given to anyone.
-    Unknown,
-}
-
-impl Command {
-    /// All of them; a command's place here is its number.
-    pub const ALL: [Command; 12] = [
-        Command::Version,
-        Command::Verack,
-        Command::Ping,
-        Command::Pong,
-        Command::ChainTip,
-        Command::GetHeaders,
-        Command::ShareHeaders,
-        Command::Inv,
-        Command::GetData,
-        Command::NotFound,
-        Command::Share,
-        Command::Unknown,
-    ];
-
-    /// Name on the wire, most bytes of its payload, and dispatch cost.
-    const fn row(self) -> (&'static str, usize, u32) {
-        match self {
-            Command::Version => ("version", VERSION_BYTES_MAX, 20),
-            Command::Verack => ("verack", 0, 20),
-            Command::Ping => ("ping", 8, 2),
-            Command::Pong => ("pong", 8, 2),
-            Command::ChainTip => ("chaintip", 92, 5),
-            Command::GetHeaders => ("getheaders", COUNT_BYTES + (LOCATOR_MAX + 1) * ID_BYTES, 10),
-            Command::ShareHeaders => ("shareheaders", SHARE_HEADERS_BYTES_MAX, 1_000),
-            Command::Inv => ("inv", COUNT_BYTES + INV_MAX * ID_BYTES, 20),
-            Command::GetData => ("getdata", COUNT_BYTES + GETDATA_MAX * ID_BYTES, 10),
-            Command::NotFound => ("notfound", COUNT_BYTES + GETDATA_MAX * ID_BYTES, 50),
-            Command::Share => ("share", SHARE_BYTES_MAX, 10),
-            Command::Unknown => ("unknown", UNKNOWN_BYTES_MAX, 1),
-        }
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        self.row().0
-    }
-
-    /// Most bytes of its payload.
-    pub fn cap(self) -> usize {
-        self.row().1
-    }
-
-    /// What its dispatch costs a turn, in units of about a microsecond on a small machine.
-    pub fn cost(self) -> u32 {
-        self.row().2
-    }
-
-    /// Its name as the header carries it, padded with zeros.
-    pub fn field(self) -> [u8; 12] {
-        FIELDS[self as usize]
-    }
-
-    /// What a header's name means: `None` unless it is printable ASCII padded with zeros, [`Command::Unknown`] if it is not one of ours.
-    pub fn from_field(field: &[u8; 12]) -> Option<Command> {
-        if let Some(at) = FIELDS.iter().position(|known| known == field) {
-            return Some(Command::ALL[at]);
-        }
-        let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-        let (name, padding) = field.split_at(end);
-        if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) || padding.iter().any(|&byte| byte != 0) {
-            return None;
-        }
-        Some(Command::Unknown)
-    }
-}
-
-/// The names of all commands as headers carry them, in their order.
-const FIELDS: [[u8; 12]; Command::ALL.len()] = {
-    let mut fields = [[0; 12]; Command::ALL.len()];
-    let mut at = 0;
-    while at < fields.len() {
-        let name = Command::ALL[at].row().0.as_bytes();
-        let (field, _) = fields[at].split_at_mut(name.len());
-        field.copy_from_slice(name);
-        at += 1;
-    }
-    fields
-};
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+pub(super) const ID_BYTES: usize = 32;
+/// Bytes of a Bitcoin header.
+pub(super) const BTC_HEADER_BYTES: usize = 80;
+/// Bytes of a transaction's ids.
+pub(super) const TX_IDS_BYTES: usize = 64;
+/// Most bytes of a CompactSize that counts what a list here may hold.
+pub(super) const COUNT_BYTES: usize = 3;
 
 /// An address as `version` carries it: services 8, IPv6 or mapped IPv4 16, port 2 big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,13 +94,54 @@ pub struct ChainTip {
     pub features: u64,
 }
 
-/// Asks for shares from a fork point on.
+/// Asks for shares from a fork point or from a height on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GetHeaders {
-    /// Ids of the asker's chain, newest first, steps doubling: 1 to [`LOCATOR_MAX`].
-    pub locator: Vec<ShareId>,
+    /// Where the answer begins.
+    pub from: Start,
     /// The last share that is wanted; zero for as many as fit.
     pub stop: ShareId,
+}
+
+/// Where an answer to `getheaders` begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Behind the first of these that the answerer's chain holds. Ids of the asker's chain, newest first, steps doubling: 1 to
+    /// [`LOCATOR_MAX`].
+    Locator(Vec<ShareId>),
+    /// At this height of the answerer's confirmed chain.
+    Height(u32),
+}
+
+/// Asks for part of the list of transactions of a share's block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GetTemplate {
+    /// The share.
+    pub id: ShareId,
+    /// Place of the first transaction that is wanted; the coinbase is not counted.
+    pub first: u32,
+}
+
+/// Both ids of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxIds {
+    /// Its hash without witnesses: a leaf of the block's merkle tree.
+    pub txid: [u8; 32],
+    /// Its hash with them: a leaf of the tree that the witness commitment is made of.
+    pub wtxid: [u8; 32],
+}
+
+/// Part of the list of transactions of a share's block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplatePart {
+    /// The share.
+    pub id: ShareId,
+    /// Place of the first transaction here.
+    pub first: u32,
+    /// Transactions of the whole list, at most [`TEMPLATE_TXS_MAX`].
+    pub total: u32,
+    /// The transactions from there on, at most [`TEMPLATE_PART_MAX`].
+    pub txs: Vec<TxIds>,
 }
 
 /// A message.
@@ -235,6 +169,14 @@ pub enum Message {
     NotFound(Vec<ShareId>),
     /// [`Command::Share`]
     Share(Box<Share>),
+    /// [`Command::BtcHeaders`]
+    BtcHeaders(Vec<[u8; 80]>),
+    /// [`Command::GetTemplate`]
+    GetTemplate(GetTemplate),
+    /// [`Command::Template`]
+    Template(TemplatePart),
+    /// [`Command::BlockFound`]
+    BlockFound(Box<Share>),
 }
 
 impl Message {
@@ -252,6 +194,10 @@ impl Message {
             Message::GetData(_) => Command::GetData,
             Message::NotFound(_) => Command::NotFound,
             Message::Share(_) => Command::Share,
+            Message::BtcHeaders(_) => Command::BtcHeaders,
+            Message::GetTemplate(_) => Command::GetTemplate,
+            Message::Template(_) => Command::Template,
+            Message::BlockFound(_) => Command::BlockFound,
         }
     }
 
@@ -272,10 +218,13 @@ impl Message {
             Message::ShareHeaders(shares) => write_shares(&mut writer, shares)?,
             Message::Inv(ids) => write_ids(&mut writer, ids, INV_MAX)?,
             Message::GetData(ids) | Message::NotFound(ids) => write_ids(&mut writer, ids, GETDATA_MAX)?,
-            Message::Share(share) => {
+            Message::Share(share) | Message::BlockFound(share) => {
                 share.check_limits()?;
                 share.write(&mut writer);
             }
+            Message::BtcHeaders(headers) => write_btc_headers(&mut writer, headers)?,
+            Message::GetTemplate(wanted) => wanted.write(&mut writer),
+            Message::Template(part) => part.write(&mut writer)?,
         }
         let (command, message) = (self.command(), writer.into_bytes());
         match message.len() - HEADER_BYTES {
@@ -313,6 +262,10 @@ impl Message {
             Command::GetData => Message::GetData(read_ids(&mut reader, GETDATA_MAX)?),
             Command::NotFound => Message::NotFound(read_ids(&mut reader, GETDATA_MAX)?),
             Command::Share => Message::Share(Box::new(Share::read(&mut reader)?)),
+            Command::BtcHeaders => Message::BtcHeaders(read_btc_headers(&mut reader)?),
+            Command::GetTemplate => Message::GetTemplate(GetTemplate { id: ShareId(reader.array()?), first: reader.u32()? }),
+            Command::Template => Message::Template(TemplatePart::read(&mut reader)?),
+            Command::BlockFound => Message::BlockFound(Box::new(Share::read(&mut reader)?)),
             Command::Unknown => return Err(WireError::Unknown),
         };
         reader.finish()?;
@@ -464,19 +417,65 @@ impl ChainTip {
 impl GetHeaders {
     fn read(reader: &mut Reader<'_>) -> Result<GetHeaders, WireError> {
         let locator = read_ids(reader, LOCATOR_MAX)?;
-        if locator.is_empty() {
-            return Err(WireError::Bad("empty locator"));
-        }
-        Ok(GetHeaders { locator, stop: ShareId(reader.array()?) })
+        let from = if locator.is_empty() { Start::Height(reader.u32()?) } else { Start::Locator(locator) };
+        Ok(GetHeaders { from, stop: ShareId(reader.array()?) })
     }
 
     fn write(&self, writer: &mut Writer) -> Result<(), WireError> {
-        if self.locator.is_empty() {
-            return Err(WireError::Bad("empty locator"));
+        match &self.from {
+            // It would read as a height.
+            Start::Locator(ids) if ids.is_empty() => return Err(WireError::Bad("empty locator")),
+            Start::Locator(ids) => write_ids(writer, ids, LOCATOR_MAX)?,
+            Start::Height(height) => {
+                writer.compact_size(0);
+                writer.u32(*height);
+            }
         }
-        write_ids(writer, &self.locator, LOCATOR_MAX)?;
         writer.put(&self.stop.0);
         Ok(())
+    }
+}
+
+impl GetTemplate {
+    fn write(&self, writer: &mut Writer) {
+        writer.put(&self.id.0);
+        writer.u32(self.first);
+    }
+}
+
+impl TemplatePart {
+    fn read(reader: &mut Reader<'_>) -> Result<TemplatePart, WireError> {
+        let (id, first, total) = (ShareId(reader.array()?), reader.u32()?, reader.u32()?);
+        let count = reader.count("transactions", TEMPLATE_PART_MAX, TX_IDS_BYTES)?;
+        let ids = |_| Ok(TxIds { txid: reader.array()?, wtxid: reader.array()? });
+        let part = TemplatePart { id, first, total, txs: (0..count).map(ids).collect::<Result<_, WireError>>()? };
+        part.check()?;
+        Ok(part)
+    }
+
+    fn write(&self, writer: &mut Writer) -> Result<(), WireError> {
+        self.check()?;
+        writer.put(&self.id.0);
+        writer.u32(self.first);
+        writer.u32(self.total);
+        writer.compact_size(self.txs.len() as u64);
+        for tx in &self.txs {
+            writer.put(&tx.txid);
+            writer.put(&tx.wtxid);
+        }
+        Ok(())
+    }
+
+    /// It lies within the whole, and the whole within a block.
+    fn check(&self) -> Result<(), WireError> {
+        let (first, total) = (self.first as usize, self.total as usize);
+        if self.txs.len() > TEMPLATE_PART_MAX {
+            return Err(too_many("transactions", self.txs.len(), TEMPLATE_PART_MAX));
+        }
+        if total > TEMPLATE_TXS_MAX {
+            return Err(too_many("transactions of a block", total, TEMPLATE_TXS_MAX));
+        }
+        if first.saturating_add(self.txs.len()) > total { Err(WireError::Bad("part of a template")) } else { Ok(()) }
     }
 }
 
@@ -511,6 +510,20 @@ fn write_shares(writer: &mut Writer, shares: &[Share]) -> Result<(), WireError> 
     })
 }
 
+fn read_btc_headers(reader: &mut Reader<'_>) -> Result<Vec<[u8; 80]>, WireError> {
+    let count = reader.count("Bitcoin headers", BTC_HEADERS_MAX, BTC_HEADER_BYTES)?;
+    (0..count).map(|_| reader.array()).collect()
+}
+
+fn write_btc_headers(writer: &mut Writer, headers: &[[u8; 80]]) -> Result<(), WireError> {
+    if headers.len() > BTC_HEADERS_MAX {
+        return Err(too_many("Bitcoin headers", headers.len(), BTC_HEADERS_MAX));
+    }
+    writer.compact_size(headers.len() as u64);
+    headers.iter().for_each(|header| writer.put(header));
+    Ok(())
+}
+
 fn too_many(what: &'static str, count: usize, max: usize) -> WireError {
     WireError::TooMany { what, count: count as u64, max }
 }
@@ -522,8 +535,8 @@ mod tests {
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
     use super::*;
-    use crate::limits::{DISPATCH_TURN_COST, UNCLES_MAX};
-    use crate::wire::sample::{ids, messages, share, share_of, version};
+    use crate::limits::{UNASKED_BYTES_MAX, UNCLES_MAX};
+    use crate::wire::sample::{ids, messages, share, share_of, template_part, version};
 
     const MAGIC: [u8; 4] = [0xf4, 0xc4, 0xb7, 0xd4];
 
@@ -614,12 +627,16 @@ mod tests {
 
     #[test]
     fn every_cap_is_reached_and_one_more_is_refused_by_sender_and_reader() {
-        let headers = |locator| Message::GetHeaders(GetHeaders { locator, stop: ShareId([9; 32]) });
+        let headers = |locator| Message::GetHeaders(GetHeaders { from: Start::Locator(locator), stop: ShareId([9; 32]) });
         let agent = |bytes| Message::Version(Version { user_agent: "x".repeat(bytes), ..version() });
         let small = share_of(0, false, 0);
         let shares = |count| Message::ShareHeaders(vec![small.clone(); count]);
         let most = (SHARE_HEADERS_BYTES_MAX - COUNT_BYTES) / SHARE_BYTES_MIN;
-        let cases: [(Message, Message); 6] = [
+        let btc = |count| Message::BtcHeaders(vec![[7; 80]; count]);
+        let template = |count| Message::Template(template_part(TEMPLATE_TXS_MAX - count, count));
+        let cases: [(Message, Message); 8] = [
+            (btc(BTC_HEADERS_MAX), btc(BTC_HEADERS_MAX + 1)),
+            (template(TEMPLATE_PART_MAX), template(TEMPLATE_PART_MAX + 1)),
             (headers(ids(LOCATOR_MAX)), headers(ids(LOCATOR_MAX + 1))),
             (Message::Inv(ids(INV_MAX)), Message::Inv(ids(INV_MAX + 1))),
             (Message::GetData(ids(GETDATA_MAX)), Message::GetData(ids(GETDATA_MAX + 1))),
@@ -641,6 +658,7 @@ mod tests {
             (Command::GetData, GETDATA_MAX, ID_BYTES),
             (Command::NotFound, GETDATA_MAX, ID_BYTES),
             (Command::ShareHeaders, SHARE_HEADERS_MAX, SHARE_BYTES_MIN),
+            (Command::BtcHeaders, BTC_HEADERS_MAX, BTC_HEADER_BYTES),
         ] {
             let claim = |count: usize| {
                 let mut writer = Writer::default();
@@ -659,10 +677,38 @@ mod tests {
     }
 
     #[test]
-    fn a_locator_is_never_empty() {
-        let empty = Message::GetHeaders(GetHeaders { locator: Vec::new(), stop: ShareId([0; 32]) });
+    fn a_locator_is_never_empty_and_in_its_place_stands_a_height() {
+        let empty = Message::GetHeaders(GetHeaders { from: Start::Locator(Vec::new()), stop: ShareId([0; 32]) });
         assert_eq!(payload(&empty), Err(WireError::Bad("empty locator")));
-        assert_eq!(Message::decode(Command::GetHeaders, &[0; 33]), Err(WireError::Bad("empty locator")));
+        let stop = ShareId([9; 32]);
+        let range = Message::GetHeaders(GetHeaders { from: Start::Height(0x0102_0304), stop });
+        assert_eq!(payload(&range), Ok([&[0, 4, 3, 2, 1][..], &stop.0].concat()));
+    }
+
+    #[test]
+    fn a_part_of_a_template_lies_within_the_whole_and_the_whole_within_a_block() {
+        let refused = |first: usize, total: usize, why: WireError| {
+            let part = TemplatePart { first: first as u32, total: total as u32, ..template_part(0, 3) };
+            assert_eq!(payload(&Message::Template(part.clone())), Err(why.clone()));
+            let mut bytes = payload(&Message::Template(template_part(0, 3))).unwrap();
+            bytes[32..36].copy_from_slice(&part.first.to_le_bytes());
+            bytes[36..40].copy_from_slice(&part.total.to_le_bytes());
+            assert_eq!(Message::decode(Command::Template, &bytes), Err(why));
+        };
+        refused(0, 2, WireError::Bad("part of a template"));
+        refused(8, 10, WireError::Bad("part of a template"));
+        refused(u32::MAX as usize, 10, WireError::Bad("part of a template"));
+        refused(0, TEMPLATE_TXS_MAX + 1, too_many("transactions of a block", TEMPLATE_TXS_MAX + 1, TEMPLATE_TXS_MAX));
+        let whole = Message::Template(template_part(TEMPLATE_TXS_MAX - 3, 3));
+        assert!(payload(&whole).is_ok());
+    }
+
+    /// A share's news come with few headers and are not asked for; a sync's are many.
+    #[test]
+    fn few_bitcoin_headers_may_come_unasked_and_many_may_not() {
+        let bytes = |count| payload(&Message::BtcHeaders(vec![[7; 80]; count])).unwrap().len();
+        assert!(bytes(800) <= UNASKED_BYTES_MAX && bytes(BTC_HEADERS_MAX) > UNASKED_BYTES_MAX);
+        assert!(Command::Template.cap() > UNASKED_BYTES_MAX && Command::Template.cap() <= SHARE_HEADERS_BYTES_MAX);
     }
 
     #[test]
@@ -701,26 +747,6 @@ mod tests {
         // Only what is no share is short enough to reach the cap by count.
         let (_, count) = Message::share_headers_from_bytes(MAGIC, std::iter::repeat([0u8; 10]));
         assert_eq!(count, SHARE_HEADERS_MAX);
-    }
-
-    #[test]
-    fn commands_read_back_from_their_field_and_malformed_fields_do_not() {
-        for (number, command) in Command::ALL.into_iter().enumerate() {
-            assert_eq!(command as usize, number);
-            assert_eq!(Command::from_field(&command.field()), Some(command));
-            assert!(command.cost() > 0 && command.cost() <= DISPATCH_TURN_COST);
-        }
-        assert_eq!(Command::from_field(b"gettemplate\0"), Some(Command::Unknown));
-        assert_eq!(Command::from_field(b"pings\0\0\0\0\0\0\0"), Some(Command::Unknown));
-        for bad in [
-            b"\0\0\0\0\0\0\0\0\0\0\0\0",
-            b"ping\0x\0\0\0\0\0\0",
-            b"pi ng\0\0\0\0\0\0\0",
-            b"ping\xff\0\0\0\0\0\0\0",
-            b"\nping\0\0\0\0\0\0\0",
-        ] {
-            assert_eq!(Command::from_field(bad), None, "{bad:?}");
-        }
     }
 
     /// Whatever bytes come: no panic, and what is read encodes to the bytes that were read.

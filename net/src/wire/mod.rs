@@ -1,6 +1,7 @@
 //! What peers say to each other: messages and the share, with their one encoding.
 
 pub mod codec;
+mod command;
 pub mod message;
 #[cfg(test)]
 pub(crate) mod sample;

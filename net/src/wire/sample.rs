@@ -1,6 +1,6 @@
 //! Shares and messages for tests.
 
-use super::message::{ChainTip, GetHeaders, Message, NetAddr, Version};
+use super::message::{ChainTip, GetHeaders, GetTemplate, Message, NetAddr, Start, TemplatePart, TxIds, Version};
 use super::share::{Class, Layout, Proof, Script, Share};
 use crate::id::ShareId;
 use crate::sha256::{Midstate, sha256d};
@@ -108,6 +108,12 @@ pub(crate) fn version() -> Version {
     }
 }
 
+/// The last `count` transactions of a list, and how many come before them.
+pub(crate) fn template_part(before: usize, count: usize) -> TemplatePart {
+    let txs = ids(count).into_iter().map(|id| TxIds { txid: id.0, wtxid: sha256d(&id.0) }).collect();
+    TemplatePart { id: ShareId([4; 32]), first: before as u32, total: (before + count) as u32, txs }
+}
+
 /// One or more of every message.
 pub(crate) fn messages() -> Vec<Message> {
     let tip = ChainTip { genesis: GENESIS, tip: ShareId([2; 32]), height: 7, score: u128::MAX - 5, features: 1 << 63 };
@@ -118,8 +124,10 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Ping(0x0123_4567_89ab_cdef),
         Message::Pong(u64::MAX),
         Message::ChainTip(tip),
-        Message::GetHeaders(GetHeaders { locator: ids(1), stop: ShareId([0; 32]) }),
-        Message::GetHeaders(GetHeaders { locator: ids(64), stop: ShareId([3; 32]) }),
+        Message::GetHeaders(GetHeaders { from: Start::Locator(ids(1)), stop: ShareId([0; 32]) }),
+        Message::GetHeaders(GetHeaders { from: Start::Locator(ids(64)), stop: ShareId([3; 32]) }),
+        Message::GetHeaders(GetHeaders { from: Start::Height(0), stop: ShareId([3; 32]) }),
+        Message::GetHeaders(GetHeaders { from: Start::Height(u32::MAX), stop: ShareId([0; 32]) }),
         Message::ShareHeaders(Vec::new()),
         Message::ShareHeaders(vec![share(), share_of(3, true, 16), share_of(1, false, 0)]),
         Message::Inv(ids(3)),
@@ -128,5 +136,11 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::NotFound(ids(128)),
         Message::Share(Box::new(share())),
         Message::Share(Box::new(tied_share(Layout::Front, 2, 5))),
+        Message::BtcHeaders(Vec::new()),
+        Message::BtcHeaders(vec![share().header, [0xff; 80], [1; 80]]),
+        Message::GetTemplate(GetTemplate { id: ShareId([4; 32]), first: 8_000 }),
+        Message::Template(template_part(0, 0)),
+        Message::Template(template_part(7, 5)),
+        Message::BlockFound(Box::new(share_of(1, true, 3))),
     ]
 }

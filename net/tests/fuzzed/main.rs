@@ -67,9 +67,12 @@ fn frames_are_the_same_however_they_are_cut() {
 #[test]
 fn payloads_are_refused_or_read_exactly() {
     let ids = |count: u8| [&[count][..], &vec![7; 32 * usize::from(count)]].concat();
-    let mut seeds: Vec<Vec<u8>> = (0..12).map(|number| [&[number][..], &ids(3)].concat()).collect();
+    let mut seeds: Vec<Vec<u8>> = (0..16).map(|number| [&[number][..], &ids(3)].concat()).collect();
     seeds.extend([[vec![10], a_share()].concat(), [vec![6, 2], a_share(), a_share()].concat()]);
     seeds.extend([vec![1], [vec![2], vec![9; 8]].concat(), [vec![4], vec![9; 92]].concat(), [&[5, 1][..], &[3; 64]].concat()]);
+    // A height in place of a locator, Bitcoin headers, part of a list of transactions and the asking for it, a found block.
+    seeds.extend([[&[5, 0][..], &[3; 36]].concat(), [&[11, 2][..], &[8; 160]].concat(), [&[12][..], &[9; 36]].concat()]);
+    seeds.extend([[&[13][..], &[9; 32], &[1, 0, 0, 0, 3, 0, 0, 0, 2], &[4; 128]].concat(), [vec![14], a_share()].concat()]);
     run(message::message, &seeds, 20_000, 600);
 }
 

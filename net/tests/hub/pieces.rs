@@ -64,7 +64,7 @@ fn heard(world: &mut World, port: u16, pieces: &[&[u8]]) -> Vec<Frame> {
 
 #[test]
 fn every_message_cut_at_every_offset_and_byte_by_byte_is_understood_the_same() {
-    for (port, said, frames) in [(PEER, said_by_a_peer(), 13), (STRATUM, said_by_a_miner(), 4), (HTTP, said_by_a_browser(), 3)] {
+    for (port, said, frames) in [(PEER, said_by_a_peer(), 17), (STRATUM, said_by_a_miner(), 4), (HTTP, said_by_a_browser(), 3)] {
         let stream = said.concat();
         let mut world = World::new(1, 1, 1, Weather::fair());
         let want = heard(&mut world, port, &[&stream]);
@@ -104,7 +104,7 @@ fn thousands_of_streams_chopped_at_random_are_understood_the_same() {
         let mut wanted: [Option<Vec<&Frame>>; 3] = [None, None, None];
         for (kind, _, conn) in conns {
             let got: Vec<&Frame> = world.nodes[0].frames.iter().filter(|(id, _)| *id == conn).map(|(_, frame)| frame).collect();
-            assert_eq!(got.len(), [13, 4, 3][kind], "seed {seed}");
+            assert_eq!(got.len(), [17, 4, 3][kind], "seed {seed}");
             let want = wanted[kind].get_or_insert_with(|| got.clone());
             assert!(got == *want, "seed {seed}");
         }
@@ -119,6 +119,8 @@ fn what_claims_more_than_its_cap_ends_its_connection_and_nobody_elses() {
         (Command::Unknown, UNKNOWN_BYTES_MAX),
         (Command::Share, SHARE_BYTES_MAX),
         (Command::ShareHeaders, SHARE_HEADERS_BYTES_MAX),
+        (Command::BtcHeaders, Command::BtcHeaders.cap()),
+        (Command::Template, Command::Template.cap()),
     ];
     for (command, cap) in claims {
         let mut world = World::new(3, 1, 1, Weather { capacity: 1 << 20, ..Weather::fair() });

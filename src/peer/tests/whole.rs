@@ -6,7 +6,7 @@ use std::time::Duration;
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::limits::TICKETS_PER_CONN;
-use rockpool_net::wire::message::{GetHeaders, Message};
+use rockpool_net::wire::message::{GetHeaders, Message, Start};
 use rockpool_workers::jobs::Answer;
 
 use crate::limits::{CHAINTIP_EVERY, PUSH_DEPTH, REQUESTS_MAX, SYNC_BARREN_MAX, SYNC_SHARES};
@@ -136,9 +136,36 @@ fn getdata_is_answered_with_shares_and_notfound() {
     for wanted in [share(1), share(4), Message::NotFound(vec![absent])] {
         assert!(messages.contains(&wanted), "{messages:?}");
     }
-    world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![shares[1].id()], stop: shares[3].id() }));
+    world.say(conn, &Message::GetHeaders(GetHeaders { from: Start::Locator(vec![shares[1].id()]), stop: shares[3].id() }));
     world.settle();
     assert!(world.messages(conn).contains(&Message::ShareHeaders(shares[2..4].to_vec())));
+}
+
+#[test]
+fn a_range_by_height_is_of_the_confirmed_chain_from_there_on() {
+    let mut world = World::whole(&[], 1);
+    let mut grower = Grower::new();
+    world.skip(Duration::from_secs(700));
+    let shares = grower.grow_many(12, ALICE);
+    world.offer(shares.clone());
+    let conn = peer(&mut world);
+    let mut range = |height: u32, stop: ShareId| {
+        world.messages(conn);
+        world.say(conn, &Message::GetHeaders(GetHeaders { from: Start::Height(height), stop }));
+        world.settle();
+        let answer = world.messages(conn).into_iter().find_map(|message| match message {
+            Message::ShareHeaders(shares) => Some(shares),
+            _ => None,
+        });
+        answer.unwrap()
+    };
+    // The share at height n is number n - 1.
+    assert_eq!(range(5, shares[7].id()), shares[4..8]);
+    assert_eq!(range(1, ShareId::default()), shares);
+    assert_eq!(range(0, ShareId::default()), shares, "genesis is no share that could be sent");
+    assert_eq!(range(12, ShareId::default()), shares[11..]);
+    assert_eq!(range(13, ShareId::default()), []);
+    assert_eq!(range(u32::MAX, ShareId::default()), []);
 }
 
 #[test]
@@ -151,7 +178,7 @@ fn a_peer_that_does_not_read_is_not_served_and_holds_no_ticket() {
     world.clog(conn, true);
     let many = REQUESTS_MAX + 9;
     for _ in 0..many {
-        world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![regtest().genesis_id()], stop: ShareId::default() }));
+        world.say(conn, &Message::GetHeaders(GetHeaders { from: Start::Locator(vec![regtest().genesis_id()]), stop: ShareId::default() }));
     }
     world.settle();
     assert_eq!(world.hub.outlet().tickets_out(), 0);
@@ -166,7 +193,7 @@ fn a_peer_that_does_not_read_is_not_served_and_holds_no_ticket() {
     assert_eq!((answers, world.hub.outlet().tickets_out()), (many, 0));
     world.clog(conn, true);
     for _ in 0..6 {
-        world.say(conn, &Message::GetHeaders(GetHeaders { locator: vec![regtest().genesis_id()], stop: ShareId::default() }));
+        world.say(conn, &Message::GetHeaders(GetHeaders { from: Start::Locator(vec![regtest().genesis_id()]), stop: ShareId::default() }));
     }
     world.hang_up(conn);
     world.settle();
@@ -249,7 +276,7 @@ fn readers_of_a_byte_now_and_then_are_cut() {
     world.offer(shares);
     let honest = peer(&mut world);
     let slow: Vec<_> = (0..34).map(|_| peer(&mut world)).collect();
-    let wanted = Message::GetHeaders(GetHeaders { locator: vec![ShareId([7; 32])], stop: ShareId::default() });
+    let wanted = Message::GetHeaders(GetHeaders { from: Start::Locator(vec![ShareId([7; 32])]), stop: ShareId::default() });
     for conn in &slow {
         world.clog(*conn, true);
         (0..TICKETS_PER_CONN + 3).for_each(|_| world.say(*conn, &wanted));
@@ -279,7 +306,7 @@ fn those_who_do_not_read_leave_the_lane_to_the_others() {
     world.offer(shares);
     let (honest, other) = (peer(&mut world), peer(&mut world));
     let deaf: Vec<_> = (0..rockpool_net::limits::TICKETS_PEER / usize::from(TICKETS_PER_CONN) + 2).map(|_| peer(&mut world)).collect();
-    let wanted = Message::GetHeaders(GetHeaders { locator: vec![ShareId([7; 32])], stop: ShareId::default() });
+    let wanted = Message::GetHeaders(GetHeaders { from: Start::Locator(vec![ShareId([7; 32])]), stop: ShareId::default() });
     for conn in &deaf {
         world.clog(*conn, true);
         (0..TICKETS_PER_CONN + 3).for_each(|_| world.say(*conn, &wanted));
@@ -297,7 +324,7 @@ fn a_cheap_word_does_not_wait_behind_dear_ones() {
     let mut world = World::whole(&[], 1);
     let honest = peer(&mut world);
     let greedy: Vec<_> = (0..60).map(|_| peer(&mut world)).collect();
-    let wanted = Message::GetHeaders(GetHeaders { locator: vec![ShareId([7; 32])], stop: ShareId::default() });
+    let wanted = Message::GetHeaders(GetHeaders { from: Start::Locator(vec![ShareId([7; 32])]), stop: ShareId::default() });
     for conn in &greedy {
         (0..TICKETS_PER_CONN).for_each(|_| world.feed(*conn, wanted.encode(regtest().magic).unwrap().bytes()));
     }
