@@ -2,6 +2,7 @@
 //!
 //! Opens no socket, spawns no thread, reads no clock. `rocksdb` is named in `rocks.rs` alone, behind the feature `rocks`.
 
+pub mod bitcoin;
 pub mod chain;
 pub mod error;
 pub mod handle;

@@ -26,3 +26,16 @@ pub const INVALID_MAX: usize = 10_000;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Changes in one batch of rows.
 pub const BATCH_OPS_MAX: usize = 256;
+/// Bitcoin blocks between two settings of its difficulty.
+pub const PERIOD_BLOCKS: u32 = 2_016;
+/// Seconds that such a period is meant to take: two weeks.
+pub const PERIOD_S: i64 = 1_209_600;
+/// Seconds after its parent beyond which a block may be of minimum difficulty where the network knows that: 20 minutes.
+pub const MIN_DIFFICULTY_AFTER_S: u64 = 1_200;
+/// Seconds that BIP94 lets a period's first block be before the last of the one before.
+pub const WARP_MAX_S: i64 = 600;
+/// Bitcoin headers off the best chain that are kept, those of least work out first: a year has a handful on main, but they are free on
+/// regtest and cheap on testnet4.
+pub const SIDE_HEADERS_MAX: usize = 10_000;
+/// Periods of Bitcoin headers below the best one that are always kept: shares of four weeks build on two, and one holds the first of them.
+pub const PERIODS_KEPT: u32 = 2;

@@ -80,6 +80,8 @@ pub struct Params {
     pub kept: u32,
     /// Rulesets in force: from this height on, this version; ascending, the first from 0.
     pub rulesets: &'static [(u32, u8)],
+    /// The rules of this network's Bitcoin headers.
+    pub bitcoin: &'static crate::bitcoin::Rules,
     genesis: Arc<Share>,
     genesis_id: ShareId,
 }
@@ -158,6 +160,7 @@ fn build(network: Network) -> Params {
         time_ahead_max_s: 120,
         kept: 241_920,
         rulesets: &[(0, 1)],
+        bitcoin: crate::bitcoin::rules(network),
         genesis_id: genesis.id(),
         genesis: Arc::new(genesis),
     }
