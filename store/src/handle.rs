@@ -98,7 +98,7 @@ mod tests {
         let mut handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(Arc::<MemKv>::clone(&kv)));
         let share = ShareBuilder::new(params).build(&chain, &chain.tip().id);
         let late = Now { mono: Duration::ZERO, wall: Duration::from_secs(2_000_000_000) };
-        assert_eq!(chain.offer(late, Arc::new(share.clone()), Source::Own), Offer::Taken);
+        assert_eq!(chain.offer(late, &share, Source::Own), Offer::Taken);
         chain.confirm(1);
         let (id, bytes) = (share.id(), Found::Bytes(share.encode().into()));
         assert_eq!(handle.share_bytes(&id).unwrap(), Found::Absent);

@@ -12,7 +12,9 @@ use crate::error::StoreError;
 pub enum Family {
     /// height u32 big-endian ‖ id → share bytes.
     Shares,
-    /// Small rows: format number, network, tip.
+    /// height u32 big-endian ‖ hash → Bitcoin header, 80 bytes.
+    Bitcoin,
+    /// Small rows: format number, network, base, tip.
     Meta,
 }
 

@@ -6,6 +6,10 @@ pub const MEDIAN_SPAN: usize = 11;
 pub const HARDER_MAX_LOG2: usize = 4;
 /// Heights after which a share's excess work counts for its chain: heavy shares at once would be free reorgs.
 pub const EXCESS_DELAY: u32 = 16;
+/// Newest ancestors that the rules may ask of a share: those whose excess counts for it, one more for the parent of the deepest.
+pub const REACH: usize = EXCESS_DELAY as usize + 1;
+/// Heights that an uncle may lie below its nephew.
+pub const UNCLE_DEPTH: u32 = 6;
 /// Seconds that a Bitcoin header's time may be ahead of its share's time. Bitcoin allows as much ahead of now.
 pub const HEADER_AHEAD_MAX_S: u32 = 7_200;
 /// The window's work in multiples of the work of a Bitcoin block.
@@ -20,6 +24,17 @@ pub const SPAM_DEPTH: u128 = 30;
 pub const SIDE_MAX: usize = 2_000;
 /// Bytes of memory for the shares of the one sync under way while its branch is no better than ours.
 pub const SCRATCH_BYTES_MAX: usize = 200_000_000;
+/// Heights below the confirmed tip in which shares beside the best chain are served and may be credited (SHARECHAIN, parameters: near tip).
+pub const BESIDE_DEPTH: u32 = 30;
+/// Uncles around a base share, and those credited near the confirmed tip, beyond which none around a base is taken: three a height.
+pub const AROUND_BASE_MAX: usize = 128;
+/// Newest confirmed shares whose payouts are at hand: an uncle's parent is no further below.
+pub const PAYOUTS_RECENT: usize = REACH;
+/// Heights by which the chain may exceed what is kept before the oldest are deleted, all at once: three hours' worth, during which a peer
+/// that is about to begin at the oldest still finds it.
+pub const KEPT_SLACK: u32 = 1_008;
+/// Bitcoin blocks kept below the lowest one that a kept share builds on: a retarget looks one period back, uncles and stale blocks less.
+pub const BITCOIN_BELOW: u32 = 2_016;
 /// Invalid shares that are remembered, newest first; one that is forgotten would only be judged again.
 pub const INVALID_MAX: usize = 10_000;
 /// Bytes of keys and values in one batch of rows, so that a commit never holds up a miner's share for long.

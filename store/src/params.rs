@@ -7,8 +7,8 @@ use rockpool_net::id::ShareId;
 use rockpool_net::sha256::tagged;
 use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share};
 
-use crate::record::Record;
-use crate::rules;
+use crate::bitcoin::Block;
+use crate::record::{Place, Record};
 
 /// The network whose blocks are mined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,7 +114,11 @@ impl Params {
 
     /// The first share as the index keeps it: no work, no demand, no score.
     pub fn genesis_record(&self) -> Record {
-        Record { work: 0, demand: 0, ..rules::record(&self.genesis, self.genesis_id, 0) }
+        let share = &self.genesis;
+        let bitcoin = Block::named(share.bitcoin_prev(), share.bitcoin_height - 1, share.time, share.header_bits());
+        let place =
+            Place { allowed_bits: 0, behind: false, script: Arc::new(share.script), bitcoin: Arc::new(bitcoin), uncles: Vec::new() };
+        place.record(share, self.genesis_id)
     }
 
     /// What Bitcoin's rules grant the block of this height beside fees, satoshis (SPEC, PAY-1).
@@ -257,7 +261,7 @@ mod tests {
             assert_eq!(Share::decode(&params.genesis().encode()).as_ref(), Ok(&**params.genesis()));
             let record = params.genesis_record();
             assert_eq!((record.id, record.height, record.lead), (params.genesis_id(), 0, 0));
-            assert_eq!((record.work, record.demand, record.score), (0, 0, 0));
+            assert_eq!((record.work(), record.demand(), record.score), (0, 0, 0));
             assert!(target::is_canonical(params.floor_bits));
         }
     }

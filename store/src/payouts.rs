@@ -42,12 +42,12 @@ impl Payouts {
 mod tests {
     use super::*;
     use crate::params::{Network, params};
-    use crate::rules::window::Level;
+    use crate::rules::window::{Credit, Level};
 
     #[test]
     fn on_genesis_all_goes_to_the_own_script() {
         let params = params(Network::Main);
-        let payouts = Payouts::new(&params.genesis_record(), &Window::new());
+        let payouts = Payouts::new(&params.genesis_record(), &Window::new(0));
         let own = Script::P2wpkh([9; 20]);
         assert_eq!((payouts.parent, payouts.parent_height), (params.genesis_id(), 0));
         assert_eq!(payouts.outputs(params, Class::N46, 312_500_007, 840_001, &own), [(own, 312_500_007)]);
@@ -57,15 +57,13 @@ mod tests {
     fn later_the_window_is_paid_and_not_the_finder() {
         let params = params(Network::Main);
         let (first, second, own) = (Script::P2wpkh([1; 20]), Script::P2tr([2; 32]), Script::P2wsh([3; 32]));
-        let genesis = params.genesis_record();
-        let one = Record { id: ShareId([1; 32]), height: 1, work: 300, script: second, ..genesis.clone() };
-        let two = Record { id: ShareId([2; 32]), height: 2, work: 100, script: first, ..genesis.clone() };
-        let chain = [genesis, one, two];
-        let mut window = Window::new();
-        for tip in &chain[1..] {
-            window.push(params, tip, |height| Level::of(&chain[height as usize]));
+        let mut window = Window::new(0);
+        for (script, work) in [(second, 300), (first, 100)] {
+            let credits = vec![Credit { script, tenths: 10 * work }];
+            window.push(params, 0, |_| Level { work, credits: credits.clone() });
         }
-        let payouts = Payouts::new(&chain[2], &window);
+        let two = Record { id: ShareId([2; 32]), height: 2, ..params.genesis_record() };
+        let payouts = Payouts::new(&two, &window);
         assert_eq!(payouts.outputs(params, Class::N12, 400_000_001, 840_001, &own), [(first, 100_000_001), (second, 300_000_000)]);
         assert_eq!(*payouts.weights, [(first, 1_000), (second, 3_000)]);
     }

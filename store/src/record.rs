@@ -1,39 +1,158 @@
 //! What the chain index keeps of a share: everything the rules ask of an ancestor, without the proof.
 
-use rockpool_net::id::ShareId;
-use rockpool_net::wire::share::{Class, Script};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-/// One share of the index. Shared between the organiser's index and the reactor's view, never changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use rockpool_net::id::ShareId;
+use rockpool_net::wire::share::{Script, Share};
+
+use crate::bitcoin::Block;
+use crate::rules::target;
+
+/// One share of the index. Shared between the organiser's index and the reactor's view, never changed. There are hundreds of thousands:
+/// what many of them have in common is kept once, and work is computed where it is asked for.
+#[derive(Clone, Debug)]
 pub struct Record {
     /// Its id.
     pub id: ShareId,
     /// The share it builds on.
     pub parent: ShareId,
+    /// The sum that decides between branches.
+    pub score: u128,
     /// Height; genesis is 0.
     pub height: u32,
     /// Seconds that the chain runs ahead of its schedule.
     pub lead: u32,
-    /// The sum that decides between branches.
-    pub score: u128,
-    /// Its own target, compact.
-    pub bits: u32,
-    /// Work of its own target.
-    pub work: u128,
-    /// Work of the easiest target that was allowed to it.
-    pub demand: u128,
     /// Share time, Unix seconds.
     pub time: u32,
+    /// Its own target, compact.
+    pub bits: u32,
+    /// The easiest target that was allowed to it, compact; zero for genesis, of which no work was demanded.
+    pub allowed_bits: u32,
+    /// Whether the Bitcoin block it builds on has less work than one that an ancestor of it built on.
+    pub behind: bool,
     /// Who is paid.
-    pub script: Script,
-    /// Coinbase class.
-    pub class: Class,
-    /// Uncles it credits.
-    pub uncles: Box<[ShareId]>,
-    /// Parent of the Bitcoin header.
-    pub bitcoin_prev: [u8; 32],
+    pub script: Arc<Script>,
+    /// The Bitcoin block that its header builds on.
+    pub bitcoin: Arc<Block>,
+    /// Uncles it credits, if any.
+    pub uncles: Option<Box<Uncles>>,
+}
+
+/// Uncles that a share credits, in the order of their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncles(pub Vec<Uncle>);
+
+/// What a nephew's index entry keeps of an uncle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncle {
+    /// Its id.
+    pub id: ShareId,
+    /// Its height, which is part of its row's key.
+    pub height: u32,
+    /// Its own target, compact.
+    pub bits: u32,
+    /// Who is paid for it.
+    pub script: Arc<Script>,
+}
+
+impl Record {
+    /// Work of its own target; genesis has none.
+    pub fn work(&self) -> u128 {
+        if self.height == 0 { 0 } else { target::work(self.bits) }
+    }
+
+    /// Work of the easiest target that was allowed to it (SPEC, SCORE-1).
+    pub fn demand(&self) -> u128 {
+        target::work(self.allowed_bits)
+    }
+
+    /// The uncles it credits, by ascending ids.
+    pub fn uncles(&self) -> &[Uncle] {
+        self.uncles.as_ref().map_or(&[], |uncles| &uncles.0)
+    }
+
+    /// Whether it credits this share.
+    pub fn credits(&self, id: &ShareId) -> bool {
+        self.uncles().iter().any(|uncle| uncle.id == *id)
+    }
+
     /// Height of the Bitcoin block that it tried to be.
-    pub bitcoin_height: u32,
-    /// Target of the Bitcoin header, compact.
-    pub bitcoin_bits: u32,
+    pub fn bitcoin_height(&self) -> u32 {
+        self.bitcoin.height.saturating_add(1)
+    }
+
+    /// What a nephew keeps of it.
+    pub fn as_uncle(&self) -> Uncle {
+        Uncle { id: self.id, height: self.height, bits: self.bits, script: Arc::clone(&self.script) }
+    }
+}
+
+impl PartialEq for Record {
+    /// Records are made of a share and of what follows from its place, so the same id is the same record.
+    fn eq(&self, other: &Record) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Record {}
+
+/// Payees, each once, however many shares name them.
+#[derive(Clone, Debug, Default)]
+pub struct Scripts {
+    scripts: BTreeSet<Arc<Script>>,
+    /// How many there were after those in use were last counted.
+    counted: usize,
+}
+
+impl Scripts {
+    /// The one copy of this script.
+    pub fn shared(&mut self, script: &Script) -> Arc<Script> {
+        if let Some(shared) = self.scripts.get(script) {
+            return Arc::clone(shared);
+        }
+        // What no record names any more is forgotten, now and then.
+        if self.scripts.len() > 2 * self.counted + 64 {
+            self.scripts.retain(|shared| Arc::strong_count(shared) > 1);
+            self.counted = self.scripts.len();
+        }
+        let shared = Arc::new(*script);
+        self.scripts.insert(Arc::clone(&shared));
+        shared
+    }
+}
+
+/// What the rules made of a share's place, and what the record shares with others.
+pub struct Place {
+    /// [`Record::allowed_bits`].
+    pub allowed_bits: u32,
+    /// [`Record::behind`].
+    pub behind: bool,
+    /// The one copy of its script.
+    pub script: Arc<Script>,
+    /// The Bitcoin block that it builds on.
+    pub bitcoin: Arc<Block>,
+    /// The uncles it names.
+    pub uncles: Vec<Uncle>,
+}
+
+impl Place {
+    /// The record of a share in this place.
+    pub fn record(self, share: &Share, id: ShareId) -> Record {
+        let Place { allowed_bits, behind, script, bitcoin, uncles } = self;
+        Record {
+            id,
+            parent: share.parent,
+            score: share.score,
+            height: share.height,
+            lead: share.lead,
+            time: share.time,
+            bits: share.bits,
+            allowed_bits,
+            behind,
+            script,
+            bitcoin,
+            uncles: (!uncles.is_empty()).then(|| Box::new(Uncles(uncles))),
+        }
+    }
 }

@@ -6,12 +6,13 @@ use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
 use crate::params::Params;
 
-/// The format that this version writes and reads.
-pub const FORMAT: u32 = 1;
+/// The format that this version writes and reads. Format 1 knew no Bitcoin headers.
+pub const FORMAT: u32 = 2;
 
 const FORMAT_KEY: &[u8] = b"format";
 const NETWORK_KEY: &[u8] = b"network";
 const TIP_KEY: &[u8] = b"tip";
+const BASE_KEY: &[u8] = b"base";
 
 /// Where the chain ends: the one row that decides what the chain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,27 @@ pub fn share_key(height: u32, id: &ShareId) -> Vec<u8> {
     key
 }
 
+/// Key of a Bitcoin header's row: height, big-endian, then hash, so that a scan meets parents before their children.
+pub fn block_key(height: u32, hash: &[u8; 32]) -> Vec<u8> {
+    share_key(height, &ShareId(*hash))
+}
+
+/// The change that makes the chain begin with this share.
+pub fn put_base(height: u32, id: &ShareId) -> Op {
+    Op::Put(Family::Meta, BASE_KEY.to_vec(), share_key(height, id))
+}
+
+/// The change that makes the chain begin with genesis.
+pub fn delete_base() -> Op {
+    Op::Delete(Family::Meta, BASE_KEY.to_vec())
+}
+
+/// Height and id of the lowest share that is kept; `None` for genesis, which has no row.
+pub fn base(kv: &dyn Kv) -> Result<Option<(u32, ShareId)>, StoreError> {
+    let Some(value) = kv.get(Family::Meta, BASE_KEY)? else { return Ok(None) };
+    share_of(&value).map(Some).ok_or_else(|| StoreError::Damaged("the base row does not decode".into()))
+}
+
 /// Checks format and network of a store, or writes them to an empty one. `dir` is named in errors.
 pub fn open(kv: &dyn Kv, params: &Params, dir: &str) -> Result<(), StoreError> {
     let network = network_row(params);
@@ -92,6 +114,19 @@ pub fn tip(kv: &dyn Kv) -> Result<Option<TipRow>, StoreError> {
     TipRow::parse(&value).map(Some).ok_or_else(|| StoreError::Damaged("the tip row does not decode".into()))
 }
 
+/// Calls `row` with height and bytes of every stored Bitcoin header, ascending by height; its first error ends the scan.
+pub fn blocks(kv: &dyn Kv, mut row: impl FnMut(u32, &[u8; 80]) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let mut result = Ok(());
+    kv.scan(Family::Bitcoin, &[], &mut |key, value| {
+        result = match (share_of(key), value.try_into()) {
+            (Some((height, _)), Ok(header)) => row(height, header),
+            _ => Err(StoreError::Damaged("a Bitcoin header's row does not decode".into())),
+        };
+        result.is_ok()
+    })?;
+    result
+}
+
 /// Calls `row` with height, id and bytes of every stored share, ascending by height; its first error ends the scan.
 pub fn shares(kv: &dyn Kv, mut row: impl FnMut(u32, ShareId, &[u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
     let mut result = Ok(());
@@ -114,7 +149,7 @@ fn share_of(key: &[u8]) -> Option<(u32, ShareId)> {
 
 fn is_empty(kv: &dyn Kv) -> Result<bool, StoreError> {
     let mut empty = true;
-    for family in [Family::Shares, Family::Meta] {
+    for family in [Family::Shares, Family::Bitcoin, Family::Meta] {
         kv.scan(family, &[], &mut |_, _| {
             empty = false;
             false

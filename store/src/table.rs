@@ -1,7 +1,7 @@
 //! The best chain by height and by id: what the organiser's index and the reactor's view both are at heart.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -56,39 +56,46 @@ impl PartialEq for ById {
 
 impl Eq for ById {}
 
-/// A chain of records from genesis to its tip.
+/// A chain of records from the lowest that is kept (genesis, or a base) to its tip.
 #[derive(Clone, Debug)]
 pub struct Table {
-    genesis: Arc<Record>,
-    /// Heights 1 and up.
+    lowest: Arc<Record>,
+    /// Heights above the lowest.
     above: Vec<Arc<Record>>,
     by_id: HashSet<ById, Keyed>,
+    /// Heights of the uncles that these credit.
+    uncles: HashMap<ShareId, u32, Keyed>,
 }
 
 impl Table {
-    /// A chain of genesis alone.
-    pub fn new(genesis: Arc<Record>, keyed: Keyed) -> Table {
+    /// A chain of one record.
+    pub fn new(lowest: Arc<Record>, keyed: Keyed) -> Table {
         let mut by_id = HashSet::with_hasher(keyed);
-        by_id.insert(ById(Arc::clone(&genesis)));
-        Table { genesis, above: Vec::new(), by_id }
+        by_id.insert(ById(Arc::clone(&lowest)));
+        Table { lowest, above: Vec::new(), by_id, uncles: HashMap::with_hasher(keyed) }
     }
 
     /// The highest record.
     pub fn tip(&self) -> &Arc<Record> {
-        self.above.last().unwrap_or(&self.genesis)
+        self.above.last().unwrap_or(&self.lowest)
+    }
+
+    /// The lowest record that is kept.
+    pub fn lowest(&self) -> &Arc<Record> {
+        &self.lowest
     }
 
     /// The record at a height.
     pub fn at(&self, height: u32) -> Option<&Arc<Record>> {
-        match height.checked_sub(1) {
-            None => Some(&self.genesis),
-            Some(index) => self.above.get(index as usize),
+        match height.checked_sub(self.lowest.height)? {
+            0 => Some(&self.lowest),
+            above => self.above.get(above as usize - 1),
         }
     }
 
     /// The records above a height, ascending.
     pub fn above(&self, height: u32) -> &[Arc<Record>] {
-        self.above.get(height as usize..).unwrap_or_default()
+        self.above.get(height.saturating_sub(self.lowest.height) as usize..).unwrap_or_default()
     }
 
     /// The record of an id, if it is of this chain.
@@ -96,10 +103,16 @@ impl Table {
         self.by_id.get(id).map(|entry| &entry.0)
     }
 
+    /// Height of an uncle that a share of this chain credits.
+    pub fn uncle_height(&self, id: &ShareId) -> Option<u32> {
+        self.uncles.get(id).copied()
+    }
+
     /// Puts a record on the tip. Refused, without a change, unless it is the tip's child.
     pub fn push(&mut self, record: Arc<Record>) -> bool {
         let fits = record.parent == self.tip().id && record.height == self.tip().height + 1;
         if fits && self.by_id.insert(ById(Arc::clone(&record))) {
+            self.uncles.extend(record.uncles().iter().map(|uncle| (uncle.id, uncle.height)));
             self.above.push(record);
             return true;
         }
@@ -108,39 +121,64 @@ impl Table {
 
     /// Cuts what stands above a height; it comes back in ascending order.
     pub fn cut(&mut self, height: u32) -> Vec<Arc<Record>> {
-        let cut = self.above.split_off(self.above.len().min(height as usize));
-        for record in &cut {
-            self.by_id.remove(&record.id);
-        }
+        let kept = height.saturating_sub(self.lowest.height) as usize;
+        let cut = self.above.split_off(self.above.len().min(kept));
+        self.forget(&cut);
         cut
     }
 
-    /// Ids to find a common ancestor by: the newest ten one by one, then with doubling steps, genesis last.
+    /// Makes this height the lowest that is kept; what was below comes back in ascending order.
+    pub fn raise(&mut self, height: u32) -> Vec<Arc<Record>> {
+        let Some(lowest) = self.at(height).cloned().filter(|lowest| lowest.id != self.lowest.id) else { return Vec::new() };
+        let rest = self.above.split_off((height - self.lowest.height) as usize);
+        let mut below = vec![std::mem::replace(&mut self.lowest, lowest)];
+        below.append(&mut self.above);
+        // The new lowest one stays by its id; its own uncles are in no window any more.
+        let lowest = below.pop();
+        self.above = rest;
+        self.forget(&below);
+        for uncle in self.lowest.uncles() {
+            self.uncles.remove(&uncle.id);
+        }
+        debug_assert!(lowest.is_some_and(|lowest| lowest.id == self.lowest.id));
+        below
+    }
+
+    fn forget(&mut self, records: &[Arc<Record>]) {
+        for record in records {
+            self.by_id.remove(&record.id);
+            for uncle in record.uncles() {
+                self.uncles.remove(&uncle.id);
+            }
+        }
+    }
+
+    /// Ids to find a common ancestor by: the newest ten one by one, then with doubling steps, the lowest one last.
     /// 32 bits of height need no more than 10 + 32 of them.
     pub fn locator(&self) -> Vec<ShareId> {
         let mut ids = Vec::new();
         let (mut height, mut step) = (self.tip().height, 1);
         while let Some(record) = self.at(height) {
             ids.push(record.id);
-            if height == 0 {
+            if height == self.lowest.height {
                 break;
             }
             if ids.len() >= LOCATOR_DENSE {
                 step *= 2;
             }
-            height = height.saturating_sub(step);
+            height = height.saturating_sub(step).max(self.lowest.height);
         }
         ids
     }
 
-    /// Height of the highest of these ids that is of this chain; genesis is of every chain.
-    pub fn find_fork(&self, locator: &[ShareId]) -> u32 {
-        locator.iter().filter_map(|id| self.get(id)).map(|record| record.height).max().unwrap_or(0)
+    /// Height of the highest of these ids that is of this chain; `None` where the chains have nothing in common that is kept.
+    pub fn find_fork(&self, locator: &[ShareId]) -> Option<u32> {
+        locator.iter().filter_map(|id| self.get(id)).map(|record| record.height).max()
     }
 
     /// Whether heights, parents and ids agree. For tests, invariants and `check`.
     pub fn sanity_check(&self) -> Result<(), String> {
-        let mut parent = &self.genesis;
+        let mut parent = &self.lowest;
         for record in &self.above {
             if record.height != parent.height + 1 || record.parent != parent.id {
                 return Err(format!("{} at height {} is no child of {}", record.id, record.height, parent.id));
@@ -148,7 +186,14 @@ impl Table {
             if self.get(&record.id).is_none_or(|found| !Arc::ptr_eq(found, record)) {
                 return Err(format!("{} at height {} is not found by its id", record.id, record.height));
             }
+            if record.uncles().iter().any(|uncle| self.uncle_height(&uncle.id) != Some(uncle.height)) {
+                return Err(format!("an uncle of {} at height {} is not found by its id", record.id, record.height));
+            }
             parent = record;
+        }
+        let credited: usize = self.above.iter().map(|record| record.uncles().len()).sum();
+        if credited != self.uncles.len() {
+            return Err(format!("{} uncles are found by their ids, {credited} are credited", self.uncles.len()));
         }
         if self.by_id.len() != self.above.len() + 1 {
             return Err(format!("{} ids for {} heights", self.by_id.len(), self.above.len() + 1));
@@ -230,10 +275,10 @@ mod tests {
             let mut theirs = chain(300, 1);
             theirs.cut(fork);
             extend(&mut theirs, 20, 2);
-            let found = ours.find_fork(&theirs.locator());
+            let found = ours.find_fork(&theirs.locator()).unwrap();
             // Steps double, so what is fetched twice is no more than what is new.
             assert!(found <= fork && (fork - found) <= 20, "fork at {fork}, found {found}");
         }
-        assert_eq!(ours.find_fork(&[ShareId([9; 32])]), 0);
+        assert_eq!(ours.find_fork(&[ShareId([9; 32])]), None);
     }
 }

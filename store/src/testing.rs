@@ -7,12 +7,12 @@ use rockpool_net::sha256::{Midstate, sha256d};
 use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share, merkle_root};
 
 use crate::chain::Chain;
-use crate::limits::MEDIAN_SPAN;
+use crate::limits::{MEDIAN_SPAN, REACH};
 use crate::params::Params;
 use crate::payouts::Payouts;
 use crate::record::Record;
-use crate::rules::window::{Level, Window};
-use crate::rules::{child, coinbase, difficulty, score, target};
+use crate::rules::window::{Level, Window, wanted_work};
+use crate::rules::{Ancestors, child, coinbase, difficulty, target};
 use crate::view::ChainView;
 
 /// Where a builder finds what a share builds on.
@@ -57,6 +57,7 @@ pub struct ShareBuilder {
     time: Option<u32>,
     harder: usize,
     bitcoin: Option<([u8; 32], u32, u32)>,
+    uncles: Vec<ShareId>,
     bad_coinbase: bool,
 }
 
@@ -72,6 +73,7 @@ impl ShareBuilder {
             time: None,
             harder: 0,
             bitcoin: None,
+            uncles: Vec::new(),
             bad_coinbase: false,
         }
     }
@@ -124,6 +126,13 @@ impl ShareBuilder {
         self
     }
 
+    /// Crediting these uncles.
+    pub fn uncles(mut self, uncles: &[ShareId]) -> ShareBuilder {
+        self.uncles = uncles.to_vec();
+        self.uncles.sort_unstable();
+        self
+    }
+
     /// Tied, but with a coinbase that is not the one its parent dictates.
     pub fn bad_coinbase(mut self) -> ShareBuilder {
         self.bad_coinbase = true;
@@ -134,19 +143,18 @@ impl ShareBuilder {
     pub fn build(&self, chain: &impl Ancestry, parent: &ShareId) -> Share {
         let Some(parent) = chain.record(parent) else { panic!("share {parent} is not there to be built on") };
         let time = self.time.unwrap_or(parent.time + self.params.interval_s);
-        let mut below = std::iter::successors(Some(Arc::clone(&parent)), |record| chain.record(&record.parent));
-        let excess = below.nth(15).map_or(0, |record| score::excess(&record));
-        let next = child(self.params, &parent, excess, time);
+        let newest: Vec<_> = std::iter::successors(Some(Arc::clone(&parent)), |record| chain.record(&record.parent)).take(REACH).collect();
+        let next = child(self.params, &parent, Ancestors::new(&newest).excess(), time);
         let easiest = target::target(next.allowed_bits).unwrap_or_default();
         let (prev, bitcoin_height, bitcoin_bits) =
-            self.bitcoin.unwrap_or((parent.bitcoin_prev, parent.bitcoin_height, parent.bitcoin_bits));
+            self.bitcoin.unwrap_or((parent.bitcoin.hash, parent.bitcoin_height(), parent.bitcoin.bits()));
         let mut share = Share {
             header: [0; 80],
             version: next.version,
             class: self.class,
             layout: self.layout,
             parent: parent.id,
-            uncles: Vec::new(),
+            uncles: self.uncles.clone(),
             script: self.script,
             bits: target::compact(easiest >> self.harder),
             time,
@@ -200,9 +208,10 @@ pub(crate) fn payouts(params: &Params, chain: &impl Ancestry, parent: &Arc<Recor
     }
     let mut branch: Vec<_> = std::iter::successors(Some(Arc::clone(parent)), |record| chain.record(&record.parent)).collect();
     branch.reverse();
-    let mut window = Window::new();
+    let lowest = branch.first().map_or(0, |record| record.height);
+    let mut window = Window::new(lowest);
     for record in branch.iter().skip(1) {
-        window.push(params, record, |height| Level::of(&branch[height as usize]));
+        window.push(params, wanted_work(params, record), |height| Level::of(&branch[(height - lowest) as usize]));
     }
     Arc::new(Payouts::new(parent, &window))
 }

@@ -1,17 +1,19 @@
 //! The reactor's view of the chain: its own table over the organiser's records, changed by [`ChainChange`]s alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rockpool_net::id::ShareId;
+use rockpool_net::limits::UNCLES_MAX;
 use rockpool_net::time::Now;
 
-use crate::limits::MEDIAN_SPAN;
-use crate::organised::ChainChange;
+use crate::bitcoin::Tree;
+use crate::limits::{BESIDE_DEPTH, REACH, SIDE_MAX, UNCLE_DEPTH};
+use crate::organised::{Beside, ChainChange};
 use crate::params::Params;
 use crate::payouts::Payouts;
 use crate::record::Record;
-use crate::rules::{self, difficulty, score};
+use crate::rules::{self, Ancestors, uncles};
 use crate::table::{Keyed, Table};
 
 /// What follows from the confirmed tip for the share that is mined on it.
@@ -19,6 +21,8 @@ use crate::table::{Keyed, Table};
 pub struct Next {
     /// The confirmed tip.
     pub parent: ShareId,
+    /// Uncles that it may credit, ascending.
+    pub uncles: Vec<ShareId>,
     /// Height of the share to be.
     pub height: u32,
     /// Its lead.
@@ -37,19 +41,35 @@ pub struct ChainView {
     table: Table,
     confirmed_height: u32,
     payouts: Arc<Payouts>,
+    /// Proved shares beside the best chain, by height and id: those that may become uncles or be asked for.
+    beside: BTreeMap<(u32, ShareId), Beside>,
+    bitcoin: Tree,
+    keyed: Keyed,
     /// Encoded shares that are not yet stored.
     unstored: HashMap<ShareId, Arc<[u8]>, Keyed>,
 }
 
 impl ChainView {
     /// What `Chain::view` makes.
-    pub(crate) fn new(table: Table, confirmed_height: u32, payouts: Arc<Payouts>, keyed: Keyed) -> ChainView {
-        ChainView { table, confirmed_height, payouts, unstored: HashMap::with_hasher(keyed) }
+    pub(crate) fn new(table: Table, confirmed_height: u32, payouts: Arc<Payouts>, bitcoin: Tree, keyed: Keyed) -> ChainView {
+        let unstored = HashMap::with_hasher(keyed);
+        ChainView { table, confirmed_height, payouts, beside: BTreeMap::new(), bitcoin, keyed, unstored }
     }
 
     /// Does what the organiser did. Returns how many heights of the best chain were cut: the depth of a reorg, 0 for a mere extension.
     pub fn apply(&mut self, change: &ChainChange) -> u32 {
+        if let Some(base) = &change.base {
+            self.rebase(base);
+        }
+        change.blocks.iter().for_each(|block| self.bitcoin.insert(Arc::clone(block)));
+        if let Some(below) = change.blocks_below {
+            self.bitcoin.prune(below);
+        }
         let cut = self.table.cut(change.fork_height);
+        // What was confirmed is as good as before, beside the best chain; its rows are still there.
+        let (depth, confirmed) = (cut.len() as u32, self.confirmed_height);
+        let proved = cut.into_iter().filter(|record| record.height <= confirmed).map(|record| Beside { record, bytes: None });
+        let proved: Vec<_> = proved.collect();
         for record in &change.added {
             let fits = self.table.push(Arc::clone(record));
             debug_assert!(fits, "changes are applied in the order of their making");
@@ -59,7 +79,31 @@ impl ChainView {
             self.payouts = Arc::clone(payouts);
         }
         self.unstored.extend(change.bytes.iter().map(|(id, bytes)| (*id, Arc::clone(bytes))));
-        cut.len() as u32
+        self.put_beside(&proved);
+        self.put_beside(&change.beside);
+        depth
+    }
+
+    /// The chain begins with another share.
+    fn rebase(&mut self, base: &Arc<Record>) {
+        if self.table.at(base.height).is_some_and(|record| record.id == base.id) {
+            self.table.raise(base.height);
+            return;
+        }
+        self.table = Table::new(Arc::clone(base), self.keyed);
+        self.confirmed_height = base.height;
+        self.beside.clear();
+    }
+
+    /// Shares beside the best chain, as many as are worth it: the highest.
+    pub(crate) fn put_beside(&mut self, shares: &[Beside]) {
+        self.beside.extend(shares.iter().map(|share| ((share.record.height, share.record.id), share.clone())));
+        let lowest = self.confirmed_height.saturating_sub(BESIDE_DEPTH);
+        let (table, confirmed) = (&self.table, self.confirmed_height);
+        self.beside.retain(|(height, id), _| *height > lowest && table.get(id).is_none_or(|record| record.height > confirmed));
+        while self.beside.len() > SIDE_MAX {
+            self.beside.pop_first();
+        }
     }
 
     /// Rows of these ids are on disk: from now on they are read there.
@@ -104,20 +148,56 @@ impl ChainView {
         self.table.locator()
     }
 
-    /// Height at which a peer's chain parts from ours, by its locator.
-    pub fn find_fork(&self, locator: &[ShareId]) -> u32 {
+    /// Height at which a peer's chain parts from ours, by its locator; `None` where nothing that is kept is common to both.
+    pub fn find_fork(&self, locator: &[ShareId]) -> Option<u32> {
         self.table.find_fork(locator)
+    }
+
+    /// The lowest share that is kept.
+    pub fn lowest(&self) -> &Arc<Record> {
+        self.table.lowest()
+    }
+
+    /// A proved share beside the best chain.
+    pub fn beside(&self, id: &ShareId) -> Option<&Beside> {
+        self.beside.iter().rev().find(|((_, beside), _)| beside == id).map(|(_, beside)| beside)
+    }
+
+    /// Proved shares beside the best chain, the highest last.
+    pub fn all_beside(&self) -> impl DoubleEndedIterator<Item = &Beside> {
+        self.beside.values()
+    }
+
+    /// Height of an uncle that a share of the best chain credits: part of its row's key.
+    pub fn uncle_height(&self, id: &ShareId) -> Option<u32> {
+        self.table.uncle_height(id)
+    }
+
+    /// Bitcoin's headers.
+    pub fn bitcoin(&self) -> &Tree {
+        &self.bitcoin
     }
 
     /// What a share on the confirmed tip must carry if its job is made now.
     pub fn next(&self, params: &Params, now: Now) -> Next {
         let parent = self.confirmed_tip();
-        let newest: Vec<u32> =
-            (0..=parent.height).rev().take(MEDIAN_SPAN).filter_map(|height| self.table.at(height)).map(|record| record.time).collect();
-        let time = now.unix().max(difficulty::median_time(&newest).saturating_add(1));
-        let below = score::excess_height(parent.height.saturating_add(1)).and_then(|height| self.table.at(height));
-        let derived = rules::child(params, parent, below.map_or(0, |record| score::excess(record)), time);
-        Next { parent: parent.id, height: derived.height, lead: derived.lead, score: derived.score, bits: derived.allowed_bits, time }
+        let heights = (self.lowest().height..=parent.height).rev().take(REACH);
+        let newest: Vec<_> = heights.filter_map(|height| self.table.at(height)).cloned().collect();
+        let ancestors = Ancestors::new(&newest);
+        let time = now.unix().max(ancestors.median_time().saturating_add(1));
+        let derived = rules::child(params, parent, ancestors.excess(), time);
+        let uncles = self.uncles(derived.height, ancestors);
+        Next { parent: parent.id, uncles, height: derived.height, lead: derived.lead, score: derived.score, bits: derived.allowed_bits, time }
+    }
+
+    /// Uncles for a share of this height, ascending by id: of those that it may credit the lowest, whose time is over soonest.
+    fn uncles(&self, height: u32, ancestors: Ancestors<'_>) -> Vec<ShareId> {
+        let from = (height.saturating_sub(UNCLE_DEPTH), ShareId::default());
+        let near = self.beside.range(from..).map(|(_, beside)| &beside.record);
+        let creditable = near.filter(|record| !ancestors.near_base() && uncles::may_credit(height, record, ancestors));
+        let mut ids: Vec<ShareId> = creditable.take(UNCLES_MAX).map(|record| record.id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Payouts at the confirmed tip.
@@ -171,7 +251,7 @@ mod tests {
         let mut view = chain.view();
         for _ in 0..heights {
             let share = ShareBuilder::new(params).harder(2).build(&chain, &chain.tip().id);
-            assert_eq!(chain.offer(at(2_000_000_000), Arc::new(share), Source::Peer), Offer::Taken);
+            assert_eq!(chain.offer(at(2_000_000_000), &share, Source::Peer), Offer::Taken);
         }
         chain.confirm(heights as usize);
         view.apply(&chain.take_change().unwrap().0);
@@ -190,7 +270,7 @@ mod tests {
                 let share = ShareBuilder::new(params).salt(now).time(next.time).build(&view, &next.parent);
                 let wanted = (share.height, share.lead, share.score, share.bits);
                 assert_eq!((next.height, next.lead, next.score, next.bits), wanted);
-                assert_eq!(chain.offer(at(2_000_000_000), Arc::new(share), Source::Own), Offer::Taken);
+                assert_eq!(chain.offer(at(2_000_000_000), &share, Source::Own), Offer::Taken);
             }
         }
     }
@@ -199,7 +279,7 @@ mod tests {
     fn work_is_given_on_the_confirmed_tip_alone() {
         let (mut chain, mut view) = grown(3);
         let share = ShareBuilder::new(params(Network::Regtest)).build(&chain, &chain.tip().id);
-        chain.offer(at(2_000_000_000), Arc::new(share.clone()), Source::Peer);
+        chain.offer(at(2_000_000_000), &share, Source::Peer);
         assert_eq!(view.apply(&chain.take_change().unwrap().0), 0);
         assert_eq!((view.tip().id, view.confirmed_height()), (share.id(), 3));
         assert!(!view.is_confirmed(&share.id()));

@@ -1,9 +1,47 @@
 //! The index after a start: one scan of the rows, then the walk down from the tip row.
 
-use super::*;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use rockpool_net::id::ShareId;
+use rockpool_net::wire::share::Share;
+
+use super::rows::Rows;
+use super::side::{Live, Named, Side};
+use super::{Chain, News, Told};
+use crate::bitcoin::{Added, Tree};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv};
-use crate::schema::{self, share_key};
+use crate::limits::{REACH, UNCLE_DEPTH};
+use crate::params::Params;
+use crate::payouts::Payouts;
+use crate::record::{Place, Record, Scripts};
+use crate::rules::window::{Window, wanted_work};
+use crate::rules::{self, Ancestors};
+use crate::schema::{self, TipRow, share_key};
+use crate::table::{Keyed, Table};
+
+/// Records of rows, in the order of the rows: by height, then id.
+#[derive(Default)]
+struct Scanned {
+    records: Vec<Arc<Record>>,
+}
+
+impl Scanned {
+    fn get(&self, height: u32, id: &ShareId) -> Option<&Arc<Record>> {
+        let index = self.records.binary_search_by(|record| (record.height, record.id).cmp(&(height, *id))).ok()?;
+        self.records.get(index)
+    }
+
+    fn parent(&self, record: &Record) -> Option<&Arc<Record>> {
+        self.get(record.height.checked_sub(1)?, &record.parent)
+    }
+
+    /// An uncle of a share at this height.
+    fn uncle(&self, height: u32, id: &ShareId) -> Option<&Arc<Record>> {
+        (1..=UNCLE_DEPTH).find_map(|depth| self.get(height.checked_sub(depth)?, id))
+    }
+}
 
 impl Chain {
     /// The chain that the rows hold; a fresh store holds genesis alone. `key` is drawn from the node's generator.
@@ -12,31 +50,28 @@ impl Chain {
     /// better: a crash can have hit between the rows of a branch and the tip row. So there may be a change to take at once.
     pub fn open(params: &'static Params, key: [u64; 2], kv: &dyn Kv) -> Result<Chain, StoreError> {
         let mut chain = Chain::fresh(params, Keyed::new(key));
-        let mut records = chain.scan(kv)?;
+        chain.read_blocks(kv)?;
+        let base = schema::base(kv)?;
+        let scanned = chain.scan(kv, base)?;
+        if let Some(base) = base {
+            let lowest = scanned.get(base.0, &base.1);
+            let lowest = lowest.ok_or_else(|| StoreError::Damaged(format!("share {} that the chain begins with has no row", base.1)))?;
+            chain.begin_with(Arc::clone(lowest));
+            chain.news.base = false;
+        }
         if let Some(tip) = schema::tip(kv)? {
-            chain.walk(&mut records, tip)?;
-            for record in chain.table.above(tip.confirmed_height) {
-                let unproven = Some(read(kv, record)?);
-                chain.candidates.push_back(Live { record: Arc::clone(record), unproven, row: true, scratch: false, seen: 0 });
-            }
-            if chain.confirmed_tip().id != tip.confirmed_id {
-                return Err(StoreError::Damaged(format!("{} is not at the confirmed height of its chain", tip.confirmed_id)));
-            }
-            for height in 1..=tip.confirmed_height {
+            chain.walk(&scanned, tip)?;
+            chain.read_candidates(kv, &scanned, tip)?;
+            for height in chain.lowest().height + 1..=tip.confirmed_height {
                 if let Some(record) = chain.table.at(height) {
-                    chain.window.push(params, record, |height| level(&chain.table, height));
+                    let wanted = wanted_work(params, record);
+                    chain.window.push(params, wanted, |height| super::level(&chain.table, height));
                 }
             }
-            chain.payouts = Arc::new(Payouts::new(chain.confirmed_tip(), &chain.window));
+            chain.payouts = VecDeque::from([chain.payouts_of_window()]);
         }
         chain.told = Told::of(chain.tip_row());
-        let mut beside: Vec<_> = records.into_values().collect();
-        beside.sort_unstable_by_key(|record| (record.height, record.id));
-        for record in beside {
-            let unproven = Some(read(kv, &record)?);
-            chain.arrivals += 1;
-            chain.side.insert(Live { record, unproven, row: true, scratch: false, seen: chain.arrivals });
-        }
+        chain.read_beside(kv, &scanned)?;
         chain.select();
         Ok(chain)
     }
@@ -44,75 +79,170 @@ impl Chain {
     /// Genesis alone.
     fn fresh(params: &'static Params, keyed: Keyed) -> Chain {
         let genesis = Arc::new(params.genesis_record());
-        let window = Window::new();
+        let window = Window::new(0);
         let payouts = Arc::new(Payouts::new(&genesis, &window));
         let tip = TipRow { height: 0, id: genesis.id, confirmed_height: 0, confirmed_id: genesis.id };
         Chain {
             params,
             keyed,
+            bitcoin: Tree::new(params),
+            scripts: Scripts::default(),
             table: Table::new(genesis, keyed),
             seen: Vec::new(),
             candidates: VecDeque::new(),
             side: Side::default(),
+            credited: BTreeMap::new(),
+            unproven: BTreeSet::new(),
             invalid: BTreeMap::new(),
             invalid_order: VecDeque::new(),
             condemned: Vec::new(),
             window,
-            payouts,
+            payouts: VecDeque::from([(payouts, true)]),
             syncing: None,
             arrivals: 0,
             rows: Rows::default(),
             told: Told::of(tip),
+            news: News::default(),
         }
     }
 
-    /// Records of all rows by id. Rows are ordered by height, so parents come first; a row whose parent has none is deleted.
-    fn scan(&mut self, kv: &dyn Kv) -> Result<BTreeMap<ShareId, Arc<Record>>, StoreError> {
-        let mut records: BTreeMap<ShareId, Arc<Record>> = BTreeMap::new();
+    /// Bitcoin's headers. The lowest was a root before, so it is one again.
+    fn read_blocks(&mut self, kv: &dyn Kv) -> Result<(), StoreError> {
+        schema::blocks(kv, |height, header| {
+            let added = match self.bitcoin.add(header) {
+                Ok(Added::Orphan(_)) => self.bitcoin.root_at(height, header).map(|root| root.is_some()),
+                other => other.map(|_| true),
+            };
+            match added {
+                Ok(true) => Ok(()),
+                _ => Err(StoreError::Damaged(format!("a Bitcoin header at height {height} does not follow from the rows below it"))),
+            }
+        })
+    }
+
+    /// Records of all rows. Rows are ordered by height, so parents and uncles come first; a row without its parent's is deleted, unless it
+    /// is the base's or one that an uncle around the base has.
+    fn scan(&mut self, kv: &dyn Kv, base: Option<(u32, ShareId)>) -> Result<Scanned, StoreError> {
+        let mut scanned = Scanned { records: vec![Arc::clone(self.lowest())] };
         schema::shares(kv, |height, id, bytes| {
             let share = decode(height, id, bytes)?;
-            let of = |id: &ShareId| records.get(id).or_else(|| self.table.get(id));
-            let Some(parent) = of(&share.parent) else {
-                self.rows.delete(height, id);
-                return Ok(());
+            let parent = height.checked_sub(1).and_then(|below| scanned.get(below, &share.parent));
+            let around = base.is_some_and(|(base, _)| height <= base + UNCLE_DEPTH);
+            let place = match parent {
+                Some(parent) => self.place(&scanned, parent, &share, id)?,
+                None if around => self.loose(&share),
+                None => None,
             };
-            // Rows were checked before they were written, and have checksums. What follows from the parent is computed anyway.
-            let excess = std::iter::successors(Some(parent), |record| of(&record.parent)).nth(EXCESS_DELAY as usize - 1);
-            let derived = rules::child(self.params, parent, excess.map_or(0, |record| score::excess(record)), share.time);
-            if (derived.height, derived.score, derived.lead) != (height, share.score, share.lead) {
-                return Err(StoreError::Damaged(format!("share {id} at height {height} does not follow from its parent's row")));
+            match place {
+                Some(place) => scanned.records.push(Arc::new(place.record(&share, id))),
+                None => self.rows.delete(height, id),
             }
-            records.insert(id, Arc::new(rules::record(&share, id, derived.demand)));
             Ok(())
         })?;
-        Ok(records)
+        Ok(scanned)
     }
 
-    /// Takes the best chain out of the records, from the tip row down to genesis.
-    fn walk(&mut self, records: &mut BTreeMap<ShareId, Arc<Record>>, tip: TipRow) -> Result<(), StoreError> {
+    /// The place of a row's share. Rows were checked before they were written, and have checksums; what follows from the parent is computed
+    /// anyway. `None` where an uncle or the Bitcoin block has no row, which happens to shares beside the best chain alone.
+    fn place(&mut self, scanned: &Scanned, parent: &Arc<Record>, share: &Share, id: ShareId) -> Result<Option<Place>, StoreError> {
+        let newest: Vec<_> = std::iter::successors(Some(parent), |record| scanned.parent(record)).take(REACH).cloned().collect();
+        let ancestors = Ancestors::new(&newest);
+        let derived = rules::child(self.params, parent, ancestors.excess(), share.time);
+        let score = if ancestors.near_base() { share.score } else { derived.score };
+        if (derived.height, score, derived.lead) != (share.height, share.score, share.lead) {
+            return Err(StoreError::Damaged(format!("share {id} at height {} does not follow from its parent's row", share.height)));
+        }
+        let uncles: Option<Vec<_>> =
+            share.uncles.iter().map(|uncle| scanned.uncle(share.height, uncle).map(|uncle| uncle.as_uncle())).collect();
+        let (Some(uncles), Some(bitcoin)) = (uncles, self.bitcoin.get(&share.bitcoin_prev()).cloned()) else { return Ok(None) };
+        let best = std::iter::successors(Some(parent), |record| scanned.parent(record)).find(|record| !record.behind);
+        let behind = best.is_some_and(|best| bitcoin.work < best.bitcoin.work);
+        Ok(Some(Place { allowed_bits: derived.allowed_bits, behind, script: self.scripts.shared(&share.script), bitcoin, uncles }))
+    }
+
+    /// The place of a share of which nothing below is known.
+    fn loose(&mut self, share: &Share) -> Option<Place> {
+        let bitcoin = self.bitcoin.get(&share.bitcoin_prev()).cloned()?;
+        let script = self.scripts.shared(&share.script);
+        Some(Place { allowed_bits: share.bits, behind: false, script, bitcoin, uncles: Vec::new() })
+    }
+
+    /// Takes the best chain out of the records, from the tip row down to the lowest share.
+    fn walk(&mut self, scanned: &Scanned, tip: TipRow) -> Result<(), StoreError> {
         let mut best = Vec::new();
-        let mut at = tip.id;
-        while at != self.table.tip().id {
-            let record = records.remove(&at).ok_or_else(|| StoreError::Damaged(format!("share {at} of the best chain has no row")))?;
-            at = record.parent;
+        let (mut at, mut height) = (tip.id, tip.height);
+        while at != self.lowest().id {
+            let record = scanned.get(height, &at).filter(|record| record.height > self.lowest().height);
+            let record = record.ok_or_else(|| StoreError::Damaged(format!("share {at} of the best chain has no row at height {height}")))?;
+            (at, height) = (record.parent, height - 1);
             best.push(record);
         }
-        if best.len() as u32 != tip.height || tip.confirmed_height > tip.height {
+        if height != self.lowest().height || tip.confirmed_height > tip.height || tip.confirmed_height < height {
             return Err(StoreError::Damaged(format!("the tip row says height {}, its chain has {}", tip.height, best.len())));
         }
         for record in best.into_iter().rev() {
-            self.table.push(record);
+            self.table.push(Arc::clone(record));
             self.seen.push(0);
+        }
+        Ok(())
+    }
+
+    /// The shares above the confirmed height, and uncles credited near it.
+    fn read_candidates(&mut self, kv: &dyn Kv, scanned: &Scanned, tip: TipRow) -> Result<(), StoreError> {
+        let near = tip.confirmed_height.saturating_sub(REACH as u32).max(self.lowest().height);
+        for record in self.table.above(near).to_vec() {
+            for uncle in record.uncles() {
+                if let Some(uncle) = scanned.get(uncle.height, &uncle.id) {
+                    let named = Named { record: Arc::clone(uncle), bytes: None, proven: true };
+                    self.credited.insert(uncle.id, named);
+                }
+            }
+        }
+        for record in self.table.above(tip.confirmed_height).to_vec() {
+            let live = read(kv, scanned, &record, 0)?;
+            self.candidates.push_back(live);
+        }
+        if self.confirmed_tip().id != tip.confirmed_id {
+            return Err(StoreError::Damaged(format!("{} is not at the confirmed height of its chain", tip.confirmed_id)));
+        }
+        Ok(())
+    }
+
+    /// What the tip row does not reach: shares beside the best chain, but for the uncles that it credits.
+    fn read_beside(&mut self, kv: &dyn Kv, scanned: &Scanned) -> Result<(), StoreError> {
+        for record in &scanned.records {
+            let on_chain = self.table.get(&record.id).is_some() || record.height == 0;
+            if on_chain || self.table.uncle_height(&record.id).is_some() {
+                continue;
+            }
+            if self.get(&record.parent).is_none() {
+                self.rows.delete(record.height, record.id);
+                continue;
+            }
+            self.arrivals += 1;
+            let live = read(kv, scanned, record, self.arrivals)?;
+            self.put_beside(live);
         }
         Ok(())
     }
 }
 
-fn read(kv: &dyn Kv, record: &Record) -> Result<Arc<Share>, StoreError> {
+/// A share that is to be proved again, with the uncles it names.
+fn read(kv: &dyn Kv, scanned: &Scanned, record: &Arc<Record>, seen: u64) -> Result<Live, StoreError> {
+    let uncles = record.uncles().iter().map(|uncle| {
+        let uncle = scanned.get(uncle.height, &uncle.id);
+        let uncle = uncle.ok_or_else(|| StoreError::Damaged(format!("an uncle of share {} has no row", record.id)))?;
+        Ok(Named { record: Arc::clone(uncle), bytes: Some(read_bytes(kv, uncle)?), proven: false })
+    });
+    let uncles = uncles.collect::<Result<_, StoreError>>()?;
+    let bytes = Some(read_bytes(kv, record)?);
+    Ok(Live { record: Arc::clone(record), bytes, proven: false, uncles, row: true, scratch: false, seen })
+}
+
+fn read_bytes(kv: &dyn Kv, record: &Record) -> Result<Arc<[u8]>, StoreError> {
     let (height, id) = (record.height, record.id);
     let bytes = kv.get(Family::Shares, &share_key(height, &id))?;
-    let bytes = bytes.ok_or_else(|| StoreError::Damaged(format!("share {id} at height {height} was there a moment ago")))?;
-    decode(height, id, &bytes).map(Arc::new)
+    bytes.map(Arc::from).ok_or_else(|| StoreError::Damaged(format!("share {id} at height {height} was there a moment ago")))
 }
 
 fn decode(height: u32, id: ShareId, bytes: &[u8]) -> Result<Share, StoreError> {

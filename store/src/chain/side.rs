@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rockpool_net::id::ShareId;
-use rockpool_net::wire::share::Share;
 
 use crate::limits::{SCRATCH_BYTES_MAX, SIDE_MAX};
 use crate::record::Record;
@@ -13,8 +12,12 @@ use crate::record::Record;
 #[derive(Clone, Debug)]
 pub(super) struct Live {
     pub record: Arc<Record>,
-    /// The share itself, until its coinbase was rebuilt and found to match: validity is recorded apart from position.
-    pub unproven: Option<Arc<Share>>,
+    /// Its encoding; `None` where its row is written and nothing is left to be proved.
+    pub bytes: Option<Arc<[u8]>>,
+    /// Whether its coinbase was rebuilt and found to match: validity is recorded apart from position.
+    pub proven: bool,
+    /// The uncles that it names: what is needed of them when it becomes the best chain, whatever has become of them by then.
+    pub uncles: Vec<Named>,
     /// Whether its row is written or on its way: it is to be deleted when the share is forgotten.
     pub row: bool,
     /// Whether it belongs to the sync under way and lies too far below our tip to be kept otherwise.
@@ -23,22 +26,44 @@ pub(super) struct Live {
     pub seen: u64,
 }
 
+/// A share that another names as its uncle.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub record: Arc<Record>,
+    /// Its encoding; `None` where its row is written and it was proved.
+    pub bytes: Option<Arc<[u8]>>,
+    /// What was known when it was named; later than that it may have been proved.
+    pub proven: bool,
+}
+
 impl Live {
     /// Memory that it takes, bytes; map entries included by a guess on the high side.
     fn bytes(&self) -> usize {
-        let share = self.unproven.as_ref().map_or(0, |share| size_of::<Share>() + 32 * (share.proof.branch.len() + share.uncles.len()));
-        size_of::<Live>() + size_of::<Record>() + 32 * self.record.uncles.len() + share + ENTRY_BYTES
+        let own = size_of::<Live>() + size_of::<Record>() + self.bytes.as_ref().map_or(0, |bytes| bytes.len());
+        own + self.uncles.len() * (size_of::<Named>() + UNCLE_BYTES) + ENTRY_BYTES
+    }
+
+    /// What a nephew keeps of it.
+    pub fn named(&self) -> Named {
+        Named { record: Arc::clone(&self.record), bytes: self.bytes.clone(), proven: self.proven }
     }
 }
 
-/// Entries of a share in the three sets below, bytes.
-const ENTRY_BYTES: usize = 300;
+/// The first and the last id there could be.
+const FIRST: ShareId = ShareId([0; 32]);
+const LAST: ShareId = ShareId([0xff; 32]);
 
-/// Shares beside the best chain, by id, by parent and by score.
+/// Entries of a share in the sets below, bytes.
+const ENTRY_BYTES: usize = 300;
+/// What an uncle takes in its nephew's index entry and in the sets below, bytes.
+const UNCLE_BYTES: usize = 200;
+
+/// Shares beside the best chain, by id, by parent, by uncle and by score.
 #[derive(Debug, Default)]
 pub(super) struct Side {
     by_id: BTreeMap<ShareId, Live>,
     by_parent: BTreeSet<(ShareId, ShareId)>,
+    by_uncle: BTreeSet<(ShareId, ShareId)>,
     near: BTreeSet<(u128, ShareId)>,
     scratch: BTreeSet<(u128, ShareId)>,
     scratch_bytes: usize,
@@ -47,6 +72,15 @@ pub(super) struct Side {
 impl Side {
     pub fn get(&self, id: &ShareId) -> Option<&Live> {
         self.by_id.get(id)
+    }
+
+    pub fn get_mut(&mut self, id: &ShareId) -> Option<&mut Live> {
+        self.by_id.get_mut(id)
+    }
+
+    /// Whether a share beside the best chain names this one as its uncle.
+    pub fn names(&self, id: &ShareId) -> bool {
+        self.by_uncle.range((*id, FIRST)..=(*id, LAST)).next().is_some()
     }
 
     pub fn len(&self) -> usize {
@@ -75,6 +109,7 @@ impl Side {
     pub fn insert(&mut self, live: Live) {
         let id = live.record.id;
         self.by_parent.insert((live.record.parent, id));
+        self.by_uncle.extend(live.record.uncles().iter().map(|uncle| (uncle.id, id)));
         if live.scratch {
             self.scratch.insert((live.record.score, id));
             self.scratch_bytes += live.bytes();
@@ -87,6 +122,9 @@ impl Side {
     pub fn take(&mut self, id: &ShareId) -> Option<Live> {
         let live = self.by_id.remove(id)?;
         self.by_parent.remove(&(live.record.parent, *id));
+        for uncle in live.record.uncles() {
+            self.by_uncle.remove(&(uncle.id, *id));
+        }
         if live.scratch {
             self.scratch.remove(&(live.record.score, *id));
             self.scratch_bytes -= live.bytes();
@@ -98,15 +136,24 @@ impl Side {
 
     /// Takes a share, if it is here, and all that builds on it, parents before children.
     pub fn take_branch(&mut self, id: ShareId) -> Vec<Live> {
-        let mut branch: Vec<Live> = self.take(&id).into_iter().collect();
-        let mut parents = vec![id];
-        while let Some(parent) = parents.pop() {
-            let children: Vec<_> =
-                self.by_parent.range((parent, ShareId([0; 32]))..=(parent, ShareId([0xff; 32]))).map(|(_, id)| *id).collect();
-            branch.extend(children.iter().filter_map(|id| self.take(id)));
-            parents.extend(children);
+        self.take_all(id, |side| vec![&side.by_parent])
+    }
+
+    /// Takes a share, if it is here, and all that is no better than it: what builds on it or names it as an uncle.
+    pub fn take_tainted(&mut self, id: ShareId) -> Vec<Live> {
+        self.take_all(id, |side| vec![&side.by_parent, &side.by_uncle])
+    }
+
+    fn take_all(&mut self, id: ShareId, sets: impl Fn(&Side) -> Vec<&BTreeSet<(ShareId, ShareId)>>) -> Vec<Live> {
+        let mut taken: Vec<Live> = self.take(&id).into_iter().collect();
+        let mut roots = vec![id];
+        while let Some(root) = roots.pop() {
+            let ids: BTreeSet<ShareId> =
+                sets(self).into_iter().flat_map(|set| set.range((root, FIRST)..=(root, LAST))).map(|(_, id)| *id).collect();
+            taken.extend(ids.iter().filter_map(|id| self.take(id)));
+            roots.extend(ids);
         }
-        branch
+        taken
     }
 
     /// Takes the sync's scratch and all that builds on it.
@@ -129,10 +176,16 @@ impl Side {
         taken
     }
 
+    /// Takes what builds on heights below this one, each with what builds on it.
+    pub fn take_below(&mut self, height: u32) -> Vec<Live> {
+        let low: Vec<ShareId> = self.iter().filter(|live| live.record.height <= height).map(|live| live.record.id).collect();
+        low.into_iter().flat_map(|id| self.take_branch(id)).collect()
+    }
+
     /// The share of the highest score; of equal ones the first seen.
     pub fn best(&self) -> Option<&Live> {
         let top = [&self.near, &self.scratch].into_iter().filter_map(|set| set.last()).map(|(score, _)| *score).max()?;
-        let of_top = (top, ShareId([0; 32]))..=(top, ShareId([0xff; 32]));
+        let of_top = (top, FIRST)..=(top, LAST);
         let ids = self.near.range(of_top.clone()).chain(self.scratch.range(of_top));
         ids.filter_map(|(_, id)| self.get(id)).min_by_key(|live| live.seen)
     }

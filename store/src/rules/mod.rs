@@ -2,6 +2,7 @@
 //!
 //! Miners' side and checkers' side call the same ones: [`child`] says what a share must carry, `share` compares.
 
+pub mod bitcoin;
 pub mod coinbase;
 pub mod difficulty;
 pub mod draw;
@@ -11,11 +12,12 @@ pub mod score;
 mod second;
 pub mod share;
 pub mod target;
+pub mod uncles;
 pub mod window;
 
-use rockpool_net::id::ShareId;
-use rockpool_net::wire::share::Share;
+use std::sync::Arc;
 
+use crate::limits::{EXCESS_DELAY, MEDIAN_SPAN};
 use crate::params::Params;
 use crate::record::Record;
 
@@ -36,8 +38,47 @@ pub struct Derived {
     pub demand: u128,
 }
 
-/// What follows for the child of `parent` at `time`. `excess_16_below` is [`score::excess`] of the ancestor exactly 16 heights below the
-/// child, zero where there is none. Of times only those above the median are allowed ([`difficulty::median_time`]).
+/// The newest ancestors of a share, its parent first: [`REACH`](crate::limits::REACH) of them, or as many as are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Ancestors<'a> {
+    newest: &'a [Arc<Record>],
+}
+
+impl<'a> Ancestors<'a> {
+    /// These, the parent first.
+    pub fn new(newest: &'a [Arc<Record>]) -> Ancestors<'a> {
+        Ancestors { newest }
+    }
+
+    /// The parent; `None` only if there are no ancestors.
+    pub fn parent(&self) -> Option<&'a Record> {
+        self.newest.first().map(Arc::as_ref)
+    }
+
+    /// All that are kept.
+    pub fn iter(&self) -> impl Iterator<Item = &'a Record> {
+        self.newest.iter().map(Arc::as_ref)
+    }
+
+    /// BASE-2: whether rules that look further down than the parent cannot be checked, since a base share is too near.
+    pub fn near_base(&self) -> bool {
+        self.newest.len() < crate::limits::REACH && self.newest.last().is_some_and(|lowest| lowest.height > 0)
+    }
+
+    /// Excess of the ancestor exactly [`EXCESS_DELAY`] heights below the child, zero where there is none.
+    pub fn excess(&self) -> u128 {
+        self.newest.get(EXCESS_DELAY as usize - 1).map_or(0, |record| score::excess(record.work(), record.demand()))
+    }
+
+    /// [`difficulty::median_time`] of the newest of them.
+    pub fn median_time(&self) -> u32 {
+        let newest: Vec<u32> = self.newest.iter().take(MEDIAN_SPAN).map(|record| record.time).collect();
+        difficulty::median_time(&newest)
+    }
+}
+
+/// What follows for the child of `parent` at `time`. `excess_16_below` is [`Ancestors::excess`]. Of times only those above the median are
+/// allowed ([`difficulty::median_time`]).
 pub fn child(params: &Params, parent: &Record, excess_16_below: u128, time: u32) -> Derived {
     let height = parent.height.saturating_add(1);
     let allowed_bits = difficulty::allowed_bits(params, parent, time);
@@ -49,27 +90,6 @@ pub fn child(params: &Params, parent: &Record, excess_16_below: u128, time: u32)
         score: score::next(parent.score, demand, excess_16_below),
         allowed_bits,
         demand,
-    }
-}
-
-/// A share as the index keeps it. `demand` is [`Derived::demand`].
-pub fn record(share: &Share, id: ShareId, demand: u128) -> Record {
-    Record {
-        id,
-        parent: share.parent,
-        height: share.height,
-        lead: share.lead,
-        score: share.score,
-        bits: share.bits,
-        work: target::work(share.bits),
-        demand,
-        time: share.time,
-        script: share.script,
-        class: share.class,
-        uncles: share.uncles.clone().into_boxed_slice(),
-        bitcoin_prev: share.bitcoin_prev(),
-        bitcoin_height: share.bitcoin_height,
-        bitcoin_bits: share.header_bits(),
     }
 }
 
@@ -99,12 +119,14 @@ mod tests {
         let code = [
             include_str!("../params.rs"),
             include_str!("../payouts.rs"),
+            include_str!("bitcoin.rs"),
             include_str!("coinbase.rs"),
             include_str!("difficulty.rs"),
             include_str!("draw.rs"),
             include_str!("score.rs"),
             include_str!("share.rs"),
             include_str!("target.rs"),
+            include_str!("uncles.rs"),
             include_str!("window.rs"),
         ];
         for text in code {

@@ -1,11 +1,10 @@
 //! Fork choice (SPEC, SCORE-1 to SCORE-3).
 
 use crate::limits::EXCESS_DELAY;
-use crate::record::Record;
 
 /// SCORE-1: what a share's own work is above the work of the easiest target that was allowed to it.
-pub fn excess(record: &Record) -> u128 {
-    record.work.saturating_sub(record.demand)
+pub fn excess(work: u128, demand: u128) -> u128 {
+    work.saturating_sub(demand)
 }
 
 /// SCORE-2: score of a share, given its parent's, its demand, and the excess of the ancestor [`EXCESS_DELAY`] below it.
@@ -26,34 +25,29 @@ pub fn displaces(new: u128, old: u128) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::{Network, params};
 
     #[test]
     fn excess_is_own_work_above_demand() {
-        let genesis = params(Network::Main).genesis_record();
-        assert_eq!(excess(&genesis), 0);
-        assert_eq!(excess(&Record { work: 25, demand: 10, ..genesis.clone() }), 15);
-        // Genesis aside, no share has less work than was demanded of it.
-        assert_eq!(excess(&Record { work: 9, demand: 10, ..genesis }), 0);
+        assert_eq!(excess(25, 10), 15);
+        // No share has less work than was demanded of it.
+        assert_eq!((excess(0, 0), excess(9, 10)), (0, 0));
     }
 
     /// The sentence as it is meant, over a whole chain: Σ demand(all) + Σ excess(ancestors at least 16 below).
     #[test]
     fn steps_add_up_to_the_sum() {
-        let genesis = params(Network::Main).genesis_record();
-        let mut chain = vec![genesis];
+        // Demand, work and score by height; genesis has none.
+        let mut chain = vec![(0, 0, 0)];
         for height in 1..100u32 {
             let demand = 1_000 + u128::from(height * 37 % 101);
-            let below = excess_height(height).map_or(0, |below| excess(&chain[below as usize]));
-            let parent = &chain[height as usize - 1];
-            let score = next(parent.score, demand, below);
-            chain.push(Record { height, demand, work: demand + u128::from(height * 53 % 97), score, ..parent.clone() });
+            let below = excess_height(height).map_or(0, |below| excess(chain[below as usize].1, chain[below as usize].0));
+            let score = next(chain[height as usize - 1].2, demand, below);
+            chain.push((demand, demand + u128::from(height * 53 % 97), score));
         }
-        for head in &chain {
-            let demanded: u128 = chain.iter().filter(|record| record.height <= head.height).map(|record| record.demand).sum();
-            let late: u128 =
-                chain.iter().filter(|record| record.height + 16 <= head.height).map(|record| record.work - record.demand).sum();
-            assert_eq!(head.score, demanded + late, "height {}", head.height);
+        for (height, head) in chain.iter().enumerate() {
+            let demanded: u128 = chain[..=height].iter().map(|share| share.0).sum();
+            let late: u128 = chain[..height.saturating_sub(15)].iter().map(|share| share.1 - share.0).sum();
+            assert_eq!(head.2, demanded + late, "height {height}");
         }
         assert_eq!([0, 15, 16, 40].map(excess_height), [None, None, Some(0), Some(24)]);
     }

@@ -14,25 +14,26 @@ use ruint::Uint;
 use crate::params::{Network, Params, params};
 use crate::payouts::Payouts;
 use crate::record::Record;
-use crate::rules::target::work;
-use crate::rules::window::{Level, Window};
+use crate::rules::window::{Credit, Level, Window};
 
 /// Wide enough for a hash times a sum, the largest there is.
 type Wide = Uint<512, 8>;
 
-/// Lowest height and weights of the window that ends with the last record of `chain`, whose first is genesis.
-fn slow_window(params: &Params, chain: &[Record]) -> (usize, BTreeMap<Script, u128>) {
+/// A height of a chain: who is paid for how much work, the uncles' included.
+type Height = Vec<(Script, u128)>;
+
+/// Lowest height and weights of the window that ends with the last height of `chain`, whose first is genesis's.
+fn slow_window(params: &Params, chain: &[Height], wanted: u128) -> (usize, BTreeMap<Script, u128>) {
     let top = chain.len() - 1;
-    let wanted = work(chain[top].bitcoin_bits).saturating_mul(3);
     let enough = |low: usize| {
         let heights = top + 1 - low;
-        let held: u128 = chain[low..].iter().map(|record| record.work).sum();
+        let held: u128 = chain[low..].iter().flatten().map(|(_, work)| work).sum();
         heights as u32 >= params.window_max || (heights as u32 >= params.window_min && held >= wanted)
     };
     let low = (1..=top).rev().find(|low| enough(*low)).unwrap_or(1);
     let mut weights = BTreeMap::new();
-    for record in chain.iter().skip(low) {
-        *weights.entry(record.script).or_insert(0) += 10 * record.work;
+    for (script, work) in chain.iter().skip(low).flatten() {
+        *weights.entry(*script).or_insert(0) += 10 * work;
     }
     (low, weights)
 }
@@ -138,27 +139,35 @@ fn both_agree_on_random_windows_through_reorgs() {
         let mut params = params(Network::Regtest).clone();
         (params.window_min, params.window_max) = (window_min, window_min + below(&mut rng, 80));
         let (people, widest) = (1 + below(&mut rng, 90), 1 + below(&mut rng, 98));
-        let mut chain = vec![params.genesis_record()];
-        let mut window = Window::new();
+        let mut chain: Vec<Height> = vec![Vec::new()];
+        let level = |height: &Height| Level {
+            work: height.iter().map(|(_, work)| work).sum(),
+            credits: height.iter().map(|(script, work)| Credit { script: *script, tenths: 10 * work }).collect(),
+        };
+        let mut window = Window::new(0);
         for step in 0..60u32 {
             let back = if below(&mut rng, 8) == 0 { below(&mut rng, chain.len() as u32) } else { 0 };
             for _ in 0..back {
-                let parent = &chain[chain.len() - 2];
-                window.pop(&params, parent, |height| Level::of(&chain[height as usize]));
+                let wanted = any_work(&mut rng, widest);
+                window.pop(&params, wanted, |height| level(&chain[height as usize]));
                 chain.pop();
+                let (low, weights) = slow_window(&params, &chain, wanted);
+                assert!(window.heights().is_none_or(|(lowest, _)| lowest == low as u32), "seed {seed}, step {step}");
+                assert!(window.weights().eq(weights), "seed {seed}, step {step}");
             }
             let height = chain.len() as u32;
             let id = ShareId(sha256(&[&seed.to_le_bytes()[..], &step.to_le_bytes()].concat()));
-            // Bitcoin's work changes at random from one share to the next: the window must grow at its tail too.
-            let bitcoin_bits = (3 + below(&mut rng, 30)) << 24 | 0x0001_0000 | below(&mut rng, 0x1_0000);
-            let (script, work) = (any_script(&mut rng, people), any_work(&mut rng, widest));
-            chain.push(Record { id, height, script, work, bitcoin_bits, ..params.genesis_record() });
-            window.push(&params, &chain[height as usize], |height| Level::of(&chain[height as usize]));
-            let (low, weights) = slow_window(&params, &chain);
+            // What is wanted changes at random from one share to the next: the window must grow at its tail too.
+            let wanted = any_work(&mut rng, widest + 4);
+            let credits = 1 + below(&mut rng, 3) * below(&mut rng, 2);
+            chain.push((0..credits).map(|_| (any_script(&mut rng, people), any_work(&mut rng, widest))).collect());
+            window.push(&params, wanted, |height| level(&chain[height as usize]));
+            let (low, weights) = slow_window(&params, &chain, wanted);
             assert_eq!(window.heights(), Some((low as u32, height)), "seed {seed}, step {step}");
             assert!(window.weights().eq(weights.clone()), "seed {seed}, step {step}");
 
-            let payouts = Payouts::new(&chain[height as usize], &window);
+            let tip = Record { id, height, ..params.genesis_record() };
+            let payouts = Payouts::new(&tip, &window);
             let class = Class::ALL[below(&mut rng, 4) as usize];
             let bitcoin_height = below(&mut rng, 40 * 150);
             let value = params.subsidy(bitcoin_height) + u64::from(below(&mut rng, 100_000_000));

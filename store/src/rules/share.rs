@@ -5,11 +5,12 @@ use rockpool_net::sha256::Midstate;
 use rockpool_net::wire::share::{Layout, Share};
 use thiserror::Error;
 
+use crate::bitcoin::Block;
 use crate::limits::HEADER_AHEAD_MAX_S;
 use crate::params::Params;
 use crate::payouts::Payouts;
 use crate::record::Record;
-use crate::rules::{Derived, child, coinbase, difficulty, target};
+use crate::rules::{Ancestors, Derived, bitcoin, child, coinbase, difficulty, target, uncles};
 
 /// Why a share is refused. The text names the broken sentence of `store/SPEC.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -58,30 +59,30 @@ pub fn check_alone(params: &Params, share: &Share) -> Result<ShareId, RuleError>
     if share.value < params.subsidy(share.bitcoin_height) {
         return Err(Broken("PAY-1: it pays out less than the subsidy"));
     }
-    if !share.uncles.is_empty() {
-        return Err(Broken("UNC-1: it credits uncles, which ruleset 1 does not know"));
-    }
     Ok(id)
 }
 
 /// Whether the place that a share names is the one that follows from its parent: what [`check_alone`] passed, before its coinbase.
-/// `excess_16_below` as for [`child`]; `median_time` is [`difficulty::median_time`] of its newest ancestors.
+/// `uncles` are the shares that it names, `prev` the Bitcoin block that it builds on, `least_work` as for [`bitcoin::check`].
 pub fn check_context(
     params: &Params,
     share: &Share,
-    parent: &Record,
-    excess_16_below: u128,
-    median_time: u32,
+    ancestors: Ancestors<'_>,
+    uncles: &[&Record],
+    (prev, least_work): (&Block, u128),
 ) -> Result<Derived, RuleError> {
     use RuleError::Broken;
-    let derived = child(params, parent, excess_16_below, share.time);
+    let Some(parent) = ancestors.parent() else { return Err(Broken("TIE-4: it has no parent")) };
+    let derived = child(params, parent, ancestors.excess(), share.time);
     if share.height != derived.height {
         return Err(Broken("TIE-4: its height is not its parent's and one"));
     }
     if share.version != derived.version {
         return Err(Broken("NET-3: its version is not the ruleset in force at its height"));
     }
-    if share.time <= median_time {
+    // BASE-2: what lies below a base is not known, so what depends on it is taken as given.
+    let near_base = ancestors.near_base();
+    if !near_base && share.time <= ancestors.median_time() {
         return Err(Broken("TIME-1: its time is not above the median of its newest ancestors"));
     }
     if share.lead != derived.lead {
@@ -90,9 +91,14 @@ pub fn check_context(
     if !difficulty::bits_in_range(share.bits, derived.allowed_bits) {
         return Err(Broken("DIFF-6: its target is not between the allowed one and a sixteenth of it"));
     }
-    if share.score != derived.score {
+    let follows = if near_base { share.score > parent.score } else { share.score == derived.score };
+    if !follows {
         return Err(Broken("SCORE-2: its score does not follow from its parent"));
     }
+    if !near_base {
+        uncles::check(share.height, uncles, ancestors)?;
+    }
+    bitcoin::check(params, share, prev, least_work)?;
     Ok(derived)
 }
 
@@ -120,9 +126,11 @@ fn bits_within_floor(params: &Params, bits: u32) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::params::{Network, params};
-    use crate::rules::record;
+    use crate::record::Place;
     use crate::rules::window::{Level, Window};
     use rockpool_net::sha256::sha256;
     use rockpool_net::wire::share::{Class, Proof, Script, merkle_root};
@@ -133,15 +141,15 @@ mod tests {
     /// A chain of three shares on regtest's genesis, and the payouts at its tip.
     struct Chain {
         params: &'static Params,
-        tip: Record,
-        median_time: u32,
+        /// Its shares, the newest first.
+        newest: Vec<Arc<Record>>,
         payouts: Payouts,
     }
 
     fn chain() -> Chain {
         let params = params(Network::Regtest);
         let mut records = vec![params.genesis_record()];
-        let mut window = Window::new();
+        let mut window = Window::new(0);
         for height in 1..=3u8 {
             let parent = records.last().unwrap();
             let time = 1_800_000_000 + u32::from(height);
@@ -155,24 +163,31 @@ mod tests {
                 script: Script::P2wpkh([height; 20]),
                 ..(**params.genesis()).clone()
             };
-            records.push(record(&share, ShareId([height; 32]), derived.demand));
-            window.push(params, records.last().unwrap(), |height| Level::of(&records[height as usize]));
+            let place = Place {
+                allowed_bits: derived.allowed_bits,
+                behind: false,
+                script: Arc::new(share.script),
+                bitcoin: Arc::clone(&parent.bitcoin),
+                uncles: Vec::new(),
+            };
+            records.push(Record { parent: parent.id, ..place.record(&share, ShareId([height; 32])) });
+            window.push(params, 6, |height| Level::of(&records[height as usize]));
         }
-        let tip = records.pop().unwrap();
-        let payouts = Payouts::new(&tip, &window);
-        Chain { params, tip, median_time: 1_800_000_001, payouts }
+        let newest: Vec<_> = records.into_iter().rev().map(Arc::new).collect();
+        let payouts = Payouts::new(&newest[0], &window);
+        Chain { params, newest, payouts }
     }
 
     impl Chain {
         /// An honest share on the tip.
         fn share(&self, layout: Layout) -> Share {
-            let derived = child(self.params, &self.tip, 0, 1_800_000_010);
+            let derived = child(self.params, &self.newest[0], 0, 1_800_000_010);
             let share = Share {
                 header: [0; 80],
                 version: derived.version,
                 class: Class::N46,
                 layout,
-                parent: self.tip.id,
+                parent: self.newest[0].id,
                 uncles: Vec::new(),
                 script: OWN,
                 bits: derived.allowed_bits,
@@ -183,7 +198,7 @@ mod tests {
                 salt: 0x0102_0304,
                 value: 5_000_001_234,
                 witness_commitment: [0x3c; 32],
-                bitcoin_height: 101,
+                bitcoin_height: 1,
                 proof: Proof {
                     prefix_len: 64,
                     midstate: [0; 32],
@@ -228,7 +243,8 @@ mod tests {
         }
 
         fn context(&self, share: &Share) -> Result<Derived, RuleError> {
-            check_context(self.params, share, &self.tip, 0, self.median_time)
+            let prev = &self.newest[0].bitcoin;
+            check_context(self.params, share, Ancestors::new(&self.newest), &[], (prev, 0))
         }
     }
 
@@ -271,7 +287,7 @@ mod tests {
     fn a_share_alone_is_refused_for_what_it_breaks() {
         type Change = fn(&mut Share);
         let chain = chain();
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 7] = [
             ("TIE-1", |share| share.bits = 0x2100_7fff),
             ("TIE-1", |share| share.bits = 0x2100_8000),
             ("TIE-2", |share| share.bits = 0x0301_0000),
@@ -279,7 +295,6 @@ mod tests {
             ("BTC-2", |share| share.header[68..72].copy_from_slice(&(share.time + 7_201).to_le_bytes())),
             ("BTC-3", |share| share.header[72..76].copy_from_slice(&0x1d80_ffffu32.to_le_bytes())),
             ("PAY-1", |share| share.value = 4_999_999_999),
-            ("UNC-1", |share| share.uncles = vec![ShareId([1; 32])]),
         ];
         for (sentence, change) in cases {
             let mut share = chain.share(Layout::Tail);
@@ -324,7 +339,7 @@ mod tests {
     fn a_place_that_does_not_follow_is_refused() {
         type Change = fn(&mut Share);
         let chain = chain();
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 12] = [
             ("TIE-4", |share| share.height += 1),
             ("TIE-4", |share| share.height = 0),
             ("NET-3", |share| share.version = 2),
@@ -334,6 +349,9 @@ mod tests {
             ("DIFF-6", |share| share.bits -= 0x0100_0000),
             ("SCORE-2", |share| share.score += 1),
             ("SCORE-2", |share| share.score = u128::MAX),
+            ("BTC-5", |share| share.bitcoin_height += 1),
+            ("BTC-7", |share| share.header[72..76].copy_from_slice(&0x207f_fffeu32.to_le_bytes())),
+            ("BTC-8", |share| share.header[68..72].copy_from_slice(&0u32.to_le_bytes())),
         ];
         for (sentence, change) in cases {
             let mut share = chain.share(Layout::Tail);
@@ -346,8 +364,10 @@ mod tests {
         let mut share = chain.share(Layout::Tail);
         share.bits = difficulty::hardest_bits(share.bits);
         assert_eq!(chain.context(&share), chain.context(&chain.share(Layout::Tail)));
-        // Excess of the ancestor 16 below must be in the score.
-        assert!(check_context(chain.params, &chain.share(Layout::Tail), &chain.tip, 1, chain.median_time).is_err());
+        // One block behind what an ancestor used is the most.
+        let (prev, share) = (&chain.newest[0].bitcoin, chain.share(Layout::Tail));
+        let error = check_context(chain.params, &share, Ancestors::new(&chain.newest), &[], (prev, 1)).unwrap_err();
+        assert!(error.reason().starts_with("BTC-6"));
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::collections::btree_map::Entry;
 
 use rockpool_net::wire::share::Script;
 
+use crate::bitcoin::period_bits_of_child;
 use crate::limits::{TENTHS, WINDOW_BLOCKS};
 use crate::params::Params;
 use crate::record::Record;
-use crate::rules::target::work;
+use crate::rules::{target, uncles};
 
 /// What a script gains by one height, in tenths of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,20 +20,32 @@ pub struct Credit {
     pub tenths: u128,
 }
 
-/// One height of the chain as the window counts it: the chain's share, later its uncles too.
+/// One height of the chain as the window counts it: the chain's share and its uncles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// Work of the share.
+    /// Work of the share and of its uncles.
     pub work: u128,
     /// What it is worth to whom.
     pub credits: Vec<Credit>,
 }
 
 impl Level {
+    /// Of a height that is not there: worth nothing.
+    pub const NONE: Level = Level { work: 0, credits: Vec::new() };
+
     /// WIN-2: the level of a chain share.
     pub fn of(share: &Record) -> Level {
-        let credits = vec![Credit { script: share.script, tenths: TENTHS.wrapping_mul(share.work) }];
-        Level { work: share.work, credits }
+        let (work, demand) = (share.work(), share.demand());
+        let mut level = Level { work, credits: Vec::with_capacity(1 + share.uncles().len()) };
+        let mut own = TENTHS.wrapping_mul(work);
+        for uncle in share.uncles() {
+            let work = target::work(uncle.bits);
+            own = own.wrapping_add(uncles::bounty(work, demand));
+            level.work = level.work.wrapping_add(work);
+            level.credits.push(Credit { script: *uncle.script, tenths: uncles::left(work, demand) });
+        }
+        level.credits.push(Credit { script: *share.script, tenths: own });
+        level
     }
 }
 
@@ -46,31 +59,33 @@ pub struct Window {
     /// Heights in it: `top - count + 1 ..= top`.
     count: u32,
     top: u32,
+    /// The height that is in no window: genesis, or the base share that the chain was begun at.
+    floor: u32,
 }
 
 impl Window {
-    /// The window that ends with genesis, which is in no window: nobody has anything.
-    pub fn new() -> Window {
-        Window::default()
+    /// The window that ends with the lowest share there is (genesis, or a base), which is in no window: nobody has anything.
+    pub fn new(floor: u32) -> Window {
+        Window { floor, top: floor, ..Window::default() }
     }
 
-    /// Moves on to `tip`, a child of the tip so far. `level` gives the levels of tip's branch.
-    pub fn push(&mut self, params: &Params, tip: &Record, level: impl Fn(u32) -> Level) {
+    /// Moves one height up. `wanted` is [`wanted_work`] there; `level` gives the levels of the new tip's branch.
+    pub fn push(&mut self, params: &Params, wanted: u128, level: impl Fn(u32) -> Level) {
         self.top += 1;
         self.count += 1;
         self.add(&level(self.top));
-        self.fit(params, tip, level);
+        self.fit(params, wanted, level);
     }
 
-    /// Moves back to `tip`, the parent of the tip so far. `level` gives the levels of the branch that is left.
-    pub fn pop(&mut self, params: &Params, tip: &Record, level: impl Fn(u32) -> Level) {
+    /// Moves one height down. `wanted` is [`wanted_work`] there; `level` gives the levels of the branch so far.
+    pub fn pop(&mut self, params: &Params, wanted: u128, level: impl Fn(u32) -> Level) {
         if self.count == 0 {
             return;
         }
         self.remove(&level(self.top));
         self.top -= 1;
         self.count -= 1;
-        self.fit(params, tip, level);
+        self.fit(params, wanted, level);
     }
 
     /// What each script has in it, tenths of work, in script order; nobody has nothing.
@@ -78,15 +93,20 @@ impl Window {
         self.sums.iter().map(|(script, sum)| (*script, *sum))
     }
 
-    /// Its lowest height and its highest, the tip's; none while the tip is genesis.
+    /// BASE-3: whether it is the one that a node would have that knows the chain from genesis on: nothing is known of heights up to the
+    /// base, so it must be whole without them.
+    pub fn is_whole(&self, params: &Params) -> bool {
+        self.floor == 0 || self.count >= params.window_max || self.count < self.top - self.floor
+    }
+
+    /// Its lowest height and its highest, the tip's; none while the tip is the lowest share there is.
     pub fn heights(&self) -> Option<(u32, u32)> {
         (self.count > 0).then(|| (self.top - self.count + 1, self.top))
     }
 
     /// WIN-3: the fewest heights that are enough, or all there are.
-    fn fit(&mut self, params: &Params, tip: &Record, level: impl Fn(u32) -> Level) {
-        let wanted = wanted_work(tip);
-        while self.count < self.top && !self.enough(params, wanted, 0, 0) {
+    fn fit(&mut self, params: &Params, wanted: u128, level: impl Fn(u32) -> Level) {
+        while self.count < self.top - self.floor && !self.enough(params, wanted, 0, 0) {
             self.count += 1;
             self.add(&level(self.top - self.count + 1));
         }
@@ -128,14 +148,17 @@ impl Window {
 }
 
 /// WIN-4: the work that a window ending with `tip` must hold.
-fn wanted_work(tip: &Record) -> u128 {
-    work(tip.bitcoin_bits).saturating_mul(WINDOW_BLOCKS)
+pub fn wanted_work(params: &Params, tip: &Record) -> u128 {
+    target::work(period_bits_of_child(params, &tip.bitcoin)).saturating_mul(WINDOW_BLOCKS)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::params::{Network, params};
+    use crate::record::{Uncle, Uncles};
 
     fn script(who: u8) -> Script {
         Script::P2tr([who; 32])
@@ -147,21 +170,20 @@ mod tests {
         params
     }
 
-    /// A chain on genesis in which the share of height h is worth `work` to `who(h)`; Bitcoin's work is 2 throughout.
-    fn chain(params: &Params, heights: u32, work: u128, who: impl Fn(u32) -> u8) -> Vec<Record> {
-        let genesis = params.genesis_record();
-        (0..=heights)
-            .map(|height| match height {
-                0 => genesis.clone(),
-                _ => Record { height, work, script: script(who(height)), bitcoin_bits: 0x207f_ffff, ..genesis.clone() },
-            })
-            .collect()
+    /// A level that is worth `work` to one script.
+    fn worth(work: u128, who: u8) -> Level {
+        Level { work, credits: vec![Credit { script: script(who), tenths: TENTHS.wrapping_mul(work) }] }
     }
 
-    fn moved(params: &Params, chain: &[Record]) -> Window {
-        let mut window = Window::new();
-        for tip in &chain[1..] {
-            window.push(params, tip, |height| Level::of(&chain[height as usize]));
+    /// Levels by height, genesis first, each worth `work` to `who(height)`.
+    fn chain(heights: u32, work: u128, who: impl Fn(u32) -> u8) -> Vec<Level> {
+        (0..=heights).map(|height| if height == 0 { Level::NONE } else { worth(work, who(height)) }).collect()
+    }
+
+    fn moved(params: &Params, chain: &[Level], wanted: u128) -> Window {
+        let mut window = Window::new(0);
+        for _ in 1..chain.len() {
+            window.push(params, wanted, |height| chain[height as usize].clone());
         }
         window
     }
@@ -169,23 +191,22 @@ mod tests {
     #[test]
     fn genesis_is_in_no_window() {
         let params = params(Network::Regtest);
-        let chain = chain(params, 1, 5, |_| 7);
-        let mut window = Window::new();
+        let chain = chain(1, 5, |_| 7);
+        let mut window = Window::new(0);
         assert_eq!((window.heights(), window.weights().count()), (None, 0));
-        window.push(params, &chain[1], |height| Level::of(&chain[height as usize]));
+        window.push(params, 6, |height| chain[height as usize].clone());
         assert_eq!(window.heights(), Some((1, 1)));
         assert_eq!(window.weights().collect::<Vec<_>>(), [(script(7), 50)]);
-        window.pop(params, &chain[0], |height| Level::of(&chain[height as usize]));
-        assert_eq!(window, Window::new());
-        window.pop(params, &chain[0], |height| Level::of(&chain[height as usize]));
-        assert_eq!(window, Window::new());
+        window.pop(params, 6, |height| chain[height as usize].clone());
+        assert_eq!(window, Window::new(0));
+        window.pop(params, 6, |height| chain[height as usize].clone());
+        assert_eq!(window, Window::new(0));
     }
 
     #[test]
     fn the_least_heights_bind_where_work_is_plenty() {
         let params = params(Network::Regtest);
-        let chain = chain(params, 3_000, 2, |height| (height / 1_000) as u8);
-        let window = moved(params, &chain);
+        let window = moved(params, &chain(3_000, 2, |height| (height / 1_000) as u8), 6);
         assert_eq!(window.heights(), Some((841, 3_000)));
         // 841..=999, 1,000..=1,999, 2,000..=2,999, 3,000.
         let weights = [159 * 20, 1_000 * 20, 1_000 * 20, 20].into_iter().zip(0..).map(|(weight, who)| (script(who), weight));
@@ -195,33 +216,73 @@ mod tests {
     #[test]
     fn three_blocks_of_work_bind_where_it_is_scarce_and_the_most_heights_end_it() {
         let params = small(5, 12);
-        let mut chain = chain(&params, 40, 100, |_| 1);
-        // Bitcoin's work is 2 but for two heights, where it is 4,096 and 3; the shares' own falls to 1.
-        chain[20].bitcoin_bits = 0x1f0f_ffff;
-        chain[31].bitcoin_bits = 0x2055_5555;
-        assert_eq!((work(0x1f0f_ffff), work(0x2055_5555)), (4_096, 3));
-        chain.iter_mut().skip(22).for_each(|record| record.work = 1);
-        let mut window = Window::new();
+        let mut chain = chain(40, 100, |_| 1);
+        // Three blocks are worth 6 but at two heights, where it is 12,288 and 9; the shares' own work falls to 1.
+        chain[22..].fill(worth(1, 1));
+        let wanted = |height: usize| [6, 12_288, 9][usize::from(height == 20) + 2 * usize::from(height == 31)];
+        let mut window = Window::new(0);
         let mut lows = vec![0];
-        for tip in &chain[1..] {
-            window.push(&params, tip, |height| Level::of(&chain[height as usize]));
+        for height in 1..=40 {
+            window.push(&params, wanted(height), |height| chain[height as usize].clone());
             lows.push(window.heights().map_or(0, |(low, _)| low));
         }
         assert_eq!((lows[4], lows[5], lows[6], lows[19]), (1, 1, 2, 15));
         // It grows back at its tail as far as it may, and shrinks again.
         assert_eq!((lows[20], lows[21]), (9, 17));
-        // Six heights, nine, six: what 3 × 2 and 3 × 3 of work take.
+        // Six heights, nine, six: what 6 and 9 of work take.
         assert_eq!((lows[30], lows[31], lows[32]), (25, 23, 27));
     }
 
     #[test]
     fn sums_never_fail_even_where_they_wrap() {
         let params = small(3, 9);
-        let chain = chain(&params, 30, u128::MAX, |height| height as u8 % 2);
-        let mut window = moved(&params, &chain);
-        for height in (0..30).rev() {
-            window.pop(&params, &chain[height], |height| Level::of(&chain[height as usize]));
+        let chain = chain(30, u128::MAX, |height| height as u8 % 2);
+        let mut window = moved(&params, &chain, 6);
+        for _ in 0..30 {
+            window.pop(&params, 6, |height| chain[height as usize].clone());
         }
-        assert_eq!(window, Window::new());
+        assert_eq!(window, Window::new(0));
+    }
+
+    #[test]
+    fn nothing_below_the_base_is_counted_and_the_window_says_when_that_shows() {
+        let params = small(5, 12);
+        let level = |height: u32| worth(1, height as u8);
+        let (mut begun, mut whole) = (Window::new(100), Window::new(0));
+        (0..100).for_each(|_| whole.push(&params, 9, level));
+        for height in 101..=140u32 {
+            begun.push(&params, 9, level);
+            whole.push(&params, 9, level);
+            assert_eq!(begun.is_whole(&params), height > 109, "at {height}: nine heights are wanted");
+            assert_eq!(begun.weights().eq(whole.weights()), height >= 109, "at {height}");
+            assert!(whole.is_whole(&params));
+        }
+        // Where work is scarce the most heights end it.
+        let mut begun = Window::new(100);
+        for height in 101..=140u32 {
+            begun.push(&params, u128::MAX, level);
+            assert_eq!(begun.is_whole(&params), height >= 112, "at {height}");
+        }
+    }
+
+    #[test]
+    fn three_blocks_are_those_of_the_periods_first() {
+        let params = params(Network::Regtest);
+        assert_eq!(wanted_work(params, &params.genesis_record()), 6);
+    }
+
+    #[test]
+    fn an_uncle_leaves_a_tenth_and_no_more_than_a_tenth_of_what_was_demanded() {
+        let genesis = params(Network::Regtest).genesis_record();
+        let uncle = |bits| Uncle { id: genesis.id, height: 4, bits, script: Arc::new(script(9)) };
+        // Work 16,384 and 2; the nephew's own 4,096, of which 256 were demanded.
+        let uncles = Some(Box::new(Uncles(vec![uncle(0x1f03_ffff), uncle(0x207f_ffff)])));
+        let nephew = Record { height: 5, bits: 0x1f0f_ffff, allowed_bits: 0x2000_ffff, script: Arc::new(script(1)), uncles, ..genesis };
+        assert_eq!((nephew.work(), nephew.demand(), target::work(0x1f03_ffff)), (4_096, 256, 16_384));
+        let level = Level::of(&nephew);
+        let credits: Vec<_> = level.credits.iter().map(|credit| (credit.script, credit.tenths)).collect();
+        assert_eq!(level.work, 4_096 + 16_384 + 2);
+        assert_eq!(credits, [(script(9), 163_840 - 256), (script(9), 20 - 2), (script(1), 40_960 + 256 + 2)]);
+        assert_eq!(credits.iter().map(|credit| credit.1).sum::<u128>(), 10 * level.work, "nothing is made and nothing lost");
     }
 }

@@ -1,0 +1,236 @@
+//! The judgement of one share: everything but its coinbase, which waits until it is the best chain's turn.
+
+use std::sync::Arc;
+
+use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::time::Now;
+use rockpool_net::wire::share::Share;
+
+use super::{BUILDS_ON_INVALID, Chain, Live, Named};
+use crate::bitcoin::Added;
+use crate::limits::{AROUND_BASE_MAX, REACH, SIDE_MAX, SPAM_DEPTH, UNCLE_DEPTH};
+use crate::record::{Place, Record};
+use crate::rules::share::{RuleError, check_alone, check_context};
+use crate::rules::{Ancestors, difficulty, score};
+
+/// How a share came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// One of our miners made it: it is stored even beside the best chain, since its miner is told so.
+    Own,
+    /// A peer pushed it, or sent it because we asked for it by id.
+    Peer,
+    /// A peer sent it in bulk. If that peer's sync is under way, it may lie far below our tip.
+    Bulk(ConnId),
+}
+
+/// What became of an offered share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is in the index.
+    Taken,
+    /// It was there already.
+    Known,
+    /// It waits, without blame, for a share that it builds on or credits, or for the Bitcoin header that it builds on.
+    Pending {
+        /// The id of that share, or the hash of that block: a peer is asked for either in the same way.
+        missing: ShareId,
+    },
+    /// It waits, without blame, for its time: to be offered again then.
+    Early {
+        /// Unix seconds from which on it may be offered again.
+        due: u32,
+    },
+    /// Not kept, without blame: too far below our tip, or no room.
+    Dropped(&'static str),
+    /// It breaks a rule on tied fields: it and what builds on it are remembered as invalid.
+    Invalid(&'static str),
+    /// Not a share: nothing is recorded for its id, and its sender is to blame.
+    Bad(&'static str),
+}
+
+/// What became of offered Bitcoin headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// Hashes that were not known before.
+    pub new: Vec<ShareId>,
+    /// What the first of them builds on, if that is unknown: nothing from there on was taken.
+    pub missing: Option<ShareId>,
+    /// Why one of them is no header of Bitcoin's: its sender is to blame.
+    pub bad: Option<String>,
+}
+
+impl Chain {
+    /// Judges a share and, if it is good, puts it into the index.
+    ///
+    /// The order of checks is that of SHARECHAIN §1 (SPEC, VAL-1); nothing is recorded for a share that fails before "tie".
+    pub fn offer(&mut self, now: Now, share: &Share, source: Source) -> Offer {
+        let id = share.id();
+        if self.get(&id).is_some() {
+            return Offer::Known;
+        }
+        if let Some(why) = self.invalid.get(&id) {
+            return Offer::Invalid(why);
+        }
+        if let Err(error) = check_alone(self.params, share) {
+            return self.refuse(id, error);
+        }
+        if std::iter::once(&share.parent).chain(&share.uncles).any(|id| self.invalid.contains_key(id)) {
+            return self.refuse(id, RuleError::Broken(BUILDS_ON_INVALID));
+        }
+        let Some(parent) = self.get(&share.parent).cloned() else { return self.without_parent(id, share, source) };
+        let mut uncles = Vec::with_capacity(share.uncles.len());
+        for uncle in &share.uncles {
+            let Some(named) = self.named(uncle) else { return Offer::Pending { missing: *uncle } };
+            uncles.push(named);
+        }
+        let Some(prev) = self.bitcoin.get(&share.bitcoin_prev()).cloned() else {
+            return Offer::Pending { missing: ShareId(share.bitcoin_prev()) };
+        };
+        let newest = self.newest(&parent);
+        let (best, least) = self.bitcoin_used(&newest);
+        let records: Vec<&Record> = uncles.iter().map(|uncle| &*uncle.record).collect();
+        let derived = match check_context(self.params, share, Ancestors::new(&newest), &records, (&prev, least)) {
+            Ok(derived) => derived,
+            Err(error) => return self.refuse(id, error),
+        };
+        if difficulty::too_new(self.params, share.time, now.unix()) {
+            return Offer::Early { due: share.time - self.params.time_ahead_max_s };
+        }
+        let place = Place {
+            allowed_bits: derived.allowed_bits,
+            behind: prev.work < best,
+            script: self.scripts.shared(&share.script),
+            bitcoin: prev,
+            uncles: uncles.iter().map(|uncle| uncle.record.as_uncle()).collect(),
+        };
+        self.take_in(Arc::new(place.record(share, id)), share.encode().into(), uncles, source)
+    }
+
+    /// Takes Bitcoin headers, ascending, whoever sent them: each proves itself.
+    pub fn offer_blocks(&mut self, headers: &[[u8; 80]]) -> Blocks {
+        let mut blocks = Blocks::default();
+        for header in headers {
+            match self.bitcoin.add(header) {
+                Ok(Added::New(block)) => {
+                    blocks.new.push(ShareId(block.hash));
+                    self.bitcoin.pushed_out().iter().for_each(|block| self.rows.delete_block(block));
+                    self.rows.put_block(&block);
+                    self.news.blocks.push(block);
+                }
+                Ok(Added::Known) => {}
+                Ok(Added::Orphan(prev)) => {
+                    blocks.missing = Some(ShareId(prev));
+                    break;
+                }
+                Err(why) => {
+                    blocks.bad = Some(why.to_string());
+                    break;
+                }
+            }
+        }
+        blocks
+    }
+
+    /// Takes the word of our own bitcoind for the lowest header, where nothing is built in.
+    pub fn root_at(&mut self, height: u32, header: &[u8; 80]) -> Option<ShareId> {
+        let block = self.bitcoin.root_at(height, header).ok()??;
+        self.rows.put_block(&block);
+        self.news.blocks.push(Arc::clone(&block));
+        Some(ShareId(block.hash))
+    }
+
+    /// The newest ancestors of a child of this share, itself first: [`REACH`] of them, or as many as are kept.
+    pub(super) fn newest(&self, parent: &Arc<Record>) -> Vec<Arc<Record>> {
+        let mut newest = Vec::with_capacity(REACH);
+        newest.extend(std::iter::successors(Some(parent), |record| self.parent_of(record)).take(REACH).cloned());
+        newest
+    }
+
+    pub(super) fn parent_of(&self, record: &Record) -> Option<&Arc<Record>> {
+        let on_chain = self.table.at(record.height.checked_sub(1)?).filter(|below| below.id == record.parent);
+        on_chain.or_else(|| self.side.get(&record.parent).map(|live| &live.record))
+    }
+
+    /// Work of the best Bitcoin block that these ancestors, or theirs, built on, and of the block one before it (BTC-6).
+    fn bitcoin_used(&self, newest: &[Arc<Record>]) -> (u128, u128) {
+        let ancestors = std::iter::successors(newest.first(), |record| self.parent_of(record));
+        let mut ancestors = ancestors.skip_while(|record| record.behind);
+        let Some(best) = ancestors.next().map(|record| &record.bitcoin) else { return (0, 0) };
+        (best.work, self.bitcoin.prev(best).map_or(0, |before| before.work))
+    }
+
+    /// A share that another names as its uncle, wherever it is.
+    fn named(&self, id: &ShareId) -> Option<Named> {
+        if let Some(live) = self.side.get(id) {
+            return Some(live.named());
+        }
+        if let Some(record) = self.table.get(id) {
+            let candidate = record.height.checked_sub(self.confirmed_height() + 1);
+            let settled = || Named { record: Arc::clone(record), bytes: None, proven: true };
+            return Some(candidate.and_then(|index| self.candidates.get(index as usize)).map_or_else(settled, Live::named));
+        }
+        self.credited.get(id).cloned()
+    }
+
+    /// A share whose parent is not here. Around a base that is no reason to wait for it: uncles there build on what is not kept, and of them
+    /// nothing is asked but their work and whom they pay (SPEC, BASE-2).
+    fn without_parent(&mut self, id: ShareId, share: &Share, source: Source) -> Offer {
+        let base = self.lowest().height;
+        let around = base > 0 && share.height <= base + UNCLE_DEPTH && share.height + UNCLE_DEPTH > base;
+        let of_sync = matches!(source, Source::Bulk(peer) if self.syncing == Some(peer));
+        if !(around && of_sync) || self.credited.len() >= AROUND_BASE_MAX {
+            return Offer::Pending { missing: share.parent };
+        }
+        let Some(bitcoin) = self.bitcoin.get(&share.bitcoin_prev()).cloned() else {
+            return Offer::Pending { missing: ShareId(share.bitcoin_prev()) };
+        };
+        let script = self.scripts.shared(&share.script);
+        let place = Place { allowed_bits: share.bits, behind: false, script, bitcoin, uncles: Vec::new() };
+        let named = Named { record: Arc::new(place.record(share, id)), bytes: Some(share.encode().into()), proven: true };
+        self.credited.insert(id, named);
+        Offer::Taken
+    }
+
+    /// Puts a share that passed every check but the rebuilding of its coinbase where it belongs.
+    fn take_in(&mut self, record: Arc<Record>, bytes: Arc<[u8]>, uncles: Vec<Named>, source: Source) -> Offer {
+        let id = record.id;
+        let of_sync = matches!(source, Source::Bulk(peer) if self.syncing == Some(peer));
+        // Our miners work on the confirmed tip, whatever branch without proof may stand above it.
+        let above = if source == Source::Own { self.confirmed_tip() } else { self.tip() };
+        if record.score < least_score(above) && !of_sync {
+            return Offer::Dropped("too far below the tip");
+        }
+        self.arrivals += 1;
+        // What a sync brings is kept apart: where our tip is hard, thousands of its shares are near it.
+        let live = Live { record, bytes: Some(bytes), proven: false, uncles, row: false, scratch: of_sync, seen: self.arrivals };
+        if self.side.is_full_for(&live) {
+            return Offer::Dropped("no room in the scratch of the sync");
+        }
+        let no_room = self.side.near_len() >= SIDE_MAX && !self.candidates.is_empty();
+        if !of_sync && no_room && !score::displaces(live.record.score, self.tip().score) {
+            return Offer::Dropped("too many shares beside the best chain");
+        }
+        self.put_beside(live);
+        if source == Source::Own || of_sync {
+            self.write(id, source == Source::Own);
+        }
+        self.select();
+        if self.get(&id).is_some() { Offer::Taken } else { Offer::Dropped("too many shares beside the best chain") }
+    }
+
+    fn refuse(&mut self, id: ShareId, error: RuleError) -> Offer {
+        match error {
+            RuleError::Untied(why) => Offer::Bad(why),
+            RuleError::Broken(why) => {
+                self.mark_invalid(id, why);
+                Offer::Invalid(why)
+            }
+        }
+    }
+}
+
+/// The score below which a share is too far below this tip to be kept (SPEC, SCORE-4).
+fn least_score(tip: &Record) -> u128 {
+    tip.score.saturating_sub(tip.demand().saturating_mul(SPAM_DEPTH))
+}

@@ -1,0 +1,49 @@
+//! Which uncles a share may credit (SPEC, UNC-1 to UNC-5), and what each of them gets (UNC-6).
+
+use rockpool_net::id::ShareId;
+
+use crate::limits::{TENTHS, UNCLE_DEPTH};
+use crate::record::Record;
+use crate::rules::Ancestors;
+use crate::rules::share::RuleError;
+
+/// UNC-1 to UNC-4: whether a share of this height, on these ancestors, may credit these shares. All of them are in the index; that they
+/// are valid (UNC-5) shows when their coinbases are rebuilt.
+pub fn check(height: u32, uncles: &[&Record], ancestors: Ancestors<'_>) -> Result<(), RuleError> {
+    uncles.iter().try_for_each(|uncle| check_one(height, uncle, uncles, ancestors).map_err(RuleError::Broken))
+}
+
+/// Whether a share on these ancestors could credit this one, by its place alone.
+pub fn may_credit(height: u32, uncle: &Record, ancestors: Ancestors<'_>) -> bool {
+    check_one(height, uncle, &[], ancestors).is_ok()
+}
+
+fn check_one(height: u32, uncle: &Record, named: &[&Record], ancestors: Ancestors<'_>) -> Result<(), &'static str> {
+    if !(1..=UNCLE_DEPTH).contains(&height.saturating_sub(uncle.height)) {
+        return Err("UNC-1: an uncle is not one to six heights below");
+    }
+    if ancestors.iter().any(|ancestor| ancestor.id == uncle.id) {
+        return Err("UNC-2: an uncle is an ancestor");
+    }
+    let credited = |id: &ShareId| ancestors.iter().any(|ancestor| ancestor.credits(id));
+    if credited(&uncle.id) {
+        return Err("UNC-3: an uncle was credited by an ancestor");
+    }
+    let parent = uncle.parent;
+    let known = ancestors.iter().any(|ancestor| ancestor.id == parent) || credited(&parent) || named.iter().any(|other| other.id == parent);
+    if !known {
+        return Err("UNC-4: an uncle's parent is neither an ancestor nor credited");
+    }
+    Ok(())
+}
+
+/// UNC-6: what a nephew gets of an uncle's work, in tenths: a tenth of it, but no more than a tenth of what was demanded of the nephew, or
+/// heavy tips became bait.
+pub fn bounty(uncle_work: u128, nephew_demand: u128) -> u128 {
+    uncle_work.min(nephew_demand)
+}
+
+/// UNC-6: what is left to the uncle, in tenths.
+pub fn left(uncle_work: u128, nephew_demand: u128) -> u128 {
+    TENTHS.wrapping_mul(uncle_work).wrapping_sub(bounty(uncle_work, nephew_demand))
+}
