@@ -12,10 +12,11 @@ use rockpool_net::wire::message::Message;
 use rockpool_net::wire::share::Share;
 use rockpool_store::handle::Found;
 use rockpool_store::organised::ChainChange;
-use rockpool_workers::jobs::{Answer, Claim, Fate, FetchJob, ShareFate, Stages, SubmitRefusal};
+use rockpool_store::record::Record;
+use rockpool_workers::jobs::{Answer, Claim, Fate, FetchJob, Missing, ShareFate, Stages, SubmitRefusal};
 use rockpool_workers::template::Template;
 
-use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, PUSH_DEPTH};
+use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH};
 use crate::node::{News, Node, Parts, Stopping};
 use crate::peer::relay::Push;
 use crate::peer::session::chain_tip;
@@ -33,9 +34,10 @@ impl<S: Stages> Node<S> {
                 }
                 refused.into_iter().for_each(|(claim, refusal)| self.verdict(now, &claim, Err(refusal), out));
                 fates.into_iter().for_each(|(conn, id, fate)| self.share_fate(conn, id, &fate, out));
-                // What a sync is about to bring need not be asked for one by one.
-                if !self.peers.syncing() {
-                    missing.into_iter().for_each(|(id, conn)| self.fetch_job(FetchJob::Missing(id, conn)));
+                // What a sync is about to bring need not be asked for one by one, but for what the sync itself waits for.
+                let syncing = self.peers.syncing();
+                for Missing { id, from, .. } in missing.into_iter().filter(|missing| missing.bulk || !syncing) {
+                    self.fetch_job(FetchJob::Missing(id, from));
                 }
                 let Parts { peers, mut turn, .. } = self.parts(now, out);
                 bulk_done.into_iter().for_each(|(conn, height)| peers.on_bulk_done(conn, height, &mut turn));
@@ -138,7 +140,8 @@ impl<S: Stages> Node<S> {
             log::info!("reorganised: {depth} shares of the best chain replaced");
         }
         self.peers.look();
-        let shares = self.confirmed(change, out);
+        let mut shares = self.beside(change);
+        shares.extend(self.confirmed(change, out));
         let tip = Arc::clone(self.chain.view.confirmed_tip());
         self.pages.remember(self.chain.view.payouts());
         if tip.id == before && shares.is_empty() {
@@ -170,9 +173,25 @@ impl<S: Stages> Node<S> {
             let Ok(Found::Bytes(bytes)) = self.chain.share_bytes(id) else { continue };
             let own = Share::decode(&bytes).is_ok_and(|share| self.server.boards.ours(share.salt));
             out.publish(Event::ShareAccepted { id: *id, height, own });
-            pushes.push(Push { id: *id, payload: Message::share_from_bytes(self.config.params.magic, &bytes) });
+            pushes.extend(self.push(Arc::clone(record), &bytes));
         }
         pushes
+    }
+
+    /// Proved shares beside the best chain, ready to be pushed: whoever finds the next share may credit them.
+    fn beside(&self, change: &ChainChange) -> Vec<Push> {
+        let near = self.chain.view.confirmed_height().saturating_sub(PUSH_DEPTH);
+        let near = change.beside.iter().filter(|beside| beside.record.height > near);
+        near.filter_map(|beside| Some(self.push(Arc::clone(&beside.record), beside.bytes.as_ref()?))).flatten().collect()
+    }
+
+    /// A share ready to be pushed, behind the Bitcoin headers that who knows its parent may not know.
+    fn push(&self, record: Arc<Record>, bytes: &[u8]) -> impl Iterator<Item = Push> + use<S> {
+        let (view, magic) = (&self.chain.view, self.config.params.magic);
+        let headers = view.headers_between(record.height.saturating_sub(1), &record.bitcoin.hash, BTC_HEADERS_UNASKED_MAX);
+        let headers = (!headers.is_empty()).then(|| Message::BtcHeaders(headers).encode(magic).ok()).flatten();
+        let along = headers.map(|payload| Push { id: ShareId(record.bitcoin.hash), payload });
+        along.into_iter().chain([Push { id: record.id, payload: Message::share_from_bytes(magic, bytes) }])
     }
 
     fn share_fate(&mut self, conn: ConnId, id: ShareId, fate: &ShareFate, out: &mut Outlet) {
@@ -186,6 +205,7 @@ impl<S: Stages> Node<S> {
                 self.counters.shares_bad.add(1);
                 out.close(conn, CloseReason::Misbehaviour(format!("bad share {id}: {why}")));
             }
+            ShareFate::BadHeader(why) => out.close(conn, CloseReason::Misbehaviour(format!("bad Bitcoin header {id}: {why}"))),
         }
     }
 

@@ -34,6 +34,10 @@ pub const REQUESTS_MAX: usize = 4;
 /// Shares in our answer to `getheaders`, always if there are so many: of the largest size they fit a `shareheaders`. An answer of fewer
 /// ends at the sender's tip.
 pub const SYNC_SHARES: usize = 500;
+/// Bitcoin headers in one message that was not asked for: what 64 KiB hold, and room.
+pub const BTC_HEADERS_UNASKED_MAX: usize = 720;
+/// Bitcoin headers sent along with one answer to `getheaders`: shares of five hours build on thirty, the first ones of a chain on more.
+pub const BTC_HEADERS_ALONG_MAX: usize = 4 * BTC_HEADERS_UNASKED_MAX;
 /// Time a peer has to begin its answer to `getheaders`; once it comes, its length says how long it may take (`MESSAGE_RATE_MIN`).
 pub const SYNC_ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Answers of one sync that may bring nothing new: a reorg over there makes one of them. A second one ends a lie within a minute

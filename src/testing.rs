@@ -264,7 +264,7 @@ impl World<Recorder> {
     pub(crate) fn confirm(&mut self, shares: &[Share]) -> Vec<ShareId> {
         let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
         for share in shares {
-            chain.offer(at(Duration::from_secs(60)), Arc::new(share.clone()), Source::Peer);
+            chain.offer(at(Duration::from_secs(60)), &share, Source::Peer);
         }
         chain.confirm(shares.len());
         let (change, _) = chain.take_change().unwrap();
@@ -320,7 +320,7 @@ impl World<Inline> {
     /// Gives the organiser shares as if a peer had sent them.
     pub(crate) fn offer(&mut self, shares: Vec<Share>) {
         let ticket = Ticket::for_test(Lane::Peer, ConnId { slot: 999, generation: 1 });
-        self.node.stages_mut().jobs.organise.push(OrganiseJob::Bulk { shares, ticket });
+        self.node.stages_mut().jobs.organise.push(OrganiseJob::Bulk { shares, base: false, ticket });
         self.settle();
     }
 }
@@ -516,7 +516,7 @@ impl Grower {
         let next = view.next(regtest(), now);
         let work = Work::new(regtest(), template, &next, view.payouts(), Class::N12, Some(script), 9).unwrap();
         let share = mined(&work, &script, [5; 12], |hash| meets(hash, &work.share_target()));
-        self.chain.offer(now, Arc::new(share.clone()), Source::Peer);
+        self.chain.offer(now, &share, Source::Peer);
         self.chain.confirm(1);
         assert_eq!(self.chain.confirmed_tip().id, share.id());
         self.at += Duration::from_secs(1);
@@ -531,7 +531,7 @@ impl Grower {
     pub(crate) fn fork(shares: &[Share]) -> Grower {
         let mut grower = Grower::new();
         for share in shares {
-            grower.chain.offer(at(grower.at), Arc::new(share.clone()), Source::Peer);
+            grower.chain.offer(at(grower.at), &share, Source::Peer);
             grower.chain.confirm(1);
             grower.at += Duration::from_secs(1);
         }

@@ -44,7 +44,7 @@ impl Front {
             let parent = chain.tip().id;
             let share = ShareBuilder::new(params).miner(miner).build(&chain, &parent);
             let now = Now { mono: Duration::ZERO, wall: Duration::from_secs(share.time.into()) };
-            chain.offer(now, Arc::new(share.clone()), Source::Peer);
+            chain.offer(now, &share, Source::Peer);
             chain.confirm(1);
             let (change, _) = chain.take_change().unwrap();
             view.apply(&change);

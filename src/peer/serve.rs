@@ -1,14 +1,15 @@
 //! What a peer asked for: it waits on its connection and is served while there is room to send.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::message::{GetHeaders, Message, Start};
 use rockpool_store::handle::Found;
 use rockpool_workers::jobs::ReadJob;
 
-use crate::limits::{REQUESTS_MAX, SYNC_SHARES};
+use crate::limits::{BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, REQUESTS_MAX, SYNC_SHARES};
 use crate::turn::Turn;
 
 /// A request.
@@ -25,7 +26,7 @@ pub enum Wanted {
 /// What the reader was asked for on a peer's behalf.
 #[derive(Debug)]
 enum Reading {
-    Headers(Vec<ShareId>),
+    Headers(Vec<(u32, ShareId)>),
     Data(Vec<ShareId>),
 }
 
@@ -78,11 +79,12 @@ impl Requests {
     pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: Vec<Option<Vec<u8>>>, turn: &mut Turn<'_>) {
         match self.reading.take_if(|(asked, _)| *asked == tag) {
             None => return,
-            Some((_, Reading::Headers(ids))) => {
+            Some((_, Reading::Headers(asked))) => {
                 // A row that is gone by now (a reorg) is the end of what we can say; one not stored yet is in the view.
-                let shares = ids.iter().zip(rows).map_while(|(id, row)| row.map(Arc::from).or_else(|| turn.chain.view.bytes(id)));
-                let (payload, _) = Message::share_headers_from_bytes(turn.config.params.magic, shares);
-                turn.out.send(conn, payload);
+                let shares = asked.iter().zip(rows).map_while(|((_, id), row)| row.map(Arc::from).or_else(|| turn.chain.view.bytes(id)));
+                let shares: Vec<Arc<[u8]>> = shares.collect();
+                let first = asked.iter().find(|(height, id)| turn.chain.view.at_height(*height).is_some_and(|record| record.id == *id));
+                answer(conn, first.map_or(0, |(height, _)| *height), &shares, turn);
             }
             Some((_, Reading::Data(ids))) => {
                 let mut absent = Vec::new();
@@ -99,33 +101,24 @@ impl Requests {
     }
 
     fn headers(&mut self, conn: ConnId, wanted: &GetHeaders, turn: &mut Turn<'_>) {
-        let view = &turn.chain.view;
-        // By locator the best chain, for who follows it; by height what is confirmed, which several peers tell alike.
-        let (first, last) = match &wanted.from {
-            Start::Locator(ids) => (view.find_fork(ids) + 1, view.tip().height),
-            // Genesis is known to all and has no bytes.
-            Start::Height(height) => ((*height).max(1), view.confirmed_height()),
+        let first = match &wanted.from {
+            // Who has nothing in common with what we keep is told nothing.
+            Start::Locator(ids) => turn.chain.view.find_fork(ids).map(|fork| fork + 1),
+            Start::Height(height) => Some((*height).max(turn.chain.view.lowest().height)),
         };
-        let mut rows = Vec::new();
-        for record in (first..=last).take(SYNC_SHARES).map_while(|height| view.at_height(height)) {
-            rows.push((record.height, record.id));
-            if record.id == wanted.stop {
-                break;
-            }
+        let mut rows = first.map_or_else(Vec::new, |first| turn.chain.range(first, SYNC_SHARES));
+        if let Some(stop) = rows.iter().position(|(_, id)| *id == wanted.stop) {
+            rows.truncate(stop + 1);
         }
         let mut warm = Vec::with_capacity(rows.len());
-        for (_, id) in &rows {
-            match turn.chain.share_bytes(id) {
+        for (height, id) in &rows {
+            match turn.chain.bytes_at(*height, id) {
                 Ok(Found::Bytes(bytes)) => warm.push(bytes),
                 // All of them then, so that nothing waits in memory for the rest.
-                _ => {
-                    let ids = rows.iter().map(|(_, id)| *id).collect();
-                    return self.read(conn, Reading::Headers(ids), rows, turn);
-                }
+                _ => return self.read(conn, Reading::Headers(rows.clone()), rows, turn),
             }
         }
-        let (payload, _) = Message::share_headers_from_bytes(turn.config.params.magic, warm);
-        turn.out.send(conn, payload);
+        answer(conn, first.unwrap_or(0), &warm, turn);
     }
 
     fn data(&mut self, conn: ConnId, ids: Vec<ShareId>, turn: &mut Turn<'_>) {
@@ -134,6 +127,7 @@ impl Requests {
             match turn.chain.share_bytes(&id) {
                 Ok(Found::Bytes(bytes)) => turn.out.send(conn, Message::share_from_bytes(turn.config.params.magic, &bytes)),
                 Ok(Found::Cold(height)) => cold.push((height, id)),
+                Ok(Found::Absent) if turn.chain.view.bitcoin().get(&id.0).is_some() => blocks(conn, &id.0, turn),
                 Ok(Found::Absent) => absent.push(id),
                 Err(error) => {
                     log::error!("share {id}: {error}");
@@ -155,6 +149,33 @@ impl Requests {
         self.reading = Some((self.reads, reading));
         turn.jobs.read.push(ReadJob { conn, tag: self.reads, rows, ticket });
     }
+}
+
+/// Shares from this height of our chain on, behind the Bitcoin headers that they build on: without these nobody could judge one on a stale
+/// block (SHARECHAIN §3).
+fn answer(conn: ConnId, first: u32, shares: &[Arc<[u8]>], turn: &mut Turn<'_>) {
+    let (view, magic) = (&turn.chain.view, turn.config.params.magic);
+    let (mut headers, mut told, mut last) = (Vec::new(), BTreeSet::new(), None);
+    for prev in shares.iter().filter_map(|bytes| <[u8; 32]>::try_from(bytes.get(4..36)?).ok()) {
+        if last.replace(prev) != Some(prev) && !told.contains(&prev) {
+            let needed = view.headers_between(first.saturating_sub(1), &prev, BTC_HEADERS_ALONG_MAX - headers.len());
+            headers.extend(needed.into_iter().filter(|header| told.insert(sha256d(header))));
+        }
+    }
+    for part in headers.chunks(BTC_HEADERS_UNASKED_MAX) {
+        super::say(conn, &Message::BtcHeaders(part.to_vec()), turn);
+    }
+    let (payload, _) = Message::share_headers_from_bytes(magic, shares.iter().cloned());
+    turn.out.send(conn, payload);
+}
+
+/// A Bitcoin header by its hash, with as many below it as may come unasked: who asks lacks perhaps more than this one.
+fn blocks(conn: ConnId, hash: &[u8; 32], turn: &mut Turn<'_>) {
+    let tree = turn.chain.view.bitcoin();
+    let mut branch: Vec<[u8; 80]> =
+        std::iter::successors(tree.get(hash), |block| tree.prev(block)).take(BTC_HEADERS_UNASKED_MAX).map(|block| block.header).collect();
+    branch.reverse();
+    super::say(conn, &Message::BtcHeaders(branch), turn);
 }
 
 fn not_found(conn: ConnId, ids: Vec<ShareId>, turn: &mut Turn<'_>) {

@@ -10,6 +10,7 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::payload::Payload;
+use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::message::{ChainTip, Command, Message, NetAddr, PROTOCOL_VERSION, Version};
 use rockpool_net::wire::share::Share;
 use rockpool_workers::jobs::{FetchJob, OrganiseJob};
@@ -255,8 +256,7 @@ impl Peer {
             // A long one is looked through when it is the peer's turn.
             Message::Inv(ids) if ids.len() > FETCH_FROM_PEER_MAX => self.requests.push(conn, Wanted::Look(ids), turn),
             Message::Inv(ids) => self.on_inv(conn, &ids, turn),
-            // joined with the organiser by the header tree
-            Message::BtcHeaders(_) => {}
+            Message::BtcHeaders(headers) => self.on_headers(headers, turn),
             // answered from the node's own templates
             Message::GetTemplate(_) => {}
             Message::Template(_) => return Err(misbehaviour("a template that was not asked for")),
@@ -302,6 +302,24 @@ impl Peer {
 
     fn on_request(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) {
         self.requests.push(conn, wanted, turn);
+    }
+
+    /// Bitcoin headers that shares build on, those that we know already left out.
+    fn on_headers(&mut self, mut headers: Vec<[u8; 80]>, turn: &mut Turn<'_>) {
+        let hashes: Vec<_> = headers.iter().map(|header| ShareId(sha256d(header))).collect();
+        for hash in &hashes {
+            if self.asked.remove(hash) {
+                turn.say_fetcher(FetchJob::Arrived(*hash));
+            }
+        }
+        let known = hashes.iter().take_while(|hash| turn.chain.view.bitcoin().get(&hash.0).is_some()).count();
+        headers.drain(..known);
+        if !headers.is_empty()
+            && let Some(ticket) = turn.out.take_ticket()
+        {
+            self.gave = true;
+            turn.jobs.organise.push(OrganiseJob::Blocks { headers, ticket });
+        }
     }
 
     fn on_share(&mut self, share: Share, turn: &mut Turn<'_>) {

@@ -3,10 +3,12 @@
 //! `getheaders` → `shareheaders` → the organiser's bulk lane → `getheaders` from the last share on, until our tip is as good as the claim.
 //! Who does not answer, or ends below his claim, is dropped, and the next best claim has its turn.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rockpool_net::close::CloseReason;
 use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::limits::UNCLES_MAX;
 use rockpool_net::wire::message::{Command, GetHeaders, Message, Start};
 use rockpool_net::wire::share::Share;
 use rockpool_workers::jobs::OrganiseJob;
@@ -115,19 +117,13 @@ impl Sync {
         if !matches!(self.stage, Stage::Asked { .. }) {
             return Err(misbehaviour("shareheaders that were not asked for"));
         }
-        let mut last = None;
-        for share in &shares {
-            // After a reorg over there the answer begins at our best chain again instead of where the last one ended.
-            let fits = match last {
-                Some(last) => share.parent == last,
-                None => self.asked.contains(&share.parent) || turn.chain.view.get(&share.parent).is_some(),
-            };
-            if !fits {
-                return Err(misbehaviour("shareheaders that do not follow each other"));
-            }
-            last = Some(share.id());
+        // After a reorg over there the answer begins at our best chain again instead of where the last one ended.
+        if !follows(&shares, |id| self.asked.contains(id) || turn.chain.view.get(id).is_some()) {
+            return Err(misbehaviour("shareheaders that do not follow each other"));
         }
-        let ended = shares.len() < SYNC_SHARES;
+        let last = shares.last().map(Share::id);
+        // The next share may not have fitted with its uncles.
+        let ended = shares.len() < SYNC_SHARES - UNCLES_MAX;
         let score = shares.last().map_or(0, |share| share.score);
         if ended && score < self.score && !self.reached(turn) {
             return Err(below_claim());
@@ -151,7 +147,7 @@ impl Sync {
             return Ok(());
         };
         self.stage = Stage::Organising { ended };
-        turn.jobs.organise.push(OrganiseJob::Bulk { shares, ticket });
+        turn.jobs.organise.push(OrganiseJob::Bulk { shares, base: false, ticket });
         Ok(())
     }
 
@@ -175,6 +171,22 @@ impl Sync {
         super::say(self.conn, &Message::GetHeaders(wanted), turn);
         self.stage = Stage::Asked { deadline: turn.now.mono + SYNC_ANSWER_MAX };
     }
+}
+
+/// Whether these are a piece of a chain on a share that is known: each the parent of the next, but for uncles of a later one.
+fn follows(shares: &[Share], known: impl Fn(&ShareId) -> bool) -> bool {
+    let Some(mut wanted) = shares.last().map(Share::id) else { return true };
+    let mut uncles: BTreeSet<&ShareId> = BTreeSet::new();
+    for share in shares.iter().rev() {
+        let id = share.id();
+        if id == wanted {
+            uncles.extend(&share.uncles);
+            wanted = share.parent;
+        } else if !uncles.remove(&id) {
+            return false;
+        }
+    }
+    known(&wanted)
 }
 
 fn below_claim() -> Fault {

@@ -58,23 +58,48 @@ impl ChainStoreHandle {
         ChainStoreHandle { view, store }
     }
 
-    /// A share's bytes by its id: not yet stored ones from the view, stored ones of the best chain from RocksDB's cache.
+    /// A share's bytes by its id: of the best chain, of an uncle that it credits, or of a proved share beside it.
     pub fn share_bytes(&self, id: &ShareId) -> Result<Found, StoreError> {
+        let of_chain = self.view.get(id).map(|record| record.height).or_else(|| self.view.uncle_height(id));
+        match of_chain.or_else(|| self.view.beside(id).map(|beside| beside.record.height)) {
+            Some(height) => self.bytes_at(height, id),
+            // Own shares beside the best chain that are not proved yet.
+            None => Ok(self.view.bytes(id).map_or(Found::Absent, Found::Bytes)),
+        }
+    }
+
+    /// The bytes of a share that is known to be at this height: not yet stored ones from the view, stored ones from RocksDB's cache.
+    pub fn bytes_at(&self, height: u32, id: &ShareId) -> Result<Found, StoreError> {
+        if height == 0 {
+            // Genesis is known to all and has no row.
+            return Ok(Found::Absent);
+        }
         if let Some(bytes) = self.view.bytes(id) {
             return Ok(Found::Bytes(bytes));
         }
-        let Some(record) = self.view.get(id).filter(|record| record.height > 0) else { return Ok(Found::Absent) };
-        Ok(match self.store.get_share_cached(record.height, id)? {
+        Ok(match self.store.get_share_cached(height, id)? {
             Cached::Hit(bytes) => Found::Bytes(bytes.into()),
             // The view says that it is stored, so an absent row is for the reader to complain about.
-            Cached::Absent | Cached::Unknown => Found::Cold(record.height),
+            Cached::Absent | Cached::Unknown => Found::Cold(height),
         })
     }
 
-    /// Ids of the confirmed chain from a height on, at most `count`: what a peer that forked below it needs next.
+    /// Heights and ids of the confirmed chain from a height on, each share behind the uncles that it credits, at most `count` in all: what
+    /// a peer that forked below it needs next, in the order in which it can judge them.
     pub fn range(&self, from: u32, count: usize) -> Vec<(u32, ShareId)> {
-        let confirmed = self.view.confirmed_height();
-        (from..=confirmed).take(count).filter_map(|height| self.view.at_height(height)).map(|record| (record.height, record.id)).collect()
+        let mut range = Vec::new();
+        for record in (from.max(1)..=self.view.confirmed_height()).map_while(|height| self.view.at_height(height)) {
+            if range.len() + record.uncles().len() + 1 > count {
+                break;
+            }
+            // Those of the lowest are kept no more, and nobody needs them.
+            let uncles = if record.id == self.view.lowest().id { &[] } else { record.uncles() };
+            let mut uncles: Vec<_> = uncles.iter().map(|uncle| (uncle.height, uncle.id)).collect();
+            uncles.sort_unstable();
+            range.append(&mut uncles);
+            range.push((record.height, record.id));
+        }
+        range
     }
 }
 
@@ -115,7 +140,7 @@ mod tests {
         assert_eq!(handle.share_bytes(&id).unwrap(), Found::Cold(1));
         // Genesis is constant, and has no row.
         assert_eq!(handle.share_bytes(&params.genesis_id()).unwrap(), Found::Absent);
-        assert_eq!(handle.range(0, 1), [(0, params.genesis_id())]);
-        assert_eq!(handle.range(1, 9), [(1, id)]);
+        assert_eq!((handle.range(0, 9), handle.range(1, 9)), (vec![(1, id)], vec![(1, id)]));
+        assert_eq!((handle.range(1, 0), handle.range(2, 9)), (Vec::new(), Vec::new()));
     }
 }

@@ -187,7 +187,15 @@ impl ChainView {
         let time = now.unix().max(ancestors.median_time().saturating_add(1));
         let derived = rules::child(params, parent, ancestors.excess(), time);
         let uncles = self.uncles(derived.height, ancestors);
-        Next { parent: parent.id, uncles, height: derived.height, lead: derived.lead, score: derived.score, bits: derived.allowed_bits, time }
+        Next {
+            parent: parent.id,
+            uncles,
+            height: derived.height,
+            lead: derived.lead,
+            score: derived.score,
+            bits: derived.allowed_bits,
+            time,
+        }
     }
 
     /// Uncles for a share of this height, ascending by id: of those that it may credit the lowest, whose time is over soonest.
@@ -205,9 +213,15 @@ impl ChainView {
         &self.payouts
     }
 
-    /// The bytes of a share that is not yet stored.
+    /// The bytes of a share that is in no row: not yet stored, or beside the best chain.
     pub fn bytes(&self, id: &ShareId) -> Option<Arc<[u8]>> {
-        self.unstored.get(id).cloned()
+        self.unstored.get(id).cloned().or_else(|| self.beside(id)?.bytes.clone())
+    }
+
+    /// Bitcoin headers that who knows what the share at `below` builds on needs to judge shares that build on `prev`, parents first.
+    pub fn headers_between(&self, below: u32, prev: &[u8; 32], most: usize) -> Vec<[u8; 80]> {
+        let from = self.at_height(below).map_or(*prev, |record| record.bitcoin.hash);
+        self.bitcoin.path(&from, prev, most).iter().map(|block| block.header).collect()
     }
 
     /// Shares whose bytes wait here to be stored.

@@ -18,7 +18,7 @@ use rockpool_store::chain::{Chain, Source};
 use rockpool_store::kv::MemKv;
 use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
-use rockpool_store::record::Record;
+use rockpool_store::record::{Place, Record};
 use rockpool_store::testing::{Ancestry, ShareBuilder};
 use rockpool_store::view::ChainView;
 
@@ -211,7 +211,7 @@ impl Attacker {
         match self.kind {
             Kind::Liar => {
                 // What there is, without its end, or nothing at all.
-                let below = view.filter(|_| draw(&mut self.rng, 2) == 0).map(|view| (view.find_fork(locator), view));
+                let below = view.filter(|_| draw(&mut self.rng, 2) == 0).and_then(|view| Some((view.find_fork(locator)?, view)));
                 let shares = below
                     .into_iter()
                     .flat_map(|(fork, view)| (fork + 1..=view.tip().height).map_while(|height| view.bytes(&view.at_height(height)?.id)));
@@ -383,13 +383,19 @@ struct Beyond<'a> {
 
 impl Ancestry for Beyond<'_> {
     fn record(&self, id: &ShareId) -> Option<Arc<Record>> {
-        let record = || rockpool_store::rules::record(self.first, *id, 2);
-        if *id == self.first.id() { Some(Arc::new(record())) } else { self.view.get(id).cloned() }
+        let place = || Place {
+            allowed_bits: self.first.bits,
+            behind: false,
+            script: Arc::new(self.first.script),
+            bitcoin: Arc::clone(&self.view.confirmed_tip().bitcoin),
+            uncles: Vec::new(),
+        };
+        if *id == self.first.id() { Some(Arc::new(place().record(self.first, *id))) } else { self.view.get(id).cloned() }
     }
 
     /// Wrong, which nobody can tell before it has the parent.
     fn payouts_at(&self, _id: &ShareId) -> Option<Arc<Payouts>> {
-        Some(Arc::new(Payouts::new(&self.params.genesis_record(), &rockpool_store::rules::window::Window::new())))
+        Some(Arc::new(Payouts::new(&self.params.genesis_record(), &rockpool_store::rules::window::Window::new(0))))
     }
 }
 
@@ -415,7 +421,7 @@ fn wrong_chain(params: &'static Params) -> &'static [(ShareId, Vec<u8>)] {
             let share = ShareBuilder::new(params).miner(201).build(&chain, &tip);
             tip = share.id();
             shares.push((tip, share.encode()));
-            chain.0.offer(now, Arc::new(share), Source::Bulk(ConnId { slot: 0, generation: 1 }));
+            chain.0.offer(now, &share, Source::Bulk(ConnId { slot: 0, generation: 1 }));
         }
         shares
     })

@@ -8,7 +8,7 @@ use rockpool_net::limits::{OUTBOX_SUM_BYTES, RECEIVE_FREE_BYTES, RECEIVE_POOL_BY
 use rockpool_net::wire::share::{Class, Script};
 use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
-use rockpool_store::rules::window::{Level, Window};
+use rockpool_store::rules::window::{Level, Window, wanted_work};
 use rockpool_store::view::ChainView;
 
 use crate::host::{Machine, Process};
@@ -75,7 +75,7 @@ pub fn payouts(params: &Params, view: &ChainView, recompute: bool, agreed: &mut 
     let (tip, payouts) = (view.confirmed_tip(), view.payouts());
     let first = agreed.payouts.entry(tip.id).or_insert_with(|| Arc::clone(&payouts.weights));
     assert_eq!(**first, *payouts.weights, "payouts at {} depend on who computes them", tip.id);
-    let height = tip.bitcoin_height + 1;
+    let height = tip.bitcoin_height() + 1;
     for fees in [0, 1, 12_345_678] {
         let value = params.subsidy(height) + fees;
         for class in Class::ALL {
@@ -86,9 +86,9 @@ pub fn payouts(params: &Params, view: &ChainView, recompute: bool, agreed: &mut 
     }
     if recompute {
         let level = |height| Level::of(view.at_height(height).unwrap());
-        let mut window = Window::new();
+        let mut window = Window::new(0);
         for height in 1..=tip.height {
-            window.push(params, view.at_height(height).unwrap(), level);
+            window.push(params, wanted_work(params, view.at_height(height).unwrap()), level);
         }
         assert_eq!(**payouts, Payouts::new(tip, &window), "payouts at {} follow from the chain", tip.id);
     }

@@ -85,11 +85,22 @@ pub enum OrganiseJob {
     Bulk {
         /// The shares.
         shares: Vec<Share>,
+        /// Whether a chain of genesis alone is to begin with the first of them (SHARECHAIN §9).
+        base: bool,
         /// The frame's ticket.
+        ticket: Ticket,
+    },
+    /// Bitcoin headers that a peer sent along.
+    Blocks {
+        /// The headers, ascending.
+        headers: Vec<[u8; 80]>,
+        /// Who sent them (the ticket's connection).
         ticket: Ticket,
     },
     /// A peer has left: what it had pending is forgotten.
     PeerGone(ConnId),
+    /// The chain that was begun with a base share is given up: its peer's claim was a lie.
+    BeginAnew,
 }
 
 /// A batch on its way to disk, with whom to tell.
@@ -168,6 +179,19 @@ pub enum ShareFate {
     Invalid(&'static str),
     /// Not tied or otherwise nonsense: its sender is dropped, nothing is recorded.
     Bad(&'static str),
+    /// Not a share but a Bitcoin header, and none of Bitcoin's: its sender is dropped.
+    BadHeader(String),
+}
+
+/// A share, or a Bitcoin header, that others wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The share's id or the block's hash.
+    pub id: ShareId,
+    /// A peer that should know it.
+    pub from: ConnId,
+    /// Whether a message of the sync under way waits for it; else what waits may come with a sync anyway.
+    pub bulk: bool,
 }
 
 /// What the stages answer.
@@ -198,7 +222,7 @@ pub enum Answer {
         /// Fates of peers' shares: the sender, the id, what became of it.
         fates: Vec<(ConnId, ShareId, ShareFate)>,
         /// Shares that pending ones wait for, with a peer that should know them.
-        missing: Vec<(ShareId, ConnId)>,
+        missing: Vec<Missing>,
         /// Syncs whose message is worked off: the peer, and the height of the best share that the message brought.
         bulk_done: Vec<(ConnId, u32)>,
     },

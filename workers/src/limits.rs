@@ -15,8 +15,9 @@ pub const EMISSION_SLICE: usize = 64;
 pub const TIED_SLICE: usize = 64;
 /// Coinbases that the organiser rebuilds before it looks at its lanes again (DESIGN §5).
 pub const REBUILT_SLICE: usize = 8;
-/// Shares waiting for their coinbase to be rebuilt over which no more shares of a sync are taken: two of the largest messages.
-pub const BACKLOG_MAX: usize = 4_000;
+/// Shares waiting for their coinbase to be rebuilt over which no more shares of a sync are taken: two weeks of them. At some 800 bytes each
+/// they take no more than the scratch that a sync may take anyway.
+pub const BACKLOG_MAX: usize = 122_000;
 /// Missing shares that one peer may name at once: as many as it may have pending.
 pub const FETCH_FROM_PEER_MAX: usize = PENDING_PEER_MAX;
 /// Shares of one peer that wait for something unknown (SHARECHAIN §2).
@@ -27,6 +28,8 @@ pub const PENDING_MAX: usize = 2_000;
 pub const PENDING_AGE_MAX: Duration = Duration::from_secs(600);
 /// How often shares are looked at again that wait for the clock.
 pub const PENDING_LOOK: Duration = Duration::from_secs(1);
+/// Time that a sync's message waits for an uncle or a Bitcoin header that it needs: some peers can be asked meanwhile, one after the other.
+pub const BULK_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Time without a message of the sync under way after which it is over, and what it brought so far is forgotten.
 pub const SYNC_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Shortest time between two answers of the organiser that no ticket pays for (confirmations during a sync).

@@ -1,20 +1,22 @@
 //! The organiser: the one that changes the chain index. Takes shares, rebuilds coinbases, says what changed and what is to be written.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
 use std::vec;
 
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
 use rockpool_net::wire::share::Share;
 use rockpool_store::chain::{Batch, Chain, Offer, Source};
 use rockpool_store::organised::ChainChange;
 use rockpool_store::params::Params;
 
-use crate::jobs::{Answer, Claim, OrganiseJob, Output, ShareFate, Stage, SubmitRefusal, WriteJob};
-use crate::limits::{BACKLOG_MAX, PENDING_LOOK, PROGRESS_MIN, REBUILT_SLICE, SYNC_IDLE_MAX, TIED_SLICE};
+use crate::jobs::{Answer, Claim, Missing, OrganiseJob, Output, ShareFate, Stage, SubmitRefusal, WriteJob};
+use crate::limits::{BACKLOG_MAX, BULK_WAIT_MAX, PENDING_LOOK, PROGRESS_MIN, REBUILT_SLICE, SYNC_IDLE_MAX, TIED_SLICE};
 use crate::pending::{Pending, Waiting};
 
 /// Candidate and confirmed chain, step by step; own shares before the tip before a sync.
@@ -24,6 +26,7 @@ pub struct OrganiseWorker {
     // The lanes. Bounded by the tickets: each entry holds one.
     own: VecDeque<(Arc<Share>, Claim, Ticket)>,
     tip: VecDeque<(Arc<Share>, Ticket)>,
+    blocks: VecDeque<(Vec<[u8; 80]>, Ticket)>,
     bulk: VecDeque<Bulk>,
     /// Shares that may no longer have to wait. Bounded as what waits is.
     retry: VecDeque<Waiting>,
@@ -43,7 +46,11 @@ pub struct OrganiseWorker {
 
 /// A sync's message that is being worked off.
 struct Bulk {
-    shares: vec::IntoIter<Share>,
+    shares: Peekable<vec::IntoIter<Share>>,
+    /// Whether the chain is to begin with the next one.
+    base: bool,
+    /// What the next one waits for, and since when.
+    waits: Option<(ShareId, Duration)>,
     ticket: Ticket,
     /// Height of the best share that it brought.
     best: u32,
@@ -56,7 +63,7 @@ struct Bulk {
 struct Report {
     refused: Vec<(Claim, SubmitRefusal)>,
     fates: Vec<(ConnId, ShareId, ShareFate)>,
-    missing: Vec<(ShareId, ConnId)>,
+    missing: Vec<Missing>,
     bulk_done: Vec<(ConnId, u32)>,
     /// Own shares that were taken: their miners wait for the disk.
     own: Vec<(ShareId, Claim)>,
@@ -74,6 +81,7 @@ impl OrganiseWorker {
             chain,
             own: VecDeque::new(),
             tip: VecDeque::new(),
+            blocks: VecDeque::new(),
             bulk: VecDeque::new(),
             retry: VecDeque::new(),
             pending: Pending::default(),
@@ -96,16 +104,22 @@ impl OrganiseWorker {
         match job {
             OrganiseJob::Own { share, claim, ticket } => self.own.push_back((share, claim, ticket)),
             OrganiseJob::Tip { share, ticket } => self.tip.push_back((share, ticket)),
-            OrganiseJob::Bulk { shares, ticket } => {
+            OrganiseJob::Bulk { shares, base, ticket } => {
                 self.synced = now.mono;
-                self.bulk.push_back(Bulk { shares: shares.into_iter(), ticket, best: 0, new: false });
+                self.bulk.push_back(Bulk { shares: shares.into_iter().peekable(), base, waits: None, ticket, best: 0, new: false });
+            }
+            OrganiseJob::Blocks { headers, ticket } => self.blocks.push_back((headers, ticket)),
+            OrganiseJob::BeginAnew => {
+                self.chain.end_sync();
+                self.chain.begin_anew();
+                self.changed = true;
             }
             OrganiseJob::PeerGone(conn) => {
                 self.pending.peer_gone(conn);
                 self.retry.retain(|waiting| waiting.from != conn);
                 // What it sent in bulk is no longer worth a sync; the messages end, and their tickets come home.
                 let of_peer = self.bulk.iter_mut().filter(|bulk| bulk.ticket.conn() == conn);
-                of_peer.for_each(|bulk| bulk.shares = Vec::new().into_iter());
+                of_peer.for_each(Bulk::give_up);
                 if self.chain.syncing() == Some(conn) {
                     self.chain.end_sync();
                 }
@@ -119,11 +133,14 @@ impl OrganiseWorker {
             self.take_own(now, share, claim, ticket);
         } else if let Some(waiting) = self.retry.pop_front() {
             self.take_peers(now, waiting, true);
+        } else if let Some((headers, ticket)) = self.blocks.pop_front() {
+            self.take_blocks(&headers, ticket);
         } else if let Some((share, ticket)) = self.tip.pop_front() {
             let waiting = Waiting { id: share.id(), share, from: ticket.conn(), since: now.mono };
             let taken = self.take_peers(now, waiting, false);
             self.come_home(taken, ticket);
         } else if self.chain.backlog() <= BACKLOG_MAX
+            && self.bulk.front().is_some_and(|bulk| bulk.waits.is_none())
             && let Some(bulk) = self.bulk.pop_front()
         {
             self.take_bulk(now, bulk);
@@ -135,7 +152,7 @@ impl OrganiseWorker {
 
     fn take_own(&mut self, now: Now, share: Arc<Share>, claim: Claim, ticket: Ticket) {
         let id = share.id();
-        let refusal = match self.offer(now, share, Source::Own) {
+        let refusal = match self.offer(now, &share, Source::Own) {
             Offer::Taken => {
                 self.report.own.push((id, claim));
                 self.report.taken.push(ticket);
@@ -153,14 +170,18 @@ impl OrganiseWorker {
     /// Takes a share that a peer sent by itself, or one that waited: of that nobody is told that it waits on. Whether it was taken.
     fn take_peers(&mut self, now: Now, waiting: Waiting, waited: bool) -> bool {
         let (id, from) = (waiting.id, waiting.from);
-        let offer = self.offer(now, waiting.share.clone(), Source::Peer);
+        // What a sync waits for belongs to it, however far below our tip it lies.
+        let of_sync = self.bulk.front().filter(|bulk| bulk.waits.is_some_and(|(missing, _)| missing == id));
+        let source = of_sync.map_or(Source::Peer, |bulk| Source::Bulk(bulk.ticket.conn()));
+        let bulk = of_sync.is_some();
+        let offer = self.offer(now, &waiting.share, source);
         let taken = offer == Offer::Taken;
         let fate = match offer {
             Offer::Taken | Offer::Known => ShareFate::Taken,
             Offer::Pending { missing } => {
                 // What waits itself need not be fetched.
                 if !self.pending.contains(&missing) {
-                    self.report.missing.push((missing, from));
+                    self.report.missing.push(Missing { id: missing, from, bulk });
                 }
                 self.pending.add(Some(missing), waiting);
                 ShareFate::Pending
@@ -187,26 +208,64 @@ impl OrganiseWorker {
             self.chain.end_sync();
             self.chain.begin_sync(from);
         }
-        let Some(share) = bulk.shares.next() else { return self.end_bulk(bulk) };
+        let Some(share) = bulk.shares.peek() else { return self.end_bulk(bulk) };
         let (id, height) = (share.id(), share.height);
-        let fate = match self.offer(now, Arc::new(share), Source::Bulk(from)) {
-            offer @ (Offer::Taken | Offer::Known) => {
+        let base = std::mem::take(&mut bulk.base);
+        let offer = if base { self.begin_at(share) } else { self.offer(now, share, Source::Bulk(from)) };
+        let fate = match offer {
+            Offer::Taken | Offer::Known => {
+                bulk.shares.next();
                 bulk.new |= offer == Offer::Taken;
                 bulk.best = bulk.best.max(height);
                 return self.bulk.push_front(bulk);
             }
-            // The rest builds on this one. It is not kept: the peer is asked again, from where we stand.
+            // The rest builds on this one, so it waits for what this one waits for: an uncle, or a Bitcoin header.
             Offer::Pending { missing } => {
-                self.report.missing.push((missing, from));
-                ShareFate::Pending
+                self.report.missing.push(Missing { id: missing, from, bulk: true });
+                (bulk.base, bulk.waits) = (base, Some((missing, now.mono)));
+                return self.bulk.push_front(bulk);
             }
             Offer::Early { .. } | Offer::Dropped(_) => ShareFate::Pending,
             Offer::Invalid(why) => ShareFate::Invalid(why),
             Offer::Bad(why) => ShareFate::Bad(why),
         };
         self.report.fates.push((from, id, fate));
-        bulk.shares = Vec::new().into_iter();
+        bulk.give_up();
         self.end_bulk(bulk);
+    }
+
+    /// Takes Bitcoin headers that a peer sent.
+    fn take_blocks(&mut self, headers: &[[u8; 80]], ticket: Ticket) {
+        let blocks = self.chain.offer_blocks(headers);
+        if let Some(missing) = blocks.missing {
+            self.report.missing.push(Missing { id: missing, from: ticket.conn(), bulk: true });
+        }
+        if let Some(why) = blocks.bad {
+            let hash = headers.get(blocks.new.len()).map_or_else(ShareId::default, |header| ShareId(sha256d(header)));
+            self.report.fates.push((ticket.conn(), hash, ShareFate::BadHeader(why)));
+        }
+        self.came(&blocks.new);
+        self.report.done.push(ticket);
+    }
+
+    /// These have come, shares or Bitcoin headers: what waited for them is looked at again.
+    fn came(&mut self, ids: &[ShareId]) {
+        self.changed |= !ids.is_empty();
+        for id in ids {
+            self.retry.extend(self.pending.arrived(*id));
+            for bulk in self.bulk.iter_mut().filter(|bulk| bulk.waits.is_some_and(|(missing, _)| missing == *id)) {
+                bulk.waits = None;
+            }
+        }
+    }
+
+    /// Begins the chain with a base share.
+    fn begin_at(&mut self, share: &Share) -> Offer {
+        let offer = self.chain.begin_at(share);
+        if offer == Offer::Taken {
+            self.came(&[share.id()]);
+        }
+        offer
     }
 
     fn end_bulk(&mut self, bulk: Bulk) {
@@ -224,14 +283,11 @@ impl OrganiseWorker {
     }
 
     /// Offers a share to the chain, and looks after what waited for it.
-    fn offer(&mut self, now: Now, share: Arc<Share>, source: Source) -> Offer {
+    fn offer(&mut self, now: Now, share: &Share, source: Source) -> Offer {
         let (id, version, height) = (share.id(), share.version, share.height);
         let offer = self.chain.offer(now, share, source);
         match offer {
-            Offer::Taken => {
-                self.changed = true;
-                self.retry.extend(self.pending.arrived(id));
-            }
+            Offer::Taken => self.came(&[id]),
             // Its descendants are invalid too, and learn of it now.
             Offer::Invalid(_) => {
                 self.retry.extend(self.pending.arrived(id));
@@ -253,6 +309,10 @@ impl OrganiseWorker {
         self.looked = now.mono;
         self.pending.expire(now.mono);
         self.retry.extend(self.pending.clocked());
+        // What a sync waits for does not come. It ends here, and may begin again.
+        for bulk in self.bulk.iter_mut().filter(|bulk| bulk.waits.is_some_and(|(_, since)| since + BULK_WAIT_MAX <= now.mono)) {
+            bulk.give_up();
+        }
         if self.chain.syncing().is_some() && self.bulk.is_empty() && self.synced + SYNC_IDLE_MAX <= now.mono {
             self.chain.end_sync();
         }
@@ -295,7 +355,7 @@ impl Stage for OrganiseWorker {
                 break;
             }
         }
-        if self.chain.backlog() > 0 {
+        if self.chain.has_unproven() {
             self.changed |= self.chain.confirm(REBUILT_SLICE) > 0;
             for (id, why) in self.chain.take_condemned() {
                 log::info!("share {id} is invalid: {why}");
@@ -314,8 +374,9 @@ impl Stage for OrganiseWorker {
     }
 
     fn due(&self) -> Option<Duration> {
-        let (lanes, backlog) = (self.own.len() + self.retry.len() + self.tip.len(), self.chain.backlog());
-        if lanes > 0 || backlog > 0 || !self.bulk.is_empty() {
+        let lanes = self.own.len() + self.retry.len() + self.blocks.len() + self.tip.len();
+        let bulk = self.bulk.front().is_some_and(|bulk| bulk.waits.is_none());
+        if lanes > 0 || bulk || self.chain.has_unproven() {
             return Some(Duration::ZERO);
         }
         let progress = self.changed.then_some(self.told + PROGRESS_MIN);
@@ -324,7 +385,16 @@ impl Stage for OrganiseWorker {
     }
 
     fn owes(&self) -> bool {
-        !(self.own.is_empty() && self.retry.is_empty() && self.tip.is_empty() && self.bulk.is_empty())
+        let lanes = self.own.len() + self.retry.len() + self.blocks.len() + self.tip.len();
+        lanes > 0 || self.bulk.front().is_some_and(|bulk| bulk.waits.is_none())
+    }
+}
+
+impl Bulk {
+    /// Nothing more is taken of it: it ends when its turn comes.
+    fn give_up(&mut self) {
+        self.shares = Vec::new().into_iter().peekable();
+        self.waits = None;
     }
 }
 
@@ -373,7 +443,7 @@ mod tests {
     }
 
     fn bulk(shares: &[Share], from: u32) -> OrganiseJob {
-        OrganiseJob::Bulk { shares: shares.to_vec(), ticket: ticket(from) }
+        OrganiseJob::Bulk { shares: shares.to_vec(), base: false, ticket: ticket(from) }
     }
 
     fn grown(count: usize) -> Vec<Share> {
@@ -455,7 +525,8 @@ mod tests {
         let out = step(&mut worker, 0, vec![tip(&shares[2], 1), tip(&shares[1], 2)]);
         let Answer::Organised { fates, missing, .. } = &out.mail[0].0 else { panic!("{out:?}") };
         assert_eq!(fates[..], [(conn(1), shares[2].id(), ShareFate::Pending), (conn(2), shares[1].id(), ShareFate::Pending)]);
-        assert_eq!(missing[..], [(shares[1].id(), conn(1)), (shares[0].id(), conn(2))]);
+        let missing: Vec<_> = missing.iter().map(|missing| (missing.id, missing.from, missing.bulk)).collect();
+        assert_eq!(missing, [(shares[1].id(), conn(1), false), (shares[0].id(), conn(2), false)]);
         assert_eq!(out.mail[0].1.len(), 2);
         let outs = steps(&mut worker, 1, vec![tip(&shares[0], 3)]);
         let taken: Vec<_> = outs.iter().filter(|out| !out.mail.is_empty()).flat_map(|out| organised(out).2.to_vec()).collect();

@@ -86,7 +86,7 @@ impl Grower {
     pub(crate) fn grow(&mut self, own: Script, salt: u32) -> Share {
         let work = work_on(&self.chain, &self.bitcoin, at(self.ms), own, salt);
         let share = work.share(regtest(), &own, &roll(&work, &own, true));
-        let offer = self.chain.offer(at(self.ms), Arc::new(share.clone()), rockpool_store::chain::Source::Peer);
+        let offer = self.chain.offer(at(self.ms), &share, rockpool_store::chain::Source::Peer);
         assert_eq!(offer, rockpool_store::chain::Offer::Taken);
         self.chain.confirm(1);
         self.ms += 1_000;

@@ -87,7 +87,7 @@ impl Work {
             class,
             layout: Layout::Tail,
             parent: next.parent,
-            uncles: Vec::new(),
+            uncles: next.uncles.clone(),
             script: own,
             bits: next.bits,
             time: next.time,

@@ -46,7 +46,7 @@ impl Shares {
         let mut all = Shares { shares: Vec::new(), messages: Vec::new(), by_checksum: BTreeMap::new(), by_id: BTreeMap::new() };
         for index in 0..count {
             let share = ShareBuilder::new(regtest()).build(&chain, &chain.confirmed_tip().id);
-            chain.offer(now, Arc::new(share.clone()), Source::Peer);
+            chain.offer(now, &share, Source::Peer);
             chain.confirm(1);
             let id = share.id();
             if chain.confirmed_tip().id != id {

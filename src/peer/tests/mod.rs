@@ -76,8 +76,11 @@ fn organise(world: &mut World<Recorder>) -> Vec<OrganiseJob> {
 /// The organiser's word that nothing changed but what is given, with the ticket of the job.
 fn organised(world: &mut World<Recorder>, job: OrganiseJob, fates: Vec<(ConnId, ShareId, ShareFate)>, bulk_done: Vec<(ConnId, u32)>) {
     let ticket = match job {
-        OrganiseJob::Own { ticket, .. } | OrganiseJob::Tip { ticket, .. } | OrganiseJob::Bulk { ticket, .. } => ticket,
-        OrganiseJob::PeerGone(_) => panic!("no share"),
+        OrganiseJob::Own { ticket, .. }
+        | OrganiseJob::Tip { ticket, .. }
+        | OrganiseJob::Bulk { ticket, .. }
+        | OrganiseJob::Blocks { ticket, .. } => ticket,
+        OrganiseJob::PeerGone(_) | OrganiseJob::BeginAnew => panic!("nobody waits for an answer"),
     };
     let answer = Answer::Organised { change: None, refused: Vec::new(), fates, missing: Vec::new(), bulk_done };
     world.mail(answer, vec![ticket]);

@@ -101,15 +101,8 @@ impl Chain {
         }
         let seen = self.seen.split_off((fork - self.lowest().height) as usize);
         let settled = self.table.cut(fork).into_iter().zip(seen).take(confirmed.saturating_sub(fork) as usize);
-        let settled = settled.map(|(record, seen)| Live {
-            record,
-            bytes: None,
-            proven: true,
-            uncles: Vec::new(),
-            row: true,
-            scratch: false,
-            seen,
-        });
+        let settled =
+            settled.map(|(record, seen)| Live { record, bytes: None, proven: true, uncles: Vec::new(), row: true, scratch: false, seen });
         let cut = settled.chain(unconfirmed).collect();
         if fork < confirmed {
             self.payouts.retain(|(payouts, _)| payouts.parent_height <= fork);

@@ -169,7 +169,8 @@ impl Chain {
 
     /// The reactor's view of what the chain is now.
     pub fn view(&self) -> ChainView {
-        let mut view = ChainView::new(self.table.clone(), self.confirmed_height(), Arc::clone(self.payouts()), self.bitcoin.clone(), self.keyed);
+        let mut view =
+            ChainView::new(self.table.clone(), self.confirmed_height(), Arc::clone(self.payouts()), self.bitcoin.clone(), self.keyed);
         view.put_beside(&self.beside(self.side.iter().filter(|live| live.proven).map(|live| live.record.id)));
         view
     }

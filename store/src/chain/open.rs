@@ -173,7 +173,8 @@ impl Chain {
         let (mut at, mut height) = (tip.id, tip.height);
         while at != self.lowest().id {
             let record = scanned.get(height, &at).filter(|record| record.height > self.lowest().height);
-            let record = record.ok_or_else(|| StoreError::Damaged(format!("share {at} of the best chain has no row at height {height}")))?;
+            let record =
+                record.ok_or_else(|| StoreError::Damaged(format!("share {at} of the best chain has no row at height {height}")))?;
             (at, height) = (record.parent, height - 1);
             best.push(record);
         }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rockpool_net::id::ShareId;
 
+use crate::bitcoin::Block;
 use crate::kv::{Family, Op};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX};
-use crate::bitcoin::Block;
 use crate::schema::{block_key, share_key};
 
 /// Rows that are written in one atomic step. Batches are written in the order in which they were made.
