@@ -14,6 +14,8 @@ pub enum Family {
     Shares,
     /// height u32 big-endian ‖ hash → Bitcoin header, 80 bytes.
     Bitcoin,
+    /// group u32 ‖ row u32, big-endian → a share of ours and the transactions of its block, as a difference.
+    Templates,
     /// Small rows: format number, network, base, tip.
     Meta,
 }

@@ -17,6 +17,7 @@ pub mod rocks;
 pub mod rules;
 pub mod schema;
 pub mod table;
+pub mod templates;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod view;

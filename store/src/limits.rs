@@ -54,3 +54,9 @@ pub const WARP_MAX_S: i64 = 600;
 pub const SIDE_HEADERS_MAX: usize = 10_000;
 /// Periods of Bitcoin headers below the best one that are always kept: shares of four weeks build on two, and one holds the first of them.
 pub const PERIODS_KEPT: u32 = 2;
+/// Rows of a group of own templates, the first of them whole: reading one list takes no more than these.
+pub const TEMPLATE_GROUP_ROWS_MAX: u32 = 144;
+/// Bytes of the rows of a group of own templates; one list of a block is half of it at most.
+pub const TEMPLATE_GROUP_BYTES_MAX: usize = 1 << 20;
+/// Groups of own templates that are kept: with those before, 2,016 lists and 14 MiB.
+pub const TEMPLATE_GROUPS_MAX: usize = 14;

@@ -39,6 +39,7 @@ const MANIFEST_STEP_BYTES: usize = 64 << 10;
 
 const SHARES: &str = "shares";
 const BITCOIN: &str = "bitcoin";
+const TEMPLATES: &str = "templates";
 /// The family that RocksDB has anyway.
 const META: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 
@@ -54,7 +55,7 @@ impl RocksKv {
         let failed = |why: String| StoreError::Open { dir: dir.display().to_string(), why };
         fs::create_dir_all(dir).map_err(|error| failed(error.to_string()))?;
         let cache = Cache::new_lru_cache(MEMORY_BYTES);
-        let families = [META, SHARES, BITCOIN].map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
+        let families = [META, SHARES, BITCOIN, TEMPLATES].map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
         let db = DB::open_cf_descriptors(&db_options(&cache), dir, families).map_err(|error| {
             let why = error.into_string();
             if is_lock(&why) { StoreError::InUse(dir.display().to_string()) } else { failed(why) }
@@ -70,6 +71,7 @@ impl RocksKv {
         let name = match family {
             Family::Shares => SHARES,
             Family::Bitcoin => BITCOIN,
+            Family::Templates => TEMPLATES,
             Family::Meta => META,
         };
         self.db.cf_handle(name).ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))

@@ -149,7 +149,7 @@ fn share_of(key: &[u8]) -> Option<(u32, ShareId)> {
 
 fn is_empty(kv: &dyn Kv) -> Result<bool, StoreError> {
     let mut empty = true;
-    for family in [Family::Shares, Family::Bitcoin, Family::Meta] {
+    for family in [Family::Shares, Family::Bitcoin, Family::Templates, Family::Meta] {
         kv.scan(family, &[], &mut |_, _| {
             empty = false;
             false
