@@ -46,6 +46,7 @@ impl<S: Stages> Node<S> {
                 self.chain.view.stored(&ids);
                 claims.iter().for_each(|claim| self.verdict(now, claim, Ok(()), out));
             }
+            Answer::TemplateStored => self.templates.line.credit(),
             Answer::DiskFull(full) => {
                 self.disk_full = full;
                 out.publish(Event::DiskFull(full));
@@ -171,8 +172,11 @@ impl<S: Stages> Node<S> {
             }
             // Older ones come by sync.
             let Ok(Found::Bytes(bytes)) = self.chain.share_bytes(id) else { continue };
-            let own = Share::decode(&bytes).is_ok_and(|share| self.server.boards.ours(share.salt));
-            out.publish(Event::ShareAccepted { id: *id, height, own });
+            let own = Share::decode(&bytes).ok().filter(|share| self.server.boards.ours(share.salt));
+            if let Some(template) = own.as_ref().and_then(|share| self.server.boards.template_of(share.salt)) {
+                self.templates.remember(*id, template.sequence, &template.ids);
+            }
+            out.publish(Event::ShareAccepted { id: *id, height, own: own.is_some() });
             pushes.extend(self.push(Arc::clone(record), &bytes));
         }
         pushes

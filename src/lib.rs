@@ -22,6 +22,7 @@ pub mod session;
 pub mod signals;
 pub mod status;
 pub mod stratum;
+mod templates;
 pub mod turn;
 pub mod web;
 

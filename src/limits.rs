@@ -29,6 +29,15 @@ pub const ASKED_MAX: usize = 256;
 /// sync's part and 256 shares at most, three messages.
 pub const REQUESTS_MAX: usize = 4;
 
+// Own templates
+
+/// Shares of ours whose lists of transactions are served (SHARECHAIN §10).
+pub const TEMPLATES_KEPT: usize = 30;
+/// Bytes of memory for all of these lists (SHARECHAIN §10): thirty of 2,000 transactions that share nothing.
+pub const TEMPLATES_BYTES_MAX: usize = 8 << 20;
+/// Least time between two parts of lists that one peer is sent (SHARECHAIN §10); what it asks for sooner is said not to be there.
+pub const TEMPLATE_EVERY: Duration = Duration::from_secs(1);
+
 // Sync
 
 /// Shares in our answer to `getheaders`, always if there are so many: of the largest size they fit a `shareheaders`. An answer of fewer

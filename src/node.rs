@@ -15,7 +15,8 @@ use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::time::Now;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_store::params::Params;
-use rockpool_workers::jobs::{Answer, Jobs, Stages};
+use rockpool_store::templates::TemplateLog;
+use rockpool_workers::jobs::{Answer, Jobs, Stages, WriteJob};
 
 use crate::fetch::FetchLine;
 use crate::http::Pages;
@@ -27,6 +28,7 @@ use crate::session::{Session, Sessions};
 use crate::status::{Counters, FoundBlock, Listen, Status, Tip};
 use crate::stratum::session::Miner;
 use crate::stratum::{FRIENDLY, Server};
+use crate::templates::Templates;
 use crate::turn::Turn;
 use crate::web::Web;
 
@@ -70,6 +72,7 @@ pub struct Node<S> {
     pub(crate) server: Server,
     pub(crate) pages: Pages,
     pub(crate) fetch: FetchLine,
+    pub(crate) templates: Templates,
     jobs: Jobs,
     pub(crate) counters: Arc<Counters>,
     /// The monotonic time of the first input.
@@ -101,6 +104,11 @@ impl<S: Stages> Node<S> {
     pub fn new(config: NodeConfig, chain: ChainStoreHandle, stages: S, mut rng: ChaCha12Rng) -> Node<S> {
         let mut pages = Pages::new(config.params);
         pages.remember(chain.view.payouts());
+        // Nothing depends on these rows: without them the node goes on with new ones.
+        let log = chain.store.template_log().unwrap_or_else(|error| {
+            log::warn!("own templates: {error}");
+            TemplateLog::default()
+        });
         Node {
             peers: Peers::new(&config.peers),
             server: Server::new(rng.next_u32()),
@@ -111,6 +119,7 @@ impl<S: Stages> Node<S> {
             sessions: Sessions::default(),
             pages,
             fetch: FetchLine::default(),
+            templates: Templates::new(log),
             jobs: Jobs::default(),
             counters: Arc::default(),
             started: None,
@@ -194,6 +203,7 @@ impl<S: Stages> Node<S> {
             out,
             jobs: &mut self.jobs,
             fetch: &mut self.fetch,
+            templates: &self.templates,
             chain: &mut self.chain,
             rng: &mut self.rng,
             config: &self.config,
@@ -336,6 +346,7 @@ impl<S: Stages> Dispatch for Node<S> {
             self.look_around(now, out);
         }
         self.jobs.fetch = self.fetch.take();
+        self.jobs.write.extend(self.templates.line.take().map(|ops| WriteJob { ops, ..WriteJob::default() }));
         self.stages.give(&mut self.jobs);
         if let Some(journal) = &self.journal {
             journal.write(&self.counters);

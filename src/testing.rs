@@ -162,6 +162,7 @@ impl Stages for Recorder {
         self.jobs.organise.append(&mut jobs.organise);
         self.jobs.fetch.append(&mut jobs.fetch);
         self.jobs.read.append(&mut jobs.read);
+        self.jobs.write.append(&mut jobs.write);
     }
 }
 
@@ -183,14 +184,15 @@ impl Stages for Inline {
         self.jobs.organise.append(&mut jobs.organise);
         self.jobs.fetch.append(&mut jobs.fetch);
         self.jobs.read.append(&mut jobs.read);
+        self.jobs.write.append(&mut jobs.write);
     }
 }
 
 impl Inline {
     /// Whether it was given nothing since it last ran.
     fn rests(&self) -> bool {
-        let Jobs { emission, organise, fetch, read } = &self.jobs;
-        emission.is_empty() && organise.is_empty() && fetch.is_empty() && read.is_empty()
+        let Jobs { emission, organise, fetch, read, write } = &self.jobs;
+        emission.is_empty() && organise.is_empty() && fetch.is_empty() && read.is_empty() && write.is_empty()
     }
 
     /// Runs every stage until none has anything to do now. What they answer.
@@ -207,6 +209,7 @@ impl Inline {
                 self.fetcher.step(now, &mut self.jobs.fetch, &mut out);
             }
             write.append(&mut out.write);
+            write.append(&mut self.jobs.write);
             self.writer.step(now, &mut write, &mut out);
             self.found += out.submit.len();
             mail.extend(out.mail.into_iter().map(|(answer, tickets)| Mail { answer, tickets }));

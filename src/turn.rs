@@ -9,6 +9,7 @@ use rockpool_workers::jobs::{FetchJob, Jobs};
 use crate::fetch::FetchLine;
 use crate::node::NodeConfig;
 use crate::status::Counters;
+use crate::templates::Templates;
 
 /// One dispatch.
 pub struct Turn<'a> {
@@ -20,6 +21,8 @@ pub struct Turn<'a> {
     pub jobs: &'a mut Jobs,
     /// Words to the fetcher, which wait for its credit.
     pub fetch: &'a mut FetchLine,
+    /// Lists of our newest shares.
+    pub templates: &'a Templates,
     /// The chain.
     pub chain: &'a mut ChainStoreHandle,
     /// The node's generator.

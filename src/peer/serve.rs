@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::sha256::sha256d;
-use rockpool_net::wire::message::{GetHeaders, Message, Start};
+use rockpool_net::wire::message::{GetHeaders, GetTemplate, Message, Start};
 use rockpool_store::handle::Found;
 use rockpool_workers::jobs::ReadJob;
 
-use crate::limits::{BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, REQUESTS_MAX, SYNC_SHARES};
+use crate::limits::{BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, REQUESTS_MAX, SYNC_SHARES, TEMPLATE_EVERY};
 use crate::turn::Turn;
 
 /// A request.
@@ -19,6 +20,8 @@ pub enum Wanted {
     Headers(GetHeaders),
     /// Shares by id.
     Data(Vec<ShareId>),
+    /// Part of the list of a share's transactions.
+    Template(GetTemplate),
     /// That we look through the ids of a long `inv`.
     Look(Vec<ShareId>),
 }
@@ -37,6 +40,8 @@ pub struct Requests {
     waiting: VecDeque<Wanted>,
     reading: Option<(u64, Reading)>,
     reads: u64,
+    /// When it was sent part of a list of transactions.
+    template: Option<Duration>,
     paused: bool,
 }
 
@@ -57,6 +62,7 @@ impl Requests {
             match wanted {
                 Wanted::Headers(headers) => self.headers(conn, &headers, turn),
                 Wanted::Data(ids) => self.data(conn, ids, turn),
+                Wanted::Template(part) => self.template(conn, &part, turn),
                 Wanted::Look(ids) => look = Some(ids),
             }
         }
@@ -139,6 +145,19 @@ impl Requests {
         if !cold.is_empty() {
             let ids = cold.iter().map(|(_, id)| *id).collect();
             self.read(conn, Reading::Data(ids), cold, turn);
+        }
+    }
+
+    /// A peer that asks too often is told that there is nothing, and may ask again.
+    fn template(&mut self, conn: ConnId, wanted: &GetTemplate, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        let soon = self.template.is_some_and(|served| now < served + TEMPLATE_EVERY);
+        match turn.templates.part(wanted).filter(|_| !soon) {
+            Some(part) => {
+                self.template = Some(now);
+                super::say(conn, &Message::Template(part), turn);
+            }
+            None => not_found(conn, vec![wanted.id], turn),
         }
     }
 

@@ -257,8 +257,7 @@ impl Peer {
             Message::Inv(ids) if ids.len() > FETCH_FROM_PEER_MAX => self.requests.push(conn, Wanted::Look(ids), turn),
             Message::Inv(ids) => self.on_inv(conn, &ids, turn),
             Message::BtcHeaders(headers) => self.on_headers(headers, turn),
-            // answered from the node's own templates
-            Message::GetTemplate(_) => {}
+            Message::GetTemplate(wanted) => self.on_request(conn, Wanted::Template(wanted), turn),
             Message::Template(_) => return Err(misbehaviour("a template that was not asked for")),
             // judged before anything else
             Message::BlockFound(_) => {}

@@ -1,7 +1,7 @@
 //! Jobs: work as miners read it. Boards are shared by all miners of a class; a miner's own job is an id, a reference and a target.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
@@ -106,8 +106,8 @@ pub struct Boards {
     boards: BTreeMap<Option<Script>, Arc<Board>>,
     serial: u64,
     job: u64,
-    /// Salts of the last templates, newest last.
-    salts: VecDeque<u32>,
+    /// Salts of the last templates, newest last. Miners' jobs keep a template, and nothing else does once there is another.
+    salts: VecDeque<(u32, Weak<Template>)>,
 }
 
 impl Boards {
@@ -119,11 +119,11 @@ impl Boards {
     /// A new template. Whether what miners had is worthless now: it builds on another block.
     pub fn set_template(&mut self, template: Arc<Template>, rng: &mut ChaCha12Rng) -> bool {
         let clean = self.template.as_ref().is_none_or(|before| before.prev != template.prev);
-        self.template = Some(template);
         if self.salts.len() == SALTS_KEPT {
             self.salts.pop_front();
         }
-        self.salts.push_back(rng.next_u32());
+        self.salts.push_back((rng.next_u32(), Arc::downgrade(&template)));
+        self.template = Some(template);
         self.boards.clear();
         clean
     }
@@ -135,12 +135,17 @@ impl Boards {
 
     /// Whether a share of this salt was made here.
     pub fn ours(&self, salt: u32) -> bool {
-        self.salts.contains(&salt)
+        self.salts.iter().any(|(known, _)| *known == salt)
+    }
+
+    /// The template that a share of this salt was made of, while anybody works on it.
+    pub fn template_of(&self, salt: u32) -> Option<Arc<Template>> {
+        self.salts.iter().find(|(known, _)| *known == salt)?.1.upgrade()
     }
 
     /// The board for a script at the confirmed tip; `None` while there is no template.
     pub fn board(&mut self, params: &Params, view: &ChainView, script: &Script, now: Now) -> Option<Result<Arc<Board>, WorkError>> {
-        let (template, salt) = (self.template.as_ref()?, *self.salts.back()?);
+        let (template, salt) = (self.template.as_ref()?, self.salts.back()?.0);
         let payouts = view.payouts();
         let only_for = payouts.weights.is_empty().then_some(*script);
         if let Some(board) = self.boards.get(&only_for)
@@ -335,10 +340,28 @@ mod tests {
         let mut rng = ChaCha12Rng::seed_from_u64(1);
         let template = Arc::new(EmbeddedChain::new(regtest(), None).template(1_700_000_000));
         boards.set_template(Arc::clone(&template), &mut rng);
-        let first = boards.salts[0];
+        let first = boards.salts[0].0;
         assert!(boards.ours(first) && !boards.ours(first.wrapping_add(1)));
         assert!((0..SALTS_KEPT).all(|_| !boards.set_template(Arc::clone(&template), &mut rng)));
         assert!(!boards.ours(first));
         assert_eq!(boards.salts.len(), SALTS_KEPT);
+    }
+
+    #[test]
+    fn the_template_of_a_salt_is_known_while_somebody_works_on_it() {
+        let mut boards = Boards::default();
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let embedded = EmbeddedChain::new(regtest(), None);
+        let worked_on = Arc::new(embedded.template(1_700_000_000));
+        boards.set_template(Arc::clone(&worked_on), &mut rng);
+        for time in 1..4 {
+            boards.set_template(Arc::new(embedded.template(1_700_000_000 + time)), &mut rng);
+        }
+        let salts: Vec<u32> = boards.salts.iter().map(|(salt, _)| *salt).collect();
+        let sequence = |salt| boards.template_of(salt).map(|template| template.sequence);
+        assert_eq!(sequence(salts[0]), Some(worked_on.sequence));
+        assert_eq!((sequence(salts[1]), sequence(salts[2])), (None, None), "a template is megabytes");
+        assert_eq!(sequence(salts[3]), Some(worked_on.sequence + 3));
+        assert_eq!(sequence(salts[0].wrapping_add(1)), None);
     }
 }

@@ -7,6 +7,7 @@ use rockpool_net::id::ShareId;
 use crate::error::StoreError;
 use crate::kv::{Cached, Family, Kv};
 use crate::schema;
+use crate::templates::TemplateLog;
 use crate::view::ChainView;
 
 /// Reads of rows, for any thread. Writes go through `StoreWriter` alone.
@@ -24,6 +25,11 @@ impl StoreHandle {
     /// A share's bytes, from disk if need be: never on the reactor.
     pub fn get_share(&self, height: u32, id: &ShareId) -> Result<Option<Vec<u8>>, StoreError> {
         self.kv.get(Family::Shares, &schema::share_key(height, id))
+    }
+
+    /// The log of own templates, from its groups on disk: before the first turn.
+    pub fn template_log(&self) -> Result<TemplateLog, StoreError> {
+        TemplateLog::open(&*self.kv)
     }
 
     /// A share's bytes if they are in memory.

@@ -48,6 +48,7 @@ impl Stages for Given {
         self.0.organise.append(&mut jobs.organise);
         self.0.fetch.append(&mut jobs.fetch);
         self.0.read.append(&mut jobs.read);
+        self.0.write.append(&mut jobs.write);
     }
 }
 
@@ -143,6 +144,7 @@ impl Inline {
         }
         self.fetch.push(now, jobs.fetch, pace, rng);
         self.read.push(now, jobs.read, pace, rng);
+        self.write.push(now, jobs.write, pace, rng);
     }
 
     /// Stalls a stage, by its place, or lets it go on.

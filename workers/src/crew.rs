@@ -65,6 +65,7 @@ pub struct Crew {
     organise: Sender<Vec<OrganiseJob>>,
     fetch: Sender<Vec<FetchJob>>,
     read: Sender<Vec<ReadJob>>,
+    write: Sender<Vec<WriteJob>>,
     /// Said only who left, while the organiser was busy.
     organise_held: Vec<OrganiseJob>,
     /// In the order in which they end.
@@ -97,21 +98,21 @@ impl Crew {
             let out = Outlets { submit: submit.clone(), organise: Some(organise.clone()), ..Outlets::new(&post) };
             threads.push(spawn(Driven::new(name, EmissionWorker::new(params), inbox, out), clock)?);
         }
-        let out = Outlets { write: Some(write), ..Outlets::new(&post) };
+        let out = Outlets { write: Some(write.clone()), ..Outlets::new(&post) };
         threads.push(spawn(Driven::new("organiser", OrganiseWorker::new(params, chain), organise_inbox, out), clock)?);
         threads.push(spawn(Driven::new("writer", StoreWriter::new(kv.clone()), write_inbox, Outlets::new(&post)), clock)?);
         threads.push(spawn(Driven::new("fetcher", BlockFetcher::new(), fetch_inbox, Outlets::new(&post)), clock)?);
         let reader = Reader::new(StoreHandle::new(kv.clone()));
         threads.push(spawn(Driven::new("reader", reader, read_inbox, Outlets::new(&post)), clock)?);
         let emission = emission_jobs;
-        Ok(Crew { emission, organise, fetch, read, organise_held: Vec::new(), threads, stop, submits_done, kv, post })
+        Ok(Crew { emission, organise, fetch, read, write, organise_held: Vec::new(), threads, stop, submits_done, kv, post })
     }
 
     /// Ends the stages in the order of their data's way, each after it has done what it was given; then makes the rows safe. Threads that
     /// wait for outsiders are not joined, but found blocks that are on their way get a moment.
     pub fn stop(self) -> Result<(), StoreError> {
-        let Crew { emission, organise, fetch, read, threads, stop, submits_done, kv, .. } = self;
-        drop((emission, organise, fetch, read));
+        let Crew { emission, organise, fetch, read, write, threads, stop, submits_done, kv, .. } = self;
+        drop((emission, organise, fetch, read, write));
         for thread in threads {
             // `run` has caught and reported a panic already.
             let _ = thread.join();
@@ -146,6 +147,7 @@ impl Stages for Crew {
         }
         self.send("fetcher", &self.fetch, std::mem::take(&mut jobs.fetch));
         self.send("reader", &self.read, std::mem::take(&mut jobs.read));
+        self.send("writer", &self.write, std::mem::take(&mut jobs.write));
     }
 }
 

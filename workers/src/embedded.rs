@@ -82,6 +82,7 @@ impl EmbeddedChain {
             witness_commitment: rockpool_net::sha256::sha256d(&[0; 64]),
             branch: Vec::new(),
             txs: Vec::new(),
+            ids: Vec::new(),
         }
     }
 

@@ -233,6 +233,8 @@ pub enum Answer {
         /// Submits that get their `true` now.
         claims: Vec<Claim>,
     },
+    /// Rows of an own template are stored: the next may come.
+    TemplateStored,
     /// The disk is full (true) or has room again (false).
     DiskFull(bool),
     /// Whom to ask for what: the one answer to a message of `FetchJob`s. Empty when nothing is to be asked: it gives the credit back.
@@ -287,6 +289,8 @@ pub struct Jobs {
     pub fetch: Vec<FetchJob>,
     /// Cold reads.
     pub read: Vec<ReadJob>,
+    /// Rows of an own template. No ticket pays for them: given only while the node holds its credit, one at a time.
+    pub write: Vec<WriteJob>,
 }
 
 /// Where a turn's jobs go: threads in the node ([`crate::crew::Crew`]), steps run inline in the simulator.

@@ -68,7 +68,9 @@ pub const EMISSION_SLOTS: usize = TICKETS_STRATUM;
 pub const ORGANISE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1;
 /// Messages to the writer: one a step of the organiser, each with a ticket, but for one of rows that no ticket pays for (progress of the
 /// confirmed chain, shares that waited for the clock): such rows are held back while the channel is not empty.
-pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1;
+pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1 + TEMPLATE_SLOTS;
+/// Messages to the writer with rows of an own template: the node holds one credit.
+pub const TEMPLATE_SLOTS: usize = 1;
 /// Messages to the fetcher: the node holds one credit.
 pub const FETCH_SLOTS: usize = 1;
 /// Messages to the reader: each holds a ticket of a peer's frame or of an HTTP request.
@@ -96,7 +98,7 @@ pub const UNASKED_SLOTS: usize = in_a_turn(PROGRESS_MIN)
     + EMISSION_MAX
     + 16;
 /// Messages that the mailbox must hold. The root builds the reactor with it.
-pub const MAILBOX_SLOTS: usize = ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + UNASKED_SLOTS;
+pub const MAILBOX_SLOTS: usize = ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + TEMPLATE_SLOTS + UNASKED_SLOTS;
 
 const fn in_a_turn(every: Duration) -> usize {
     (TURN_MAX.as_millis() / every.as_millis()) as usize + 1
@@ -106,7 +108,7 @@ const fn in_a_turn(every: Duration) -> usize {
 const _: () = {
     assert!(EMISSION_SLOTS >= TICKETS_STRATUM, "a submit's ticket must find room at its emission worker");
     assert!(ORGANISE_SLOTS > TICKETS_STRATUM + TICKETS_PEER, "all shares and one message of who left must find room at the organiser");
-    assert!(WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER, "each ticketed batch must find room at the writer");
+    assert!(WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER + TEMPLATE_SLOTS, "each ticketed batch must find room at the writer");
     assert!(READ_SLOTS >= TICKETS_PEER + TICKETS_HTTP, "each cold read must find room at the reader");
     assert!(MAILBOX_SLOTS > ANSWERS_PER_TICKET_MAX * TICKETS_ALL, "all answers must find room in the mailbox");
     assert!(FETCH_PEER_MAX <= rockpool_net::limits::GETDATA_MAX, "one getdata must hold all that a peer is asked for");

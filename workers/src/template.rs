@@ -3,6 +3,7 @@
 use bitcoin::hex::FromHex;
 use rockpool_net::limits::BRANCH_MAX;
 use rockpool_net::sha256::sha256d;
+use rockpool_net::wire::message::TxIds;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -31,6 +32,8 @@ pub struct Template {
     pub branch: Vec<[u8; 32]>,
     /// The transactions but the coinbase, encoded with witnesses.
     pub txs: Vec<Box<[u8]>>,
+    /// Their ids, in the same order.
+    pub ids: Vec<TxIds>,
 }
 
 /// Why a template cannot be mined on.
@@ -82,7 +85,10 @@ impl RawTemplate {
         if branch.len() > BRANCH_MAX {
             return Err(TemplateError::Field("transactions: too many"));
         }
-        let txs = self.transactions.iter().map(|tx| Vec::from_hex(&tx.data).map(Vec::into_boxed_slice)).collect::<Result<_, _>>();
+        let txs = self.transactions.iter().map(|tx| Vec::from_hex(&tx.data).map(Vec::into_boxed_slice)).collect::<Result<Vec<_>, _>>();
+        let txs = txs.or(Err(TemplateError::Field("transaction data")))?;
+        // Hashed here and not taken from the answer: older nodes leave it out, and this thread has the time.
+        let ids = txids.iter().zip(&txs).map(|(txid, tx)| TxIds { txid: *txid, wtxid: sha256d(tx) }).collect();
         Ok(Template {
             sequence,
             height: self.height,
@@ -96,7 +102,8 @@ impl RawTemplate {
             value: self.coinbasevalue,
             witness_commitment: witness_commitment(&self.default_witness_commitment)?,
             branch,
-            txs: txs.or(Err(TemplateError::Field("transaction data")))?,
+            txs,
+            ids,
         })
     }
 }
@@ -205,6 +212,8 @@ pub(crate) mod tests {
             let root = merkle_tree::calculate_root(leaves.map(Txid::from_byte_array)).unwrap();
             assert_eq!(merkle_root(coinbase, &template.branch), root.to_byte_array(), "{count} transactions");
             assert_eq!(template.txs.len(), count as usize);
+            let ids = |tx: &Transaction| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: tx.compute_wtxid().to_byte_array() };
+            assert_eq!(template.ids, txs.iter().map(ids).collect::<Vec<_>>());
         }
     }
 

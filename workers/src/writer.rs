@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rockpool_net::time::Now;
 use rockpool_store::error::StoreError;
-use rockpool_store::kv::{Kv, Op};
+use rockpool_store::kv::{Family, Kv, Op};
 
 use crate::jobs::{Answer, Output, Stage, WriteJob};
 use crate::limits::{DISK_FULL_LOOK, FREE_SPACE_MIN, WRITE_BYTES_MAX};
@@ -40,11 +40,16 @@ impl StoreWriter {
         let room = self.kv.free_space().and_then(|free| if free < FREE_SPACE_MIN { Err(StoreError::NoSpace) } else { Ok(()) });
         match room.and_then(|()| self.kv.write(&batch.ops, batch.sync)) {
             Ok(()) => {
+                // The node gives one template at a time, and waits for the word.
+                let template = batch.ops.iter().any(|op| matches!(op, Op::Put(Family::Templates, ..)));
                 if self.state != State::Writes {
                     out.mail.push((Answer::DiskFull(false), Vec::new()));
                 }
                 self.state = State::Writes;
                 out.mail.push((Answer::Stored { ids: batch.ids, claims: batch.claims }, batch.tickets));
+                if template {
+                    out.mail.push((Answer::TemplateStored, Vec::new()));
+                }
             }
             Err(StoreError::NoSpace) => {
                 self.queue.push_front(batch);
@@ -128,7 +133,7 @@ mod tests {
     use std::sync::Mutex;
 
     use rockpool_net::id::ShareId;
-    use rockpool_store::kv::{Cached, Family, MemKv};
+    use rockpool_store::kv::{Cached, MemKv};
 
     use super::*;
     use crate::testing::{at, claim, id, ticket};
@@ -216,6 +221,19 @@ mod tests {
         fn flush(&self) -> Result<(), StoreError> {
             self.0.flush()
         }
+    }
+
+    #[test]
+    fn rows_of_a_template_are_told_of_once_they_are_stored() {
+        let kv = Arc::new(MemKv::new());
+        let mut writer = StoreWriter::new(kv.clone());
+        let template = || WriteJob { ops: vec![Op::Put(Family::Templates, vec![1], vec![2])], ..WriteJob::default() };
+        let told = |out: &Output| out.mail.iter().filter(|(answer, _)| matches!(answer, Answer::TemplateStored)).count();
+        kv.set_free_space(0);
+        assert_eq!(told(&step(&mut writer, 0, vec![template()])), 0);
+        kv.set_free_space(FREE_SPACE_MIN);
+        assert_eq!(told(&step(&mut writer, 1_000, vec![job(1, true)])), 1);
+        assert_eq!(told(&step(&mut writer, 1_000, vec![job(2, true)])), 0);
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub struct GetTemplate {
 }
 
 /// Both ids of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TxIds {
     /// Its hash without witnesses: a leaf of the block's merkle tree.
     pub txid: [u8; 32],

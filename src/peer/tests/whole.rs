@@ -1,17 +1,22 @@
 //! Whole nodes: what is synced, pushed and served.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
-use rockpool_net::limits::TICKETS_PER_CONN;
-use rockpool_net::wire::message::{GetHeaders, Message, Start};
+use rockpool_net::limits::{TEMPLATE_PART_MAX, TICKETS_PER_CONN};
+use rockpool_net::wire::message::{GetHeaders, GetTemplate, Message, Start, TemplatePart, TxIds};
+use rockpool_net::wire::share::Share;
+use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::Answer;
+use rockpool_workers::template::{Template, branch};
+use rockpool_workers::work::meets;
 
-use crate::limits::{CHAINTIP_EVERY, PUSH_DEPTH, REQUESTS_MAX, SYNC_BARREN_MAX, SYNC_SHARES};
+use crate::limits::{CHAINTIP_EVERY, PUSH_DEPTH, REQUESTS_MAX, SYNC_BARREN_MAX, SYNC_SHARES, TEMPLATE_EVERY};
 use crate::peer::tests::{ALICE, BOB, claim, peer, tip_of};
-use crate::testing::{Grower, Inline, PEER, World, exchange, regtest};
+use crate::testing::{Grower, Inline, PEER, World, exchange, mined, regtest};
 
 /// Two nodes, the second dialled by the first, connected.
 fn connected(a: &mut World<Inline>, b: &mut World<Inline>) -> (ConnId, ConnId) {
@@ -166,6 +171,57 @@ fn a_range_by_height_is_of_the_confirmed_chain_from_there_on() {
     assert_eq!(range(12, ShareId::default()), shares[11..]);
     assert_eq!(range(13, ShareId::default()), []);
     assert_eq!(range(u32::MAX, ShareId::default()), []);
+}
+
+/// A confirmed share of our own miner, of template number `sequence` with these transactions.
+fn own_share(world: &mut World<Inline>, sequence: u64, ids: Vec<TxIds>) -> Share {
+    let txids: Vec<[u8; 32]> = ids.iter().map(|tx| tx.txid).collect();
+    let embedded = EmbeddedChain::new(regtest(), None).template(world.now().unix());
+    let template = Template { sequence, branch: branch(&txids), ids, ..embedded };
+    world.mail(Answer::Template(Arc::new(template)), Vec::new());
+    let now = world.now();
+    let board = world.node.server.boards.board(regtest(), &world.node.chain.view, &ALICE, now).unwrap().unwrap();
+    let share = mined(&board.work, &ALICE, [1; 12], |hash| meets(hash, &board.work.share_target()));
+    world.offer(vec![share.clone()]);
+    assert_eq!(confirmed(world).1, share.id());
+    share
+}
+
+#[test]
+fn what_the_block_of_an_own_share_would_hold_is_told_once_a_second_and_written_down() {
+    let mut world = World::whole(&[], 1);
+    world.settle();
+    let ids = |count: usize| -> Vec<TxIds> {
+        let hash = |number: usize| rockpool_net::sha256::sha256d(&number.to_le_bytes());
+        (0..count).map(|number| TxIds { txid: hash(number), wtxid: hash(!number) }).collect()
+    };
+    let (first, second) = (own_share(&mut world, 1, ids(9)), own_share(&mut world, 2, ids(TEMPLATE_PART_MAX + 1)));
+    assert!(world.node.templates.line.take().is_none(), "both lists are with the disk, one after the other");
+    let conn = peer(&mut world);
+    let mut ask = |id: ShareId, first: usize| {
+        world.messages(conn);
+        world.say(conn, &Message::GetTemplate(GetTemplate { id, first: first as u32 }));
+        world.settle();
+        let answer = world.messages(conn).into_iter().find(|message| matches!(message, Message::Template(_) | Message::NotFound(_)));
+        world.skip(TEMPLATE_EVERY / 2);
+        answer.unwrap()
+    };
+    let part = |id, first: usize, total: usize, txs: &[TxIds]| {
+        Message::Template(TemplatePart { id, first: first as u32, total: total as u32, txs: txs.to_vec() })
+    };
+    assert_eq!(ask(first.id(), 0), part(first.id(), 0, 9, &ids(9)));
+    let txids: Vec<[u8; 32]> = ids(9).iter().map(|tx| tx.txid).collect();
+    assert_eq!(first.proof.branch, branch(&txids), "the list can be checked against the share");
+    assert_eq!(ask(second.id(), 0), Message::NotFound(vec![second.id()]), "a second has not passed");
+    let (long, all) = (ids(TEMPLATE_PART_MAX + 1), TEMPLATE_PART_MAX + 1);
+    assert_eq!(ask(second.id(), 0), part(second.id(), 0, all, &long[..TEMPLATE_PART_MAX]));
+    ask(second.id(), TEMPLATE_PART_MAX);
+    assert_eq!(ask(second.id(), TEMPLATE_PART_MAX), part(second.id(), TEMPLATE_PART_MAX, all, &long[TEMPLATE_PART_MAX..]));
+    assert_eq!(ask(ShareId([9; 32]), 0), Message::NotFound(vec![ShareId([9; 32])]));
+    (0..50).for_each(|_| drop(ask(first.id(), 0)));
+    assert!(world.is_open(conn), "who asks often is not served, and not dropped");
+    world.say(conn, &Message::Template(TemplatePart { id: first.id(), first: 0, total: 0, txs: Vec::new() }));
+    assert!(!world.is_open(conn), "we ask for none");
 }
 
 #[test]
