@@ -1,8 +1,8 @@
 //! The node's own templates, as a service (SHARECHAIN §10): what the blocks of its newest shares would have held. Served from memory, each
 //! transaction kept once for all lists that name it; and put on disk as differences, one list on its way at a time.
 //!
-//! A list holds both ids of each transaction. So whoever has the share can check it: the txids fold to the share's branch, the wtxids to its
-//! witness commitment. Fees and bodies nobody can check before the block is there, and then `getblockbody` brings them.
+//! A list holds both ids of each transaction. So whoever has the share can check it: the txids fold to the share's branch, the wtxids to
+//! its witness commitment. Fees and bodies nobody can check before the block is there, and then `getblockbody` brings them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -44,7 +44,8 @@ impl Templates {
         Templates { line: TemplateLine { log, ..TemplateLine::default() }, ..Templates::default() }
     }
 
-    /// A confirmed share of ours, and the transactions of the template that it was made of, in their order. `sequence` tells templates apart.
+    /// A confirmed share of ours, and the transactions of the template that it was made of, in their order. `sequence` tells templates
+    /// apart.
     pub fn remember(&mut self, share: ShareId, sequence: u64, txs: &[TxIds]) {
         if self.shares.iter().any(|(known, ..)| *known == share) {
             return;

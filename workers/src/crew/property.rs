@@ -10,13 +10,13 @@ use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::limits::{TICKETS_PEER, TICKETS_STRATUM};
 use rockpool_net::wire::share::Share;
-use rockpool_store::kv::{Family, MemKv};
+use rockpool_store::kv::{Family, MemKv, Op};
 use rockpool_store::schema::share_key;
 use rockpool_store::view::ChainView;
 
 use super::*;
 use crate::jobs::Claim;
-use crate::limits::{ANSWERS_PER_TICKET_MAX, FREE_SPACE_MIN, MAILBOX_SLOTS};
+use crate::limits::{ANSWERS_PER_TICKET_MAX, FREE_SPACE_MIN, MAILBOX_SLOTS, TEMPLATE_SLOTS};
 use crate::testing::{Grower, at, claim, fresh_chain, regtest, roll, script, work_on};
 use crate::work::{Roll, Work};
 
@@ -30,6 +30,10 @@ struct World {
     organise: Sender<Vec<OrganiseJob>>,
     organiser: Driven<OrganiseWorker>,
     writer: Driven<StoreWriter>,
+    write: Sender<Vec<WriteJob>>,
+    /// Own templates on their way to the disk, and those that were stored.
+    templates: usize,
+    templates_stored: u32,
     /// Until when the writer stands in its write.
     stalled: u64,
     kv: Arc<MemKv>,
@@ -68,13 +72,16 @@ impl World {
             let out = Outlets { submit: vec![submit.clone()], organise: Some(organise.clone()), ..Outlets::new(&post) };
             (jobs, Driven::new("emission", EmissionWorker::new(regtest()), inbox, out))
         });
-        let out = Outlets { write: Some(write), ..Outlets::new(&post) };
+        let out = Outlets { write: Some(write.clone()), ..Outlets::new(&post) };
         let chain = fresh_chain();
         World {
             emission: emission.collect(),
             view: chain.view(),
             organiser: Driven::new("organiser", OrganiseWorker::new(regtest(), chain), organise_inbox, out),
             writer: Driven::new("writer", StoreWriter::new(kv.clone()), write_inbox, Outlets::new(&post)),
+            write,
+            templates: 0,
+            templates_stored: 0,
             rng: ChaCha12Rng::seed_from_u64(seed),
             bitcoin: EmbeddedChain::new(regtest(), None),
             ms: 0,
@@ -194,6 +201,10 @@ impl World {
                     self.told(claim, &mut about);
                 }
             }
+            Answer::TemplateStored => {
+                self.templates -= 1;
+                self.templates_stored += 1;
+            }
             Answer::DiskFull(_) => {}
             other => panic!("{other:?}"),
         }
@@ -263,6 +274,13 @@ impl World {
             let Some(message) = self.mailbox.lock().unwrap().pop_front() else { break };
             message.into_iter().for_each(|mail| self.take(mail));
         }
+        // As often as the node may; a row each.
+        while self.templates < TEMPLATE_SLOTS && count < usize::MAX {
+            self.templates += 1;
+            let row = self.templates_stored.to_be_bytes().to_vec();
+            let ops = vec![Op::Put(Family::Templates, row, vec![0; 100])];
+            give(&self.write, vec![WriteJob { ops, ..WriteJob::default() }]).unwrap();
+        }
         for job in self.found.try_iter() {
             self.bitcoin.submit(&job.block, at(self.ms).unix());
         }
@@ -278,7 +296,7 @@ impl World {
             self.reactor(usize::MAX);
             let busy =
                 self.emission.iter().any(|(_, driven)| driven.stage.due().is_some()) || self.organiser.stage.due() == Some(Duration::ZERO);
-            if self.out.is_empty() && !busy {
+            if self.out.is_empty() && self.templates == 0 && !busy {
                 return;
             }
         }
@@ -306,6 +324,7 @@ fn no_ticket_and_no_claim_is_lost_or_doubled() {
             let mut rows = (0..400).map(|height| world.kv.get(Family::Shares, &share_key(height, id)).unwrap());
             assert!(rows.any(|row| row.is_some()), "seed {seed}: share {id} is gone");
         }
+        assert!(world.templates_stored > 20, "seed {seed}: {} templates", world.templates_stored);
         acknowledged += world.acknowledged.len();
         tickets += world.next;
     }
