@@ -54,6 +54,22 @@ pub const SYNC_ANSWER_MAX: Duration = Duration::from_secs(30);
 pub const SYNC_BARREN_MAX: u32 = 1;
 /// Time between the organiser's word that a sync's last shares are worked off and our tip being there: its changes may be several.
 pub const SYNC_SETTLE_MAX: Duration = Duration::from_secs(10);
+/// Heights of one range that is asked for: an answer of [`SYNC_SHARES`] holds them with their uncles, or nearly.
+pub const SYNC_RANGE: u32 = 400;
+/// Ranges that are asked for or wait for lower ones: at most 3 MB of shares, one range of each peer.
+pub const SYNC_PARTS_MAX: usize = 8;
+/// A sync's messages that the organiser works on, or has before it.
+pub const SYNC_HANDED_MAX: usize = 4;
+/// Time that a peer has which merely helps with a range, before another is asked.
+pub const SYNC_HELP_MAX: Duration = Duration::from_secs(10);
+/// Peers that are asked for a base share when a node begins.
+pub const BASE_PROBES_MAX: usize = 8;
+/// Time from the first such question to the choice among those that have answered.
+pub const BASE_PROBE_MAX: Duration = Duration::from_secs(5);
+/// How often the log tells of the progress of a sync.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+/// Time from which on the speed so far says something of the time left.
+pub const PROGRESS_FROM: Duration = Duration::from_secs(2);
 /// Time that a claim a little above ours is left to the push of its shares before it is worth a sync.
 pub const SYNC_GRACE: Duration = Duration::from_secs(1);
 /// Heights that push and fetcher are trusted to close by themselves.

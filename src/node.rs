@@ -182,6 +182,7 @@ impl<S: Stages> Node<S> {
             tip: Tip { id: tip.id, height: tip.height, score: tip.score },
             candidate_height: self.chain.view.tip().height,
             claimed_height: self.peers.ahead,
+            sync: self.peers.progress(&self.chain.view, now.mono),
             peers: self.peers.up,
             miners: self.sessions.miners(),
             accepted: self.counters.shares_accepted.get(),

@@ -18,6 +18,7 @@ use crate::exit::Failure;
 use crate::http::ask;
 use crate::limits::WATCH_EVERY;
 use crate::logging;
+use crate::peer::minutes;
 use crate::signals::{Pulse, Signals};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -116,6 +117,7 @@ fn find(dir: &Path) -> Result<SocketAddr, Failure> {
 
 /// The status for a person.
 fn describe(status: &Value) -> String {
+    let left = |seconds: Option<u64>| seconds.map_or(String::new(), |seconds| format!(", {} left", minutes(seconds)));
     let text = |path: &str| match status.pointer(path) {
         None | Some(Value::Null) => "-".to_string(),
         Some(Value::String(text)) => text.clone(),
@@ -125,7 +127,7 @@ fn describe(status: &Value) -> String {
         ("network", format!("{}, version {}", text("/network"), text("/version"))),
         ("share chain", format!("height {}, tip {}", text("/tip/height"), text("/tip/id"))),
         ("being confirmed", format!("up to height {}", text("/candidate_height"))),
-        ("a peer claims", format!("height {}", text("/claimed_height"))),
+        ("a peer claims", format!("height {}{}", text("/claimed_height"), left(status["sync"]["seconds_left"].as_u64()))),
         ("bitcoin", format!("height {}, tip {}", text("/bitcoin/height"), text("/bitcoin/tip"))),
         ("peers", text("/peers")),
         ("miners", text("/miners")),

@@ -7,6 +7,8 @@ use rockpool_net::id::ShareId;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_workers::jobs::Fate;
 
+use crate::peer::Progress;
+
 rockpool_net::counters! {
     /// Counters of judgement: sessions and what they decided.
     Counters {
@@ -103,6 +105,8 @@ pub struct Status {
     pub candidate_height: u32,
     /// Height of the best claim of a peer that is ahead of us.
     pub claimed_height: Option<u32>,
+    /// How far the way to that claim is.
+    pub sync: Option<Progress>,
     /// Peers whose handshake is done.
     pub peers: usize,
     /// Miners that have authorised.

@@ -323,7 +323,7 @@ impl World<Inline> {
     /// Gives the organiser shares as if a peer had sent them.
     pub(crate) fn offer(&mut self, shares: Vec<Share>) {
         let ticket = Ticket::for_test(Lane::Peer, ConnId { slot: 999, generation: 1 });
-        self.node.stages_mut().jobs.organise.push(OrganiseJob::Bulk { shares, base: false, ticket });
+        self.node.stages_mut().jobs.organise.push(OrganiseJob::Bulk { sync: ticket.conn(), shares, base: false, ticket });
         self.settle();
     }
 }

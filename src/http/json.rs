@@ -16,6 +16,7 @@ use rockpool_workers::jobs::Fate;
 use serde::Serialize;
 
 use crate::http::trouble;
+use crate::peer::Progress;
 use crate::status::Facts;
 
 /// All satoshis that there will ever be.
@@ -67,6 +68,8 @@ pub struct Status {
     candidate_height: u32,
     /// Height of the best claim of a peer that is ahead of us.
     claimed_height: Option<u32>,
+    /// How far the way to that claim is; null where there is none.
+    sync: Option<Sync>,
     peers: usize,
     miners: usize,
     shares: Shares,
@@ -84,6 +87,19 @@ struct Tip {
     id: String,
     height: u32,
     score: u128,
+}
+
+/// `sync` of the status.
+#[derive(Serialize)]
+struct Sync {
+    /// Height of the best tied share.
+    height: u32,
+    /// Height up to which coinbases are rebuilt.
+    confirmed: u32,
+    /// Height of the best claim.
+    target: u32,
+    /// Time left at the speed so far, seconds; null at first.
+    seconds_left: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,6 +153,7 @@ impl Status {
             tip: Tip { id: status.tip.id.to_string(), height: status.tip.height, score: status.tip.score },
             candidate_height: status.candidate_height,
             claimed_height: status.claimed_height,
+            sync: status.sync.map(|Progress { height, confirmed, target, seconds_left }| Sync { height, confirmed, target, seconds_left }),
             peers: status.peers,
             miners: status.miners,
             shares: Shares { accepted: status.accepted, rejected: status.rejected },

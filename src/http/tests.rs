@@ -14,9 +14,10 @@ use rockpool_store::kv::MemKv;
 use rockpool_store::params::{Network, params};
 use rockpool_store::testing::ShareBuilder;
 use rockpool_workers::jobs::Fate;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::peer::Progress;
 use crate::status::{Counters, FoundBlock, Listen, Status, Tip};
 
 /// A node three shares high, the newest by another miner, on a Bitcoin chain of 99 blocks; and its pages.
@@ -59,6 +60,7 @@ impl Front {
             tip: Tip { id: tip.id, height: tip.height, score: tip.score },
             candidate_height: 5,
             claimed_height: Some(9),
+            sync: Some(Progress { height: 5, confirmed: 3, target: 9, seconds_left: Some(12) }),
             peers: 2,
             miners: 1,
             accepted: 7,
@@ -128,6 +130,7 @@ fn status_has_the_fields_that_scripts_read() {
     assert_eq!(status["tip"]["id"], front.shares[2].id().to_string());
     assert_eq!(status["tip"]["height"], 3);
     assert_eq!(status["tip"]["score"].as_u64(), Some(front.status.tip.score as u64));
+    assert_eq!(status["sync"], json!({"height": 5, "confirmed": 3, "target": 9, "seconds_left": 12}));
     assert_eq!((&status["candidate_height"], &status["claimed_height"]), (&5.into(), &9.into()));
     assert_eq!((&status["peers"], &status["miners"]), (&2.into(), &1.into()));
     assert_eq!((&status["shares"]["accepted"], &status["shares"]["rejected"]), (&7.into(), &3.into()));

@@ -6,9 +6,11 @@
 //! | `session` | a peer's connection |
 //! | `serve` | what it asked for |
 //! | `relay` | what it is sent unasked |
-//! | `sync` | shares by locator from one peer at a time |
+//! | `sync` | the shares of a better claim, from several peers |
+//! | `base` | where a node without a chain begins |
 //! | `dial` | peers from the configuration |
 
+pub mod base;
 pub mod dial;
 pub mod handshake;
 pub mod relay;
@@ -16,6 +18,7 @@ pub mod serve;
 pub mod session;
 pub mod sync;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +27,30 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::id::ConnId;
 use rockpool_net::payload::Payload;
 use rockpool_net::wire::WireError;
-use rockpool_net::wire::message::{Command, Message};
+use rockpool_net::wire::message::Message;
 use rockpool_net::wire::share::Share;
+use rockpool_store::view::ChainView;
+use rockpool_workers::jobs::OrganiseJob;
 
+use crate::limits::{PROGRESS_EVERY, PROGRESS_FROM};
+use crate::peer::base::Probes;
 use crate::peer::dial::Dials;
 use crate::peer::sync::{Claim, Sync};
 use crate::session::Sessions;
 use crate::turn::Turn;
+
+/// How far a sync is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Height of the candidate tip.
+    pub height: u32,
+    /// Height up to which coinbases are rebuilt.
+    pub confirmed: u32,
+    /// Height of the best claim.
+    pub target: u32,
+    /// Time left at the speed so far, seconds; unknown at first.
+    pub seconds_left: Option<u64>,
+}
 
 /// What all peers share.
 #[derive(Debug)]
@@ -42,6 +62,15 @@ pub struct Peers {
     /// Height of the best claim that is better than our confirmed tip.
     pub ahead: Option<u32>,
     sync: Option<Sync>,
+    probes: Probes,
+    /// Peers that were asked for shares which are wanted no more: their answers are let pass.
+    late: BTreeSet<ConnId>,
+    /// Since when a claim has been better than our confirmed tip, and where that stood.
+    behind: Option<(Duration, u32)>,
+    /// When progress was last told.
+    told: Duration,
+    /// Whether it was told that nothing is common to our chain and the peers'.
+    told_far: bool,
     /// Claims or our tip have changed.
     dirty: bool,
     /// When claims are to be looked at in any case.
@@ -51,7 +80,19 @@ pub struct Peers {
 impl Peers {
     /// None yet; these will be dialled.
     pub fn new(dial: &[SocketAddr]) -> Peers {
-        Peers { dials: Dials::new(dial), up: 0, ahead: None, sync: None, dirty: false, due: None }
+        Peers {
+            dials: Dials::new(dial),
+            up: 0,
+            ahead: None,
+            sync: None,
+            probes: Probes::default(),
+            late: BTreeSet::new(),
+            behind: None,
+            told: Duration::ZERO,
+            told_far: false,
+            dirty: false,
+            due: None,
+        }
     }
 
     /// Claims or our tip have changed: they are compared when the turn ends.
@@ -69,16 +110,27 @@ impl Peers {
         self.dials.due().into_iter().chain(self.due).min()
     }
 
-    /// An answer to `getheaders`.
-    pub fn on_shares(&mut self, conn: ConnId, shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), CloseReason> {
-        let Some(sync) = self.sync.as_mut().filter(|sync| sync.conn == conn) else {
-            return Err(CloseReason::Misbehaviour("shareheaders that were not asked for".to_owned()));
-        };
-        self.dirty = true;
-        sync.on_shares(shares, turn)
+    /// How far we are, if a better claim is being looked into or its coinbases are still being rebuilt.
+    pub fn progress(&self, view: &ChainView, now: Duration) -> Option<Progress> {
+        let (target, (since, from)) = (self.ahead?, self.behind?);
+        let (height, confirmed) = (view.tip().height, view.confirmed_height());
+        let (done, left) = (confirmed.saturating_sub(from), target.saturating_sub(confirmed));
+        let took = now.saturating_sub(since);
+        let seconds_left = (done > 0 && took >= PROGRESS_FROM).then(|| (took.as_secs_f64() / f64::from(done) * f64::from(left)) as u64);
+        Some(Progress { height, confirmed, target, seconds_left })
     }
 
-    /// The organiser has worked off an answer of this peer.
+    /// An answer to `getheaders`.
+    pub fn on_shares(&mut self, conn: ConnId, shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), CloseReason> {
+        self.dirty = true;
+        if self.probes.on_shares(conn, &shares) || self.late.remove(&conn) {
+            return Ok(());
+        }
+        let answer = self.sync.as_mut().and_then(|sync| sync.on_shares(conn, shares, turn));
+        answer.unwrap_or_else(|| Err(CloseReason::Misbehaviour("shareheaders that were not asked for".to_owned())))
+    }
+
+    /// The organiser has worked off an answer of this sync.
     pub fn on_bulk_done(&mut self, conn: ConnId, height: u32, turn: &mut Turn<'_>) {
         if let Some(sync) = self.sync.as_mut().filter(|sync| sync.conn == conn) {
             sync.on_bulk_done(height, turn);
@@ -89,10 +141,14 @@ impl Peers {
     /// A connection of this lane, or a dial, has ended.
     pub fn on_closed(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         self.dials.closed(turn.now.mono, conn);
-        if self.sync.as_ref().is_some_and(|sync| sync.conn == conn) {
-            turn.counters.syncs_failed.add(1);
-            self.sync = None;
+        self.probes.on_closed(conn);
+        if let Some(sync) = &mut self.sync {
+            sync.on_closed(conn);
+            if sync.conn == conn {
+                self.fail(turn);
+            }
         }
+        self.late.remove(&conn);
         self.dirty = true;
     }
 
@@ -105,53 +161,118 @@ impl Peers {
             return;
         }
         self.end_sync(sessions, turn);
-        let (tip, confirmed) = (turn.chain.view.tip().clone(), turn.chain.view.confirmed_tip().score);
-        let (mut best, mut due): (Option<(ConnId, Claim)>, _) = (None, self.sync.as_ref().and_then(Sync::due));
-        self.ahead = None;
-        for (conn, peer) in sessions.peers_mut() {
-            let Some(claim) = peer.claim.filter(|claim| claim.score > confirmed) else { continue };
-            self.ahead = self.ahead.max(Some(claim.height));
-            // While a sync is under way, or coinbases are rebuilt, the others' claims wait.
-            if claim.score <= tip.score || self.sync.is_some() {
-                continue;
-            }
-            let ripe = claim.due(tip.height);
-            if now < ripe {
-                due = due.into_iter().chain([ripe]).min();
-            } else if best.is_none_or(|(_, best)| claim.score > best.score) {
-                best = Some((conn, claim));
-            }
+        let confirmed = turn.chain.view.confirmed_tip().score;
+        let claims: BTreeMap<ConnId, Claim> =
+            sessions.peers_mut().filter_map(|(conn, peer)| Some((conn, peer.claim.filter(|_| peer.ready())?))).collect();
+        self.ahead = claims.values().filter(|claim| claim.score > confirmed).map(|claim| claim.height).max();
+        let from = turn.chain.view.confirmed_height();
+        self.behind = self.ahead.map(|_| self.behind.unwrap_or((now, from)));
+        // While a sync is under way, or coinbases are rebuilt, the others' claims wait; but they help.
+        if let Some(sync) = &mut self.sync {
+            let helpers: Vec<(ConnId, Claim)> = claims.into_iter().filter(|(conn, _)| !self.late.contains(conn)).collect();
+            sync.ask(&helpers, turn);
+        } else {
+            self.begin_sync(&claims, turn);
         }
-        if let Some((conn, claim)) = best {
-            log::info!("syncing from height {} to {}", tip.height, claim.height);
-            let sync = Sync::begin(conn, &claim, turn);
-            due = due.into_iter().chain(sync.due()).min();
-            self.sync = Some(sync);
-        }
-        self.due = due;
+        let ripe = claims_due(sessions, turn).filter(|_| self.sync.is_none());
+        self.due = ripe.into_iter().chain(self.probes.due(now)).chain(self.sync.as_ref().and_then(Sync::due)).min();
+        self.tell(turn);
+    }
+
+    /// Begins a sync on the best claim, if one is better than what we have.
+    fn begin_sync(&mut self, claims: &BTreeMap<ConnId, Claim>, turn: &mut Turn<'_>) {
+        let (tip, now, kept) = (turn.chain.view.tip().clone(), turn.now.mono, turn.config.params.kept);
+        let better = claims.iter().filter(|(conn, claim)| claim.score > tip.score && !self.late.contains(conn));
+        let ripe = better.filter(|(_, claim)| claim.due(tip.height) <= now);
+        // What a peer keeps and what we have can have nothing in common.
+        let (far, near): (Vec<_>, Vec<_>) = ripe.partition(|(_, claim)| claim.height > tip.height.saturating_add(kept));
+        let best = near.into_iter().max_by_key(|(_, claim)| claim.score);
+        let (conn, claim, base) = match best {
+            Some((conn, claim)) => (*conn, *claim, None),
+            None if tip.height == 0 => {
+                far.iter().for_each(|(conn, claim)| self.probes.ask(**conn, claim, turn));
+                let Some((conn, claim, base)) = self.probes.best(claims, now) else { return };
+                (conn, claim, Some(base))
+            }
+            None => {
+                if let Some((_, claim)) = far.first()
+                    && !std::mem::replace(&mut self.told_far, true)
+                {
+                    let (ours, theirs) = (tip.height, claim.height);
+                    log::warn!(
+                        "our chain ends at height {ours}, peers are at {theirs} and keep {kept} heights: nothing is left that both have;                          stop the node and start it with --resync"
+                    );
+                }
+                return;
+            }
+        };
+        self.probes = Probes::default();
+        log::info!("syncing from height {} to {}", base.map_or(tip.height, |base| base.height), claim.height);
+        self.sync = Some(Sync::begin(conn, claim, base, turn));
     }
 
     fn end_sync(&mut self, sessions: &mut Sessions, turn: &mut Turn<'_>) {
+        if let Some(conn) = self.probes.late(turn.now.mono) {
+            turn.out.close(conn, CloseReason::Timeout("answer to getheaders"));
+            self.probes.on_closed(conn);
+        }
         let Some(sync) = &mut self.sync else { return };
         let conn = sync.conn;
-        // Its answer may lie in a socket that we do not read: while the disk stands still, its shares keep its tickets. Or it is coming
-        // over a slow line, with a deadline of its own.
-        if turn.out.is_held(conn) || turn.out.arriving(conn) == Some(Command::ShareHeaders) {
-            sync.put_off(turn.now.mono);
-        }
-        if let Some(why) = sync.late(turn.now.mono) {
-            turn.counters.syncs_failed.add(1);
+        sync.put_off(turn);
+        if let Some(why) = sync.look(turn.now.mono) {
             turn.out.close(conn, why);
             // It is still here until the turn ends, and must not be chosen again. A claim that was reached needs no such thing: it says
             // nothing any more, or it has grown meanwhile and is worth the next sync.
             if let Some(peer) = sessions.peer_mut(conn) {
                 peer.claim = None;
             }
-        } else if !sync.finished(turn) {
-            return;
+            self.fail(turn);
+        } else if sync.finished(turn) {
+            self.drop_sync(turn);
         }
-        self.sync = None;
     }
+
+    /// The sync did not bring what was claimed. A chain that was begun with its base, and is not whole, is worth nothing.
+    fn fail(&mut self, turn: &mut Turn<'_>) {
+        turn.counters.syncs_failed.add(1);
+        self.drop_sync(turn);
+        let (lowest, tip) = (turn.chain.view.lowest().height, turn.chain.view.tip().height);
+        if lowest > 0 && tip < lowest + turn.config.params.kept {
+            log::warn!("a chain begun at height {lowest} ends at {tip}, below what was claimed; it is given up");
+            turn.jobs.organise.push(OrganiseJob::BeginAnew);
+        }
+    }
+
+    fn drop_sync(&mut self, turn: &mut Turn<'_>) {
+        if let Some(mut sync) = self.sync.take() {
+            sync.drop_parts(turn);
+            self.late.append(&mut sync.late);
+        }
+    }
+
+    /// Says how far we are, now and then.
+    fn tell(&mut self, turn: &Turn<'_>) {
+        let now = turn.now.mono;
+        let Some(progress) = self.progress(&turn.chain.view, now) else { return };
+        if now.saturating_sub(self.told) >= PROGRESS_EVERY {
+            self.told = now;
+            let Progress { height, confirmed, target, seconds_left } = progress;
+            let left = seconds_left.map_or(String::new(), |seconds| format!(", {} left", minutes(seconds)));
+            log::info!("height {target} is the best that is claimed; {height} have come, {confirmed} are confirmed{left}");
+        }
+    }
+}
+
+/// When the next claim is worth a sync.
+fn claims_due(sessions: &mut Sessions, turn: &Turn<'_>) -> Option<Duration> {
+    let (tip, now) = (turn.chain.view.tip(), turn.now.mono);
+    let better = sessions.peers_mut().filter_map(|(_, peer)| peer.claim).filter(|claim| claim.score > tip.score);
+    better.map(|claim| claim.due(tip.height)).filter(|ripe| now < *ripe).min()
+}
+
+/// A time for people.
+pub fn minutes(seconds: u64) -> String {
+    if seconds < 100 { format!("{seconds} s") } else { format!("{} min", seconds.div_ceil(60)) }
 }
 
 /// Encodes and sends.

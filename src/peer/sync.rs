@@ -1,19 +1,25 @@
-//! Sync: shares by locator, from one peer at a time, begun on a better claim.
+//! Sync: the shares of a better claim, fetched from its owner and from whoever else has them, one sync at a time.
 //!
-//! `getheaders` → `shareheaders` → the organiser's bulk lane → `getheaders` from the last share on, until our tip is as good as the claim.
-//! Who does not answer, or ends below his claim, is dropped, and the next best claim has its turn.
+//! Where the chains part its owner says, by locator; from there on ranges of heights are asked of several peers at once and handed to the
+//! organiser's bulk lane in order, until our tip is as good as the claim. Who does not answer, or ends below his claim, is dropped, and the
+//! next best claim has its turn; who merely helps and does not fit is not asked again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rockpool_net::close::CloseReason;
+use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, ShareId};
-use rockpool_net::limits::UNCLES_MAX;
+use rockpool_net::limits::{LOCATOR_MAX, UNCLES_MAX};
 use rockpool_net::wire::message::{Command, GetHeaders, Message, Start};
 use rockpool_net::wire::share::Share;
 use rockpool_workers::jobs::OrganiseJob;
 
-use crate::limits::{SYNC_ANSWER_MAX, SYNC_BARREN_MAX, SYNC_GAP, SYNC_GRACE, SYNC_SETTLE_MAX, SYNC_SHARES};
+use crate::limits::{
+    SYNC_ANSWER_MAX, SYNC_BARREN_MAX, SYNC_GAP, SYNC_GRACE, SYNC_HANDED_MAX, SYNC_HELP_MAX, SYNC_PARTS_MAX, SYNC_RANGE, SYNC_SETTLE_MAX,
+    SYNC_SHARES,
+};
+use crate::peer::base::Base;
 use crate::turn::Turn;
 
 /// Where a peer says its chain stands.
@@ -27,33 +33,52 @@ pub struct Claim {
     pub since: Duration,
 }
 
-/// How far the sync is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// `getheaders` is out.
-    Asked { deadline: Duration },
-    /// The organiser works on an answer; `ended`: it was the peer's last.
-    Organising { ended: bool },
-    /// The organiser has seen all; whether our tip is as good as the claim will show when its changes are here.
-    Settling { deadline: Duration },
-}
-
 /// The one sync under way.
 #[derive(Debug)]
 pub struct Sync {
-    /// With whom.
+    /// Whose claim it is about.
     pub conn: ConnId,
-    /// Score of the claim it was begun on.
-    score: u128,
-    /// The locator of the last `getheaders`: the answer begins behind one of these, whatever our best chain is by then.
+    claim: Claim,
+    /// Begun with this base share instead of a fork point.
+    base: Option<Base>,
+    /// While the owner is asked where the chains part: the answer begins behind one of these, whatever our best chain is by then.
     asked: Vec<ShareId>,
-    /// The last share that came, and its height.
+    /// The last share handed to the organiser, and its height.
     last: Option<(ShareId, u32)>,
-    /// Best score of an answer so far.
+    /// Best score of the owner's answers so far.
     brought: u128,
     /// Answers that brought nothing new.
     barren: u32,
-    stage: Stage,
+    /// The owner has no more.
+    ended: bool,
+    /// Ranges of heights, ascending without a gap.
+    parts: VecDeque<Part>,
+    /// Last heights of the messages that the organiser works on.
+    handed: VecDeque<u32>,
+    /// Helpers that did not fit.
+    useless: BTreeSet<ConnId>,
+    /// Peers that were asked and whose answer is wanted no more.
+    pub late: BTreeSet<ConnId>,
+    /// The organiser has seen all; whether our tip is as good as the claim will show when its changes are here.
+    settling: Option<Duration>,
+}
+
+/// A range of heights, or the answer that says where the chains part.
+#[derive(Debug)]
+struct Part {
+    /// Its lowest height; unknown where the chains part.
+    first: Option<u32>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nobody is asked.
+    Wanted,
+    /// Asked of this peer, which has until then.
+    Asked(ConnId, Duration),
+    /// It waits for what is below it.
+    Come(Vec<Share>, Ticket),
 }
 
 /// Why a sync is over before its end.
@@ -67,130 +92,306 @@ impl Claim {
 }
 
 impl Sync {
-    /// Begins one.
-    pub fn begin(conn: ConnId, claim: &Claim, turn: &mut Turn<'_>) -> Sync {
+    /// Begins one: at the base share that the peer has shown, or where the chains part.
+    pub fn begin(conn: ConnId, claim: Claim, base: Option<Base>, turn: &mut Turn<'_>) -> Sync {
         turn.counters.syncs.add(1);
-        let stage = Stage::Settling { deadline: Duration::ZERO };
-        let mut sync = Sync { conn, score: claim.score, asked: Vec::new(), last: None, brought: 0, barren: 0, stage };
-        sync.ask(turn);
+        let mut sync = Sync {
+            conn,
+            claim,
+            base,
+            asked: Vec::new(),
+            last: None,
+            brought: 0,
+            barren: 0,
+            ended: false,
+            parts: VecDeque::new(),
+            handed: VecDeque::new(),
+            useless: BTreeSet::new(),
+            late: BTreeSet::new(),
+            settling: None,
+        };
+        sync.find(turn);
         sync
+    }
+
+    /// Height of the claim.
+    pub fn target(&self) -> u32 {
+        self.claim.height
     }
 
     /// Whether our best chain is as good as the claim.
     fn reached(&self, turn: &Turn<'_>) -> bool {
-        turn.chain.view.tip().score >= self.score
+        turn.chain.view.tip().score >= self.claim.score
     }
 
     /// Whether it is over: nothing is under way and our best chain is as good as the claim.
     pub fn finished(&self, turn: &Turn<'_>) -> bool {
-        matches!(self.stage, Stage::Settling { .. }) && self.reached(turn)
+        self.handed.is_empty() && self.reached(turn)
     }
 
     /// When it is to be looked at again, whatever happens.
     pub fn due(&self) -> Option<Duration> {
-        match self.stage {
-            Stage::Asked { deadline } | Stage::Settling { deadline } => Some(deadline),
-            // The organiser waits for nothing but its input.
-            Stage::Organising { .. } => None,
+        let asked = self.parts.iter().filter_map(|part| if let State::Asked(_, deadline) = part.state { Some(deadline) } else { None });
+        asked.chain(self.settling).min()
+    }
+
+    /// Gives answers that are waited for their whole time anew, where the peer is not to blame: it is held back by us, or its answer is
+    /// coming over a slow line, with a deadline of its own.
+    pub fn put_off(&mut self, turn: &Turn<'_>) {
+        for part in &mut self.parts {
+            if let State::Asked(conn, deadline) = &mut part.state
+                && (turn.out.is_held(*conn) || turn.out.arriving(*conn) == Some(Command::ShareHeaders))
+            {
+                *deadline = turn.now.mono + SYNC_ANSWER_MAX;
+            }
         }
     }
 
-    /// Gives an answer that is waited for its whole time anew.
-    pub fn put_off(&mut self, now: Duration) {
-        if let Stage::Asked { deadline } = &mut self.stage {
-            *deadline = now + SYNC_ANSWER_MAX;
+    /// Why the owner of the claim is to be dropped at this time, if so. Helpers that are late are not asked again.
+    pub fn look(&mut self, now: Duration) -> Option<Fault> {
+        for part in &mut self.parts {
+            let State::Asked(conn, deadline) = part.state else { continue };
+            if now < deadline {
+                continue;
+            }
+            if conn == self.conn {
+                return Some(CloseReason::Timeout("answer to getheaders"));
+            }
+            self.useless.insert(conn);
+            self.late.insert(conn);
+            part.state = State::Wanted;
         }
+        // Without blame: what it brought may be held for its time, by a clock of ours that is wrong.
+        let settled = self.settling.is_some_and(|deadline| now >= deadline);
+        settled.then_some(CloseReason::Done("its chain did not become ours"))
     }
 
-    /// Why the peer is to be dropped at this time, if so.
-    pub fn late(&self, now: Duration) -> Option<Fault> {
-        match self.stage {
-            Stage::Asked { deadline } if now >= deadline => Some(CloseReason::Timeout("answer to getheaders")),
-            // Without blame: what it brought may be held for its time, by a clock of ours that is wrong.
-            Stage::Settling { deadline } if now >= deadline => Some(CloseReason::Done("its chain did not become ours")),
-            _ => None,
+    /// An answer to `getheaders`; `None` if this peer was asked for nothing that is wanted. Its ticket goes with the job.
+    pub fn on_shares(&mut self, conn: ConnId, shares: Vec<Share>, turn: &mut Turn<'_>) -> Option<Result<(), Fault>> {
+        let of_peer = |part: &Part| matches!(part.state, State::Asked(asked, _) if asked == conn);
+        let index = self.parts.iter().position(of_peer)?;
+        if let Some(first) = self.parts[index].first {
+            self.on_range(index, first, conn, shares, turn);
+        } else if let Err(why) = self.on_fork(shares, turn) {
+            return Some(Err(why));
         }
+        self.hand_on(turn);
+        Some(Ok(()))
     }
 
-    /// The answer to `getheaders`. Its ticket goes with the job.
-    pub fn on_shares(&mut self, shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), Fault> {
-        if !matches!(self.stage, Stage::Asked { .. }) {
-            return Err(misbehaviour("shareheaders that were not asked for"));
-        }
-        // After a reorg over there the answer begins at our best chain again instead of where the last one ended.
-        if !follows(&shares, |id| self.asked.contains(id) || turn.chain.view.get(id).is_some()) {
+    /// The owner's answer to where the chains part, or where it begins.
+    fn on_fork(&mut self, shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        self.parts.clear();
+        let known = |id: &ShareId| self.asked.contains(id) || turn.chain.view.get(id).is_some();
+        let fits = match &self.base {
+            Some(base) => base.begins(&shares),
+            // After a reorg over there the answer begins at our best chain again instead of where the last one ended.
+            None => follows(&shares, known),
+        };
+        if !fits {
             return Err(misbehaviour("shareheaders that do not follow each other"));
         }
-        let last = shares.last().map(Share::id);
-        // The next share may not have fitted with its uncles.
-        let ended = shares.len() < SYNC_SHARES - UNCLES_MAX;
         let score = shares.last().map_or(0, |share| share.score);
-        if ended && score < self.score && !self.reached(turn) {
-            return Err(below_claim());
+        // The next share may not have fitted with its uncles.
+        self.ended = shares.len() < SYNC_SHARES - UNCLES_MAX;
+        if self.ended && score < self.claim.score && !self.reached(turn) {
+            return Err(misbehaviour("a chain that ends below its claim"));
         }
         // Nobody holds the one sync with shares that we have: after a reorg over there some come again, but not time and again.
-        if let Some(last) = last
-            && !self.reached(turn)
-            && (score <= self.brought || turn.chain.view.get(&last).is_some())
-        {
+        let last = shares.last().map(Share::id);
+        if last.is_some_and(|last| score <= self.brought || turn.chain.view.get(&last).is_some()) && !self.reached(turn) {
             self.barren += 1;
             if self.barren > SYNC_BARREN_MAX {
                 return Err(misbehaviour("shareheaders that bring nothing new"));
             }
         }
         self.brought = self.brought.max(score);
-        self.last = last.zip(shares.last().map(|share| share.height)).or(self.last);
         // A ticket is not taken for nothing: who drops it loses it to its lane for ever.
-        let ticket = if shares.is_empty() { None } else { turn.out.take_ticket() };
-        let Some(ticket) = ticket else {
-            self.stage = Stage::Settling { deadline: turn.now.mono + SYNC_SETTLE_MAX };
-            return Ok(());
-        };
-        self.stage = Stage::Organising { ended };
-        turn.jobs.organise.push(OrganiseJob::Bulk { shares, base: false, ticket });
+        if !shares.is_empty()
+            && let Some(ticket) = turn.out.take_ticket()
+        {
+            self.give(shares, ticket, turn);
+        }
         Ok(())
     }
 
-    /// The organiser has worked off the last answer; the best share that it could take had this height.
-    pub fn on_bulk_done(&mut self, height: u32, turn: &mut Turn<'_>) {
-        let Stage::Organising { ended } = self.stage else { return };
-        let whole = self.last.is_some_and(|(_, last)| last == height);
-        if self.reached(turn) || ended || !whole {
-            self.stage = Stage::Settling { deadline: turn.now.mono + SYNC_SETTLE_MAX };
+    /// A range's shares. One that does not fit is asked of the owner; the owner's own says that it has reorganised itself.
+    fn on_range(&mut self, index: usize, first: u32, conn: ConnId, mut shares: Vec<Share>, turn: &mut Turn<'_>) {
+        self.brought = self.brought.max(shares.last().filter(|_| conn == self.conn).map_or(0, |share| share.score));
+        // What is above the range, its uncles with it, belongs to the next one.
+        let spine = spine(&shares).unwrap_or_default();
+        let fits = spine.first().is_some_and(|lowest| shares[*lowest].height == first);
+        let highest = spine.into_iter().rev().find(|main| shares[*main].height < first.saturating_add(SYNC_RANGE));
+        shares.truncate(highest.map_or(0, |highest| highest + 1));
+        if let Some(ticket) = if fits { turn.out.take_ticket() } else { None } {
+            self.parts[index].state = State::Come(shares, ticket);
+        } else if conn == self.conn {
+            self.start_over(turn);
         } else {
-            self.ask(turn);
+            self.useless.insert(conn);
+            self.parts[index].state = State::Wanted;
         }
     }
 
-    fn ask(&mut self, turn: &mut Turn<'_>) {
-        // What came last is not of our best chain yet, so the locator alone would bring it again.
-        let last = self.last.map(|(id, _)| id);
-        self.asked = last.into_iter().chain(turn.chain.view.locator()).take(rockpool_net::limits::LOCATOR_MAX).collect();
-        turn.out.expect(self.conn, Command::ShareHeaders);
-        let wanted = GetHeaders { from: Start::Locator(self.asked.clone()), stop: ShareId::default() };
-        super::say(self.conn, &Message::GetHeaders(wanted), turn);
-        self.stage = Stage::Asked { deadline: turn.now.mono + SYNC_ANSWER_MAX };
+    /// Gives the organiser what has come and follows on what it has.
+    fn hand_on(&mut self, turn: &mut Turn<'_>) {
+        while self.handed.len() < SYNC_HANDED_MAX
+            && let Some(Part { state: State::Come(..), .. }) = self.parts.front()
+            && let Some(Part { first, state: State::Come(shares, ticket) }) = self.parts.pop_front()
+        {
+            let last = self.last.map(|(id, _)| id);
+            if !follows(&shares, |id| last == Some(*id)) {
+                let conn = ticket.conn();
+                turn.out.home(ticket);
+                if conn == self.conn {
+                    return self.start_over(turn);
+                }
+                self.useless.insert(conn);
+                self.parts.push_front(Part { first, state: State::Wanted });
+                return;
+            }
+            self.give(shares, ticket, turn);
+            // Of a range with many uncles the rest is still to be asked for.
+            let next = self.last.map(|(_, height)| height + 1);
+            if let Some(next) = next.filter(|next| self.parts.front().is_some_and(|part| part.first.is_some_and(|first| first > *next))) {
+                self.parts.push_front(Part { first: Some(next), state: State::Wanted });
+            }
+        }
+    }
+
+    fn give(&mut self, shares: Vec<Share>, ticket: Ticket, turn: &mut Turn<'_>) {
+        let Some(last) = shares.last() else { return turn.out.home(ticket) };
+        let base = self.base.is_some() && self.last.is_none();
+        self.last = Some((last.id(), last.height));
+        self.handed.push_back(last.height);
+        self.settling = None;
+        turn.jobs.organise.push(OrganiseJob::Bulk { sync: self.conn, shares, base, ticket });
+    }
+
+    /// The organiser has worked off a message; the best share of it that it could take had this height.
+    pub fn on_bulk_done(&mut self, height: u32, turn: &mut Turn<'_>) {
+        let Some(last) = self.handed.pop_front() else { return };
+        if height != last {
+            // It could not take all of it, nor what follows: what became of it will show.
+            self.drop_parts(turn);
+            self.ended = true;
+        }
+        self.hand_on(turn);
+    }
+
+    /// Asks for what is wanted: of the owner, and of these peers whose claims reach as far. Where there is nothing left to ask for, it will
+    /// show whether the claim was true.
+    pub fn ask(&mut self, helpers: &[(ConnId, Claim)], turn: &mut Turn<'_>) {
+        if self.parts.iter().any(|part| part.first.is_none()) {
+            return;
+        }
+        while self.parts.len() < SYNC_PARTS_MAX && !self.ended {
+            let above = self.last.map_or(0, |(_, height)| height);
+            let next = self.parts.back().and_then(|part| part.first).map_or(above + 1, |first| first.saturating_add(SYNC_RANGE));
+            if next > self.claim.height || self.last.is_none() {
+                break;
+            }
+            self.parts.push_back(Part { first: Some(next), state: State::Wanted });
+        }
+        let mut busy: BTreeSet<ConnId> = self.late.clone();
+        busy.extend(self.parts.iter().filter_map(|part| if let State::Asked(conn, _) = part.state { Some(conn) } else { None }));
+        for part in &mut self.parts {
+            let (Some(first), State::Wanted) = (part.first, &part.state) else { continue };
+            let reach = first.saturating_add(SYNC_RANGE).min(self.claim.height);
+            let helper = helpers.iter().filter(|(_, claim)| claim.height >= reach).map(|(conn, _)| *conn);
+            let mut able = [self.conn].into_iter().chain(helper).filter(|conn| !busy.contains(conn) && !self.useless.contains(conn));
+            let Some(conn) = able.next() else { continue };
+            busy.insert(conn);
+            let time = if conn == self.conn { SYNC_ANSWER_MAX } else { SYNC_HELP_MAX };
+            part.state = State::Asked(conn, turn.now.mono + time);
+            get_headers(conn, Start::Height(first), turn);
+        }
+        let idle = self.parts.is_empty() && self.handed.is_empty();
+        if idle && self.settling.is_none() {
+            // The owner's chain may have grown, or become another, while we asked by height.
+            if self.reached(turn) || self.ended {
+                self.settling = Some(turn.now.mono + SYNC_SETTLE_MAX);
+            } else {
+                self.find(turn);
+            }
+        }
+    }
+
+    /// A peer has left: what it was asked for is asked of another.
+    pub fn on_closed(&mut self, conn: ConnId) {
+        self.late.remove(&conn);
+        for part in &mut self.parts {
+            if matches!(part.state, State::Asked(asked, _) if asked == conn) {
+                part.state = State::Wanted;
+            }
+        }
+    }
+
+    /// Tickets of what has not been handed on go home. To be called before it is dropped.
+    pub fn drop_parts(&mut self, turn: &mut Turn<'_>) {
+        for part in self.parts.drain(..) {
+            match part.state {
+                State::Come(_, ticket) => turn.out.home(ticket),
+                State::Asked(conn, _) => drop(self.late.insert(conn)),
+                State::Wanted => {}
+            }
+        }
+    }
+
+    /// The owner's chain is another one now: it says again where the chains part.
+    fn start_over(&mut self, turn: &mut Turn<'_>) {
+        self.drop_parts(turn);
+        self.late.remove(&self.conn);
+        self.barren += 1;
+        self.find(turn);
+    }
+
+    /// Asks the owner where the chains part, or for its base.
+    fn find(&mut self, turn: &mut Turn<'_>) {
+        let start = match (&self.base, self.last) {
+            (Some(base), None) => Start::Height(base.height),
+            _ => {
+                self.base = None;
+                // What came last is not of our best chain yet, so the locator alone would bring it again.
+                let last = self.last.map(|(id, _)| id);
+                self.asked = last.into_iter().chain(turn.chain.view.locator()).take(LOCATOR_MAX).collect();
+                Start::Locator(self.asked.clone())
+            }
+        };
+        self.parts.push_back(Part { first: None, state: State::Asked(self.conn, turn.now.mono + SYNC_ANSWER_MAX) });
+        get_headers(self.conn, start, turn);
     }
 }
 
-/// Whether these are a piece of a chain on a share that is known: each the parent of the next, but for uncles of a later one.
-fn follows(shares: &[Share], known: impl Fn(&ShareId) -> bool) -> bool {
-    let Some(mut wanted) = shares.last().map(Share::id) else { return true };
+/// Asks for shares, as many as one answer holds.
+pub fn get_headers(conn: ConnId, from: Start, turn: &mut Turn<'_>) {
+    turn.out.expect(conn, Command::ShareHeaders);
+    super::say(conn, &Message::GetHeaders(GetHeaders { from, stop: ShareId::default() }), turn);
+}
+
+/// Whether these are a piece of a chain on a share that is known.
+pub fn follows(shares: &[Share], known: impl Fn(&ShareId) -> bool) -> bool {
+    let Some(spine) = spine(shares) else { return false };
+    spine.first().is_none_or(|lowest| known(&shares[*lowest].parent))
+}
+
+/// Where in a piece of a chain its shares stand, ascending: each the parent of the next. All others must be uncles of a later one.
+fn spine(shares: &[Share]) -> Option<Vec<usize>> {
+    let mut spine = Vec::with_capacity(shares.len());
+    let mut wanted = shares.last().map(Share::id);
     let mut uncles: BTreeSet<&ShareId> = BTreeSet::new();
-    for share in shares.iter().rev() {
+    for (index, share) in shares.iter().enumerate().rev() {
         let id = share.id();
-        if id == wanted {
+        if wanted == Some(id) {
             uncles.extend(&share.uncles);
-            wanted = share.parent;
+            wanted = Some(share.parent);
+            spine.push(index);
         } else if !uncles.remove(&id) {
-            return false;
+            return None;
         }
     }
-    known(&wanted)
-}
-
-fn below_claim() -> Fault {
-    misbehaviour("a chain that ends below its claim")
+    spine.reverse();
+    Some(spine)
 }
 
 fn misbehaviour(what: &str) -> Fault {

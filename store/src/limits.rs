@@ -8,6 +8,8 @@ pub const HARDER_MAX_LOG2: usize = 4;
 pub const EXCESS_DELAY: u32 = 16;
 /// Newest ancestors that the rules may ask of a share: those whose excess counts for it, one more for the parent of the deepest.
 pub const REACH: usize = EXCESS_DELAY as usize + 1;
+/// Heights above a base share up to which scores are taken as given (SPEC, BASE-2).
+pub const BASE_GIVEN: u32 = EXCESS_DELAY;
 /// Heights that an uncle may lie below its nephew.
 pub const UNCLE_DEPTH: u32 = 6;
 /// Seconds that a Bitcoin header's time may be ahead of its share's time. Bitcoin allows as much ahead of now.

@@ -83,6 +83,8 @@ pub enum OrganiseJob {
     },
     /// Shares of a sync, ascending from a fork point.
     Bulk {
+        /// The peer on whose claim the sync was begun; others may help (the ticket's connection).
+        sync: ConnId,
         /// The shares.
         shares: Vec<Share>,
         /// Whether a chain of genesis alone is to begin with the first of them (SHARECHAIN §9).
@@ -223,7 +225,7 @@ pub enum Answer {
         fates: Vec<(ConnId, ShareId, ShareFate)>,
         /// Shares that pending ones wait for, with a peer that should know them.
         missing: Vec<Missing>,
-        /// Syncs whose message is worked off: the peer, and the height of the best share that the message brought.
+        /// Syncs whose message is worked off: the peer that the sync was begun on, and the height of the best share that the message brought.
         bulk_done: Vec<(ConnId, u32)>,
     },
     /// A batch is stored.

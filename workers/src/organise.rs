@@ -46,6 +46,8 @@ pub struct OrganiseWorker {
 
 /// A sync's message that is being worked off.
 struct Bulk {
+    /// Whose sync it is of.
+    sync: ConnId,
     shares: Peekable<vec::IntoIter<Share>>,
     /// Whether the chain is to begin with the next one.
     base: bool,
@@ -104,9 +106,9 @@ impl OrganiseWorker {
         match job {
             OrganiseJob::Own { share, claim, ticket } => self.own.push_back((share, claim, ticket)),
             OrganiseJob::Tip { share, ticket } => self.tip.push_back((share, ticket)),
-            OrganiseJob::Bulk { shares, base, ticket } => {
+            OrganiseJob::Bulk { sync, shares, base, ticket } => {
                 self.synced = now.mono;
-                self.bulk.push_back(Bulk { shares: shares.into_iter().peekable(), base, waits: None, ticket, best: 0, new: false });
+                self.bulk.push_back(Bulk { sync, shares: shares.into_iter().peekable(), base, waits: None, ticket, best: 0, new: false });
             }
             OrganiseJob::Blocks { headers, ticket } => self.blocks.push_back((headers, ticket)),
             OrganiseJob::BeginAnew => {
@@ -118,7 +120,7 @@ impl OrganiseWorker {
                 self.pending.peer_gone(conn);
                 self.retry.retain(|waiting| waiting.from != conn);
                 // What it sent in bulk is no longer worth a sync; the messages end, and their tickets come home.
-                let of_peer = self.bulk.iter_mut().filter(|bulk| bulk.ticket.conn() == conn);
+                let of_peer = self.bulk.iter_mut().filter(|bulk| bulk.sync == conn);
                 of_peer.for_each(Bulk::give_up);
                 if self.chain.syncing() == Some(conn) {
                     self.chain.end_sync();
@@ -172,7 +174,7 @@ impl OrganiseWorker {
         let (id, from) = (waiting.id, waiting.from);
         // What a sync waits for belongs to it, however far below our tip it lies.
         let of_sync = self.bulk.front().filter(|bulk| bulk.waits.is_some_and(|(missing, _)| missing == id));
-        let source = of_sync.map_or(Source::Peer, |bulk| Source::Bulk(bulk.ticket.conn()));
+        let source = of_sync.map_or(Source::Peer, |bulk| Source::Bulk(bulk.sync));
         let bulk = of_sync.is_some();
         let offer = self.offer(now, &waiting.share, source);
         let taken = offer == Offer::Taken;
@@ -202,16 +204,16 @@ impl OrganiseWorker {
 
     /// Takes one share of a sync's message; puts the message back, or ends it.
     fn take_bulk(&mut self, now: Now, mut bulk: Bulk) {
-        let from = bulk.ticket.conn();
-        // The node syncs with one peer at a time, so a message of another says that the sync before is over.
-        if !self.chain.begin_sync(from) {
+        let (from, sync) = (bulk.ticket.conn(), bulk.sync);
+        // There is one sync at a time, so a message of another says that the one before is over.
+        if !self.chain.begin_sync(sync) {
             self.chain.end_sync();
-            self.chain.begin_sync(from);
+            self.chain.begin_sync(sync);
         }
         let Some(share) = bulk.shares.peek() else { return self.end_bulk(bulk) };
         let (id, height) = (share.id(), share.height);
         let base = std::mem::take(&mut bulk.base);
-        let offer = if base { self.begin_at(share) } else { self.offer(now, share, Source::Bulk(from)) };
+        let offer = if base { self.begin_at(share) } else { self.offer(now, share, Source::Bulk(sync)) };
         let fate = match offer {
             Offer::Taken | Offer::Known => {
                 bulk.shares.next();
@@ -269,7 +271,7 @@ impl OrganiseWorker {
     }
 
     fn end_bulk(&mut self, bulk: Bulk) {
-        let from = bulk.ticket.conn();
+        let from = bulk.sync;
         // A message that brings nothing at all is the end of its sync. (After a reorg over there some shares come again.)
         if bulk.best == 0 && self.chain.syncing() == Some(from) {
             self.chain.end_sync();
@@ -443,7 +445,7 @@ mod tests {
     }
 
     fn bulk(shares: &[Share], from: u32) -> OrganiseJob {
-        OrganiseJob::Bulk { shares: shares.to_vec(), base: false, ticket: ticket(from) }
+        OrganiseJob::Bulk { sync: conn(from), shares: shares.to_vec(), base: false, ticket: ticket(from) }
     }
 
     fn grown(count: usize) -> Vec<Share> {

@@ -155,7 +155,12 @@ impl World {
                     // Mostly from where it stands, so that it gets on.
                     let first = if self.draw(4) == 0 { first } else { (self.view.tip().height as usize).min(self.foreign.len() - 1) };
                     let count = 1 + self.draw(150);
-                    OrganiseJob::Bulk { shares: self.foreign[first..].iter().take(count).cloned().collect(), base: false, ticket }
+                    OrganiseJob::Bulk {
+                        sync: ticket.conn(),
+                        shares: self.foreign[first..].iter().take(count).cloned().collect(),
+                        base: false,
+                        ticket,
+                    }
                 }
                 1 => {
                     let mut share = self.foreign[first].clone();
