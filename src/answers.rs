@@ -27,7 +27,14 @@ impl<S: Stages> Node<S> {
     pub(crate) fn answer(&mut self, now: Now, answer: Answer, out: &mut Outlet) {
         match answer {
             Answer::Verdict { claim, result } => self.verdict(now, &claim, result, out),
-            Answer::BlockFound { hash, height, conn } => self.block_found(now, hash, height, conn, out),
+            Answer::BlockFound { hash, height, conn, share } => {
+                if let Some(share) = share {
+                    let Parts { peers, turn, .. } = self.parts(now, out);
+                    peers.block_found(&share, &turn);
+                    self.tell_blocks(now, out);
+                }
+                self.block_found(now, hash, height, conn, out);
+            }
             Answer::Organised { change, refused, fates, missing, bulk_done } => {
                 if let Some(change) = change {
                     self.changed(now, &change, out);
@@ -236,6 +243,7 @@ impl<S: Stages> Node<S> {
         if self.bitcoin_down.take().is_some() {
             out.publish(Event::BitcoinDown(None));
         }
+        self.peers.tips.learn(template.prev, template.bits);
         let clean = self.server.boards.set_template(template, &mut self.rng);
         self.news.template = Some(clean || self.news.template == Some(true));
     }

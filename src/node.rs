@@ -229,6 +229,7 @@ impl<S: Stages> Node<S> {
         match (sessions.get_mut(conn), frame, &status) {
             (Some(Session::Peer(peer)), Frame::Message { command, payload, checksum }, _) => {
                 peer.on_message(conn, command, (&payload, checksum), peers, &mut turn);
+                self.tell_blocks(now, out);
             }
             (Some(Session::Miner(miner)), Frame::Line(line), _) => miner.on_line(conn, &line, server, &mut turn),
             (Some(Session::Miner(_)), Frame::Http(_), _) => {
@@ -239,6 +240,15 @@ impl<S: Stages> Node<S> {
             // A listener's framer cuts nothing else.
             (Some(_), _, _) => turn.out.close(conn, CloseReason::Misbehaviour("a frame of another protocol".to_owned())),
             (None, _, _) => {}
+        }
+    }
+
+    /// Found blocks go out before anything else.
+    pub(crate) fn tell_blocks(&mut self, now: Now, out: &mut Outlet) {
+        let blocks = std::mem::take(&mut self.peers.blocks);
+        if !blocks.is_empty() {
+            let Parts { sessions, mut turn, .. } = self.parts(now, out);
+            sessions.peers_mut().for_each(|(conn, peer)| peer.push(conn, &blocks, &mut turn));
         }
     }
 
@@ -506,7 +516,7 @@ mod tests {
         let mut world = World::recorded(&[], true);
         let (conn, hash) = (world.connect(STRATUM), |n: u8| ShareId([n; 32]));
         for n in 0..=BLOCKS_SHOWN as u8 {
-            world.mail(Answer::BlockFound { hash: hash(n), height: u32::from(n), conn }, Vec::new());
+            world.mail(Answer::BlockFound { hash: hash(n), height: u32::from(n), conn, share: None }, Vec::new());
         }
         world.mail(Answer::Fate { hash: hash(3), height: 3, node: "here".into(), fate: Fate::Accepted }, Vec::new());
         world.mail(Answer::Fate { hash: hash(0), height: 0, node: "here".into(), fate: Fate::Accepted }, Vec::new());
@@ -515,7 +525,7 @@ mod tests {
         assert_eq!(blocks[2].fates, [("here".to_owned(), Fate::Accepted)]);
         // A fate may overtake the word of its block: one entry all the same.
         world.mail(Answer::Fate { hash: hash(99), height: 99, node: "here".into(), fate: Fate::Accepted }, Vec::new());
-        world.mail(Answer::BlockFound { hash: hash(99), height: 99, conn }, Vec::new());
+        world.mail(Answer::BlockFound { hash: hash(99), height: 99, conn, share: None }, Vec::new());
         let blocks = world.node.status(world.now()).blocks;
         assert_eq!((blocks.len(), blocks.last().unwrap().hash), (BLOCKS_SHOWN, hash(99)));
         assert_eq!((blocks[0].hash, blocks.last().unwrap().fates.len()), (hash(2), 1));

@@ -90,7 +90,7 @@ struct Tip {
 }
 
 /// `sync` of the status.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Sync {
     /// Height of the best tied share.
     height: u32,

@@ -8,10 +8,12 @@
 //! | `relay` | what it is sent unasked |
 //! | `sync` | the shares of a better claim, from several peers |
 //! | `base` | where a node without a chain begins |
+//! | `found` | news of Bitcoin blocks |
 //! | `dial` | peers from the configuration |
 
 pub mod base;
 pub mod dial;
+pub mod found;
 pub mod handshake;
 pub mod relay;
 pub mod serve;
@@ -35,6 +37,8 @@ use rockpool_workers::jobs::OrganiseJob;
 use crate::limits::{PROGRESS_EVERY, PROGRESS_FROM};
 use crate::peer::base::Probes;
 use crate::peer::dial::Dials;
+use crate::peer::found::Tips;
+use crate::peer::relay::{Known, Push};
 use crate::peer::sync::{Claim, Sync};
 use crate::session::Sessions;
 use crate::turn::Turn;
@@ -61,6 +65,12 @@ pub struct Peers {
     pub up: usize,
     /// Height of the best claim that is better than our confirmed tip.
     pub ahead: Option<u32>,
+    /// The end of Bitcoin's chain.
+    pub tips: Tips,
+    /// Found blocks that all peers are to be told of, at once.
+    pub blocks: Vec<Push>,
+    /// The newest that they were told of.
+    told_blocks: Known,
     sync: Option<Sync>,
     probes: Probes,
     /// Peers that were asked for shares which are wanted no more: their answers are let pass.
@@ -90,6 +100,9 @@ impl Peers {
             behind: None,
             told: Duration::ZERO,
             told_far: false,
+            tips: Tips::default(),
+            blocks: Vec::new(),
+            told_blocks: Known::default(),
             dirty: false,
             due: None,
         }
@@ -118,6 +131,18 @@ impl Peers {
         let took = now.saturating_sub(since);
         let seconds_left = (done > 0 && took >= PROGRESS_FROM).then(|| (took.as_secs_f64() / f64::from(done) * f64::from(left)) as u64);
         Some(Progress { height, confirmed, target, seconds_left })
+    }
+
+    /// This share is a Bitcoin block, of one of our miners or of a peer's: all who are not known to have it are told before anything else.
+    /// Whether that is news.
+    pub fn block_found(&mut self, share: &Share, turn: &Turn<'_>) -> bool {
+        let id = share.id();
+        let news = self.told_blocks.insert(id);
+        if news {
+            let payload = encoded(&Message::BlockFound(Box::new(share.clone())), turn);
+            self.blocks.push(Push { id, payload });
+        }
+        news
     }
 
     /// An answer to `getheaders`.

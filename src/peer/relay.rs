@@ -30,6 +30,7 @@ impl Known {
 }
 
 /// A share ready to be pushed.
+#[derive(Debug)]
 pub struct Push {
     /// Its id.
     pub id: ShareId,

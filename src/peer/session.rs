@@ -17,7 +17,8 @@ use rockpool_workers::jobs::{FetchJob, OrganiseJob};
 use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
 
 use crate::journal::ended;
-use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, KNOWN_MAX, PING_EVERY, SILENCE_MAX};
+use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, KNOWN_MAX, PING_EVERY, PUSH_DEPTH, SILENCE_MAX};
+use crate::peer::found::{self, Refusal};
 use crate::peer::handshake::{self, State, Step};
 use crate::peer::relay::{Known, Push, push};
 use crate::peer::serve::{Requests, Wanted};
@@ -259,8 +260,7 @@ impl Peer {
             Message::BtcHeaders(headers) => self.on_headers(headers, turn),
             Message::GetTemplate(wanted) => self.on_request(conn, Wanted::Template(wanted), turn),
             Message::Template(_) => return Err(misbehaviour("a template that was not asked for")),
-            // judged before anything else
-            Message::BlockFound(_) => {}
+            Message::BlockFound(share) => return self.on_block_found(*share, peers, turn),
             Message::NotFound(ids) => {
                 for id in ids {
                     if self.asked.remove(&id) {
@@ -333,6 +333,31 @@ impl Peer {
             self.gave = true;
             turn.jobs.organise.push(OrganiseJob::Tip { share: Arc::new(share), ticket });
         }
+    }
+
+    /// A share that is said to be a Bitcoin block: told on at once if it is, and then judged as any share. One that is no news is judged
+    /// as a share only near our tip, where we might be the ones who are late; old blocks end here.
+    fn on_block_found(&mut self, share: Share, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+        let (id, parent) = (share.id(), share.bitcoin_prev());
+        let (tips, params) = (&peers.tips, turn.config.params);
+        match found::judge(params, &share, tips.best(), tips.best_prev(), tips.required_bits(&parent)) {
+            Ok(()) => {
+                self.known.insert(id);
+                if peers.block_found(&share, turn) {
+                    turn.out.publish(Event::BlockFound { hash: id, height: share.bitcoin_height, miner: None });
+                }
+            }
+            Err(Refusal::Untied(why)) => return Err(CloseReason::Misbehaviour(format!("blockfound {id}: {why}"))),
+            Err(Refusal::NoNews(why)) => {
+                log::debug!("blockfound {id} of peer {}: {why}", self.addr);
+                let near = turn.chain.view.confirmed_height().saturating_sub(PUSH_DEPTH);
+                if turn.chain.view.get(&share.parent).is_none_or(|parent| parent.height < near) {
+                    return Ok(());
+                }
+            }
+        }
+        self.on_share(share, turn);
+        Ok(())
     }
 
     fn say_version(&self, conn: ConnId, turn: &mut Turn<'_>) {

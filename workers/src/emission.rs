@@ -50,7 +50,7 @@ impl EmissionWorker {
         if is_block {
             let (hash, height) = (ShareId(hash), work.template.height);
             out.submit.push(SubmitJob { hash, height, block: work.block(self.params, &share).into() });
-            out.mail.push((Answer::BlockFound { hash, height, conn: claim.conn }, Vec::new()));
+            out.mail.push((Answer::BlockFound { hash, height, conn: claim.conn, share: is_share.then(|| share.clone()) }, Vec::new()));
         }
         if is_share {
             out.organise.push(OrganiseJob::Own { share, claim, ticket });

@@ -214,6 +214,8 @@ pub enum Answer {
         height: u32,
         /// Who found it.
         conn: ConnId,
+        /// Its share, if it is one: what peers are told.
+        share: Option<Arc<Share>>,
     },
     /// The organiser's step.
     Organised {

@@ -15,7 +15,7 @@ use rockpool_workers::jobs::{Answer, FetchJob, OrganiseJob, ShareFate, Stages};
 use crate::limits::{ASKED_MAX, DIAL_FIRST, HANDSHAKE_MAX, PING_EVERY, SILENCE_MAX, SYNC_ANSWER_MAX, SYNC_GAP, SYNC_GRACE, SYNC_SHARES};
 use crate::testing::{Grower, PEER, Recorder, World, regtest};
 
-const ALICE: Script = Script::P2wpkh([1; 20]);
+pub(crate) const ALICE: Script = Script::P2wpkh([1; 20]);
 const BOB: Script = Script::P2wpkh([2; 20]);
 
 fn version(nonce: u64) -> Message {

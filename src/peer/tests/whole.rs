@@ -10,7 +10,7 @@ use rockpool_net::limits::{TEMPLATE_PART_MAX, TICKETS_PER_CONN};
 use rockpool_net::wire::message::{GetHeaders, GetTemplate, Message, Start, TemplatePart, TxIds};
 use rockpool_net::wire::share::Share;
 use rockpool_workers::embedded::EmbeddedChain;
-use rockpool_workers::jobs::Answer;
+use rockpool_workers::jobs::{Answer, Jobs};
 use rockpool_workers::template::{Template, branch};
 use rockpool_workers::work::meets;
 
@@ -222,6 +222,96 @@ fn what_the_block_of_an_own_share_would_hold_is_told_once_a_second_and_written_d
     assert!(world.is_open(conn), "who asks often is not served, and not dropped");
     world.say(conn, &Message::Template(TemplatePart { id: first.id(), first: 0, total: 0, txs: Vec::new() }));
     assert!(!world.is_open(conn), "we ask for none");
+}
+
+fn found_blocks(messages: &[Message]) -> Vec<ShareId> {
+    let found = messages.iter().filter_map(|message| if let Message::BlockFound(share) = message { Some(share.id()) } else { None });
+    found.collect()
+}
+
+#[test]
+fn a_found_block_is_told_once_to_who_has_not_got_it_and_is_a_share_like_any() {
+    let mut world = World::whole(&[], 1);
+    world.template(&EmbeddedChain::new(regtest(), None), 1);
+    world.skip(Duration::from_secs(9));
+    let share = Grower::new().grow(ALICE);
+    let (finder, one, other) = (peer(&mut world), peer(&mut world), peer(&mut world));
+    world.say(other, &Message::Inv(vec![share.id()]));
+    world.published();
+    let news = Message::BlockFound(Box::new(share.clone()));
+    world.say(finder, &news);
+    assert_eq!(found_blocks(&world.messages(one)), [share.id()], "before the share is judged any further");
+    world.settle();
+    assert_eq!(confirmed(&world).1, share.id());
+    // They that said it are not told, and it is told but once, as a share neither.
+    for again in [one, finder, other] {
+        world.say(again, &news);
+        world.settle();
+    }
+    for conn in [finder, one, other] {
+        let messages = world.messages(conn);
+        assert_eq!(found_blocks(&messages), []);
+        assert!(!messages.iter().any(|message| matches!(message, Message::Share(_))), "{messages:?}");
+        assert!(world.is_open(conn));
+    }
+    let events: Vec<Event> = world.published().into_iter().filter(|event| matches!(event, Event::BlockFound { .. })).collect();
+    assert_eq!(events, [Event::BlockFound { hash: share.id(), height: share.bitcoin_height, miner: None }]);
+}
+
+#[test]
+fn our_own_block_is_told_before_its_share_is_judged() {
+    let mut world = World::recorded(&[], true);
+    let (one, other) = (peer(&mut world), peer(&mut world));
+    let share = Grower::new().grow(ALICE);
+    let found = Answer::BlockFound { hash: share.id(), height: 1, conn: one, share: Some(Arc::new(share.clone())) };
+    world.mail(found, Vec::new());
+    for conn in [one, other] {
+        assert_eq!(found_blocks(&world.messages(conn)), [share.id()]);
+    }
+}
+
+/// SHARECHAIN §10: else anybody could have 900,000 old blocks told to all.
+#[test]
+fn historic_blocks_as_blockfound_cost_under_1_kb_each_and_are_refused() {
+    let mut world = World::recorded(&[], true);
+    let shares = Grower::new().grow_many(200, ALICE);
+    // Blocks of the past: of our chain, and of branches from below what is near our tip, which this node has never seen.
+    let mut old: Vec<Share> = (1..=100).map(|height| Grower::fork(&shares[..height]).grow(BOB)).collect();
+    old.extend(shares.iter().take(100).cloned());
+    world.skip(Duration::from_secs(700));
+    world.confirm_without_bytes(&shares);
+    // Bitcoin has gone on by two blocks since.
+    for (sequence, block) in [[8; 32], [9; 32]].into_iter().enumerate() {
+        let bitcoin = EmbeddedChain::new(regtest(), None).template(world.now().unix());
+        let template = Template { sequence: 1 + sequence as u64, prev: block, ..bitcoin };
+        world.mail(Answer::Template(Arc::new(template)), Vec::new());
+    }
+    let (sender, listener) = (peer(&mut world), peer(&mut world));
+    world.skip(CHAINTIP_EVERY);
+    world.turns();
+    world.published();
+    world.taken(sender);
+    world.taken(listener);
+    // The fetcher has answered what it heard of them, so that it would be given the next word at once.
+    world.mail(Answer::Requests(Vec::new()), Vec::new());
+    world.node.stages_mut().jobs = Jobs::default();
+    for share in &old {
+        let before = world.hub.counters().bytes_in.get();
+        world.say(sender, &Message::BlockFound(Box::new(share.clone())));
+        let bytes = world.hub.counters().bytes_in.get() - before;
+        assert!(bytes > 0 && bytes < 1_000, "a message of {bytes} bytes");
+    }
+    assert!(world.is_open(sender), "it may be that we are the ones who are late");
+    assert_eq!((world.taken(sender).len(), world.taken(listener).len()), (0, 0), "nobody is told or asked");
+    let Jobs { emission, organise, fetch, read, write } = &world.node.stages_mut().jobs;
+    assert!(emission.is_empty() && organise.is_empty() && read.is_empty() && write.is_empty() && fetch.is_empty(), "no stage has to do");
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+    assert!(world.published().is_empty() && world.node.peers.blocks.is_empty());
+    // A block of Bitcoin that is no share at all: its sender is dropped at once.
+    let mut foreign = old[0].clone();
+    foreign.header[36] ^= 1;
+    world.say(sender, &Message::BlockFound(Box::new(foreign)));
+    assert!(!world.is_open(sender));
 }
 
 #[test]
