@@ -243,7 +243,6 @@ impl<S: Stages> Node<S> {
         if self.bitcoin_down.take().is_some() {
             out.publish(Event::BitcoinDown(None));
         }
-        self.peers.tips.learn(template.prev, template.bits);
         let clean = self.server.boards.set_template(template, &mut self.rng);
         self.news.template = Some(clean || self.news.template == Some(true));
     }

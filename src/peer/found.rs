@@ -6,40 +6,6 @@ use rockpool_store::params::Params;
 use rockpool_store::rules::share::{RuleError, check_alone};
 use rockpool_store::rules::target;
 
-/// The end of Bitcoin's chain as this node knows it: the newest block and the one that it knew before, each with the bits that a child of
-/// it must have.
-#[derive(Debug, Default)]
-pub struct Tips {
-    newest: Option<([u8; 32], u32)>,
-    before: Option<([u8; 32], u32)>,
-}
-
-impl Tips {
-    /// This is the newest block, and a child of it must have these bits.
-    pub fn learn(&mut self, block: [u8; 32], bits: u32) {
-        if self.newest.is_some_and(|(newest, _)| newest != block) {
-            self.before = self.newest;
-        }
-        self.newest = Some((block, bits));
-    }
-
-    /// The newest block.
-    pub fn best(&self) -> Option<[u8; 32]> {
-        self.newest.map(|(block, _)| block)
-    }
-
-    /// The one that was known before.
-    pub fn best_prev(&self) -> Option<[u8; 32]> {
-        self.before.map(|(block, _)| block)
-    }
-
-    /// The bits that a child of this block must have, if it is one of the two.
-    pub fn required_bits(&self, block: &[u8; 32]) -> Option<u32> {
-        let mut both = self.newest.into_iter().chain(self.before);
-        both.find(|(known, _)| known == block).map(|(_, bits)| bits)
-    }
-}
-
 /// Why a share is no news of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -144,17 +110,5 @@ mod tests {
         let mut broken = share;
         broken.value = 0;
         assert!(matches!(verdict(&broken, parent, OTHER, broken.header_bits()), Err(Refusal::Untied(_))), "the value is tied");
-    }
-
-    #[test]
-    fn the_two_newest_blocks_are_known_with_their_bits() {
-        let mut tips = Tips::default();
-        assert_eq!((tips.best(), tips.best_prev(), tips.required_bits(&[0; 32])), (None, None, None));
-        tips.learn([1; 32], 11);
-        tips.learn([1; 32], 12);
-        assert_eq!((tips.best(), tips.best_prev()), (Some([1; 32]), None));
-        tips.learn([2; 32], 13);
-        assert_eq!((tips.best(), tips.best_prev()), (Some([2; 32]), Some([1; 32])));
-        assert_eq!([1, 2, 3].map(|n| tips.required_bits(&[n; 32])), [Some(12), Some(13), None]);
     }
 }

@@ -37,7 +37,6 @@ use rockpool_workers::jobs::OrganiseJob;
 use crate::limits::{PROGRESS_EVERY, PROGRESS_FROM};
 use crate::peer::base::Probes;
 use crate::peer::dial::Dials;
-use crate::peer::found::Tips;
 use crate::peer::relay::{Known, Push};
 use crate::peer::sync::{Claim, Sync};
 use crate::session::Sessions;
@@ -65,8 +64,6 @@ pub struct Peers {
     pub up: usize,
     /// Height of the best claim that is better than our confirmed tip.
     pub ahead: Option<u32>,
-    /// The end of Bitcoin's chain.
-    pub tips: Tips,
     /// Found blocks that all peers are to be told of, at once.
     pub blocks: Vec<Push>,
     /// The newest that they were told of.
@@ -100,7 +97,6 @@ impl Peers {
             behind: None,
             told: Duration::ZERO,
             told_far: false,
-            tips: Tips::default(),
             blocks: Vec::new(),
             told_blocks: Known::default(),
             dirty: false,

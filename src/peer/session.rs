@@ -13,6 +13,7 @@ use rockpool_net::payload::Payload;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::message::{ChainTip, Command, Message, NetAddr, PROTOCOL_VERSION, Version};
 use rockpool_net::wire::share::Share;
+use rockpool_store::bitcoin::required_bits;
 use rockpool_workers::jobs::{FetchJob, OrganiseJob};
 use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
 
@@ -338,9 +339,11 @@ impl Peer {
     /// A share that is said to be a Bitcoin block: told on at once if it is, and then judged as any share. One that is no news is judged
     /// as a share only near our tip, where we might be the ones who are late; old blocks end here.
     fn on_block_found(&mut self, share: Share, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
-        let (id, parent) = (share.id(), share.bitcoin_prev());
-        let (tips, params) = (&peers.tips, turn.config.params);
-        match found::judge(params, &share, tips.best(), tips.best_prev(), tips.required_bits(&parent)) {
+        let (id, params, tree) = (share.id(), turn.config.params, turn.chain.view.bitcoin());
+        let best = tree.best();
+        let before = best.and_then(|best| tree.prev(best));
+        let bits = tree.get(&share.bitcoin_prev()).map(|prev| required_bits(params, prev, share.header_time()));
+        match found::judge(params, &share, best.map(|block| block.hash), before.map(|block| block.hash), bits) {
             Ok(()) => {
                 self.known.insert(id);
                 if peers.block_found(&share, turn) {
