@@ -201,6 +201,13 @@ impl ShareBuilder {
     }
 }
 
+/// The share with the proof that its fields need, whatever they say.
+pub fn proved(params: &'static Params, mut share: Share, chain: &impl Ancestry) -> Share {
+    let Some(parent) = chain.record(&share.parent) else { panic!("share {} is not there to be built on", share.parent) };
+    ShareBuilder::new(params).prove(&mut share, &payouts(params, chain, &parent));
+    share
+}
+
 /// Payouts at a share.
 pub(crate) fn payouts(params: &Params, chain: &impl Ancestry, parent: &Arc<Record>) -> Arc<Payouts> {
     if let Some(payouts) = chain.payouts_at(&parent.id) {

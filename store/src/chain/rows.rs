@@ -83,7 +83,9 @@ impl Rows {
                 Row::Delete => losers.push(Op::Delete(Family::Shares, share_key(height, &id))),
             }
         }
-        batches.with_all(ends);
+        if !ends.is_empty() {
+            batches.with_all(ends);
+        }
         // Children before parents, so that no row is ever without its parent's.
         for op in losers.into_iter().rev() {
             batches.with(op);

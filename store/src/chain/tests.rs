@@ -1,5 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod base;
+mod uncles;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -1,0 +1,236 @@
+//! Bitcoin's side of a share, where the chain begins, and what is kept.
+
+use rockpool_net::sha256::sha256d;
+
+use super::*;
+use crate::limits::{BASE_GIVEN, KEPT_SLACK};
+use crate::rules::target::hash_meets;
+
+/// A regtest header on a block, so many seconds after it.
+fn header(prev: &crate::bitcoin::Block, after: u32) -> [u8; 80] {
+    let mut header = [0; 80];
+    header[..4].copy_from_slice(&0x2000_0000u32.to_le_bytes());
+    header[4..36].copy_from_slice(&prev.hash);
+    header[68..72].copy_from_slice(&(prev.time() + after).to_le_bytes());
+    header[72..76].copy_from_slice(&0x207f_ffffu32.to_le_bytes());
+    for nonce in 0u32.. {
+        header[76..].copy_from_slice(&nonce.to_le_bytes());
+        if hash_meets(&sha256d(&header), 0x207f_ffff) {
+            break;
+        }
+    }
+    header
+}
+
+/// Grows Bitcoin's chain above a block, known to this chain.
+fn blocks(chain: &mut Chain, above: &[u8; 32], count: u32, after: u32) -> Vec<Arc<crate::bitcoin::Block>> {
+    let mut at = Arc::clone(chain.bitcoin().get(above).unwrap());
+    (0..count)
+        .map(|_| {
+            let taken = chain.offer_blocks(&[header(&at, after)]);
+            assert_eq!((taken.new.len(), taken.missing, taken.bad), (1, None, None));
+            at = Arc::clone(chain.bitcoin().get(&taken.new[0].0).unwrap());
+            Arc::clone(&at)
+        })
+        .collect()
+}
+
+fn on(block: &crate::bitcoin::Block) -> ShareBuilder {
+    build().bitcoin(block.hash, block.height + 1, 0x207f_ffff)
+}
+
+#[test]
+fn a_share_may_be_one_bitcoin_block_behind_and_no_more() {
+    let mut chain = fresh();
+    let genesis = chain.bitcoin().root().unwrap().hash;
+    let (main, stale) = (blocks(&mut chain, &genesis, 3, 600), blocks(&mut chain, &genesis, 1, 601));
+    let first = on(&main[0]).time(main[2].time() + 1).build(&chain, &regtest().genesis_id());
+    assert_eq!(offer(&mut chain, &first, Source::Peer), Offer::Taken);
+    let mut parent = first.id();
+    // Forward, one back, forward to the stale one of the same height, and so on.
+    for block in [&main[0], &stale[0], &main[0], &main[1], &main[0], &stale[0], &main[2], &main[1]] {
+        let share = on(block).salt(block.height).build(&chain, &parent);
+        assert_eq!(offer(&mut chain, &share, Source::Peer), Offer::Taken);
+        parent = share.id();
+        confirm_all(&mut chain);
+    }
+    chain.sanity_check().unwrap();
+    for block in [&main[0], &stale[0]] {
+        let share = on(block).build(&chain, &parent);
+        assert!(matches!(offer(&mut chain, &share, Source::Peer), Offer::Invalid(why) if why.starts_with("BTC-6")));
+    }
+    // However many shares are one behind, the best that was used is not forgotten.
+    for salt in 0..20 {
+        let share = on(&main[1]).salt(100 + salt).build(&chain, &parent);
+        assert_eq!(offer(&mut chain, &share, Source::Peer), Offer::Taken);
+        parent = share.id();
+    }
+    let share = on(&main[0]).build(&chain, &parent);
+    assert!(matches!(offer(&mut chain, &share, Source::Peer), Offer::Invalid(why) if why.starts_with("BTC-6")));
+}
+
+#[test]
+fn a_share_waits_for_its_bitcoin_header() {
+    let (mut chain, mut other) = (fresh(), fresh());
+    let genesis = chain.bitcoin().root().unwrap().hash;
+    let known = blocks(&mut other, &genesis, 2, 600);
+    let share = on(&known[1]).time(known[1].time() + 1).build(&other, &regtest().genesis_id());
+    assert_eq!(offer(&mut chain, &share, Source::Peer), Offer::Pending { missing: ShareId(known[1].hash) });
+    let orphan = chain.offer_blocks(&[known[1].header]);
+    assert_eq!((orphan.new, orphan.missing), (Vec::new(), Some(ShareId(known[0].hash))));
+    assert_eq!(chain.offer_blocks(&[known[0].header, known[1].header]).new.len(), 2);
+    assert_eq!(offer(&mut chain, &share, Source::Peer), Offer::Taken);
+    // They are told, and stored, and found again.
+    let kv = MemKv::new();
+    let (change, batches) = chain.take_change().unwrap();
+    assert_eq!(change.blocks.len(), 2);
+    batches.iter().for_each(|batch| kv.write(&batch.ops, false).unwrap());
+    let again = open(&kv);
+    assert_eq!(again.bitcoin().best().unwrap().hash, known[1].hash);
+    assert_eq!(again.tip().bitcoin.hash, known[1].hash);
+}
+
+#[test]
+fn a_header_that_is_none_of_bitcoins_is_its_senders_fault() {
+    let mut chain = fresh();
+    let genesis = Arc::clone(chain.bitcoin().root().unwrap());
+    let mut bad = header(&genesis, 600);
+    bad[72..76].copy_from_slice(&0x207f_fffeu32.to_le_bytes());
+    assert!(chain.offer_blocks(&[bad]).bad.is_some());
+    assert!(chain.take_change().is_none(), "nothing is recorded");
+}
+
+/// Regtest with a short memory.
+fn forgetful(kept: u32) -> &'static Params {
+    let mut params = regtest().clone();
+    (params.window_min, params.window_max, params.kept) = (10, 40, kept);
+    Box::leak(Box::new(params))
+}
+
+/// A chain with an uncle now and then, as its shares in an order in which they can be judged.
+fn long(params: &'static Params, heights: u32) -> (Chain, Vec<Share>) {
+    let build = || ShareBuilder::new(params);
+    let mut chain = Chain::open(params, [1, 2], &MemKv::new()).unwrap();
+    let (mut shares, mut uncle): (Vec<Share>, Option<Share>) = (Vec::new(), None);
+    for height in 1..=heights {
+        let parent = chain.tip().id;
+        let side = (height % 7 == 3).then(|| build().miner(9).salt(height).build(&chain, &parent));
+        let credited: Vec<ShareId> = uncle.iter().map(Share::id).collect();
+        let share = build().miner(height as u8 % 5).uncles(&credited).build(&chain, &parent);
+        shares.extend(uncle.take());
+        shares.push(share.clone());
+        for share in [Some(&share), side.as_ref()].into_iter().flatten() {
+            assert_eq!(chain.offer(late(), share, Source::Peer), Offer::Taken);
+        }
+        uncle = side;
+        confirm_all(&mut chain);
+    }
+    (chain, shares)
+}
+
+/// Feeds a sync; returns how many shares it took.
+fn sync(chain: &mut Chain, shares: &[Share]) {
+    chain.begin_sync(peer(1));
+    for share in shares {
+        let fate = chain.offer(late(), share, Source::Bulk(peer(1)));
+        assert!(matches!(fate, Offer::Taken | Offer::Known), "height {}: {fate:?}", share.height);
+    }
+    chain.end_sync();
+    confirm_all(chain);
+    chain.sanity_check().unwrap();
+}
+
+#[test]
+fn base_synced_and_genesis_synced_nodes_agree_on_payouts() {
+    let params = forgetful(120);
+    let (whole, shares) = long(params, 200);
+    for base in 60..75 {
+        let kv = MemKv::new();
+        let mut chain = Chain::open(params, [1, 2], &kv).unwrap();
+        let at = shares.iter().position(|share| share.height == base && whole.table.get(&share.id()).is_some()).unwrap();
+        assert_eq!(chain.begin_at(&shares[at]), Offer::Taken);
+        // As a peer sends them: uncles of the base itself are not among them.
+        sync(&mut chain, &shares[at + 1..]);
+        assert_eq!((chain.confirmed_tip(), chain.payouts()), (whole.confirmed_tip(), whole.payouts()), "base {base}");
+        for batch in chain.take_change().unwrap().1 {
+            kv.write(&batch.ops, batch.own).unwrap();
+        }
+        let again = Chain::open(params, [1, 2], &kv).unwrap();
+        again.sanity_check().unwrap();
+        assert_eq!((again.confirmed_tip(), again.payouts(), again.lowest().height), (whole.confirmed_tip(), whole.payouts(), base));
+    }
+}
+
+#[test]
+fn above_a_base_rules_hold_from_where_they_can_be_checked() {
+    let params = forgetful(120);
+    let (whole, shares) = long(params, 60);
+    let main: Vec<&Share> = shares.iter().filter(|share| whole.table.get(&share.id()).is_some()).collect();
+    let begin = || {
+        let mut chain = Chain::open(params, [1, 2], &MemKv::new()).unwrap();
+        assert_eq!(chain.begin_at(main[19]), Offer::Taken);
+        chain
+    };
+    let mut chain = begin();
+    assert_eq!(chain.begin_at(main[20]), Offer::Dropped("a chain that has begun takes no base"));
+    // A coinbase that pays wrongly is found once the window does not reach down to the base.
+    let at = shares.iter().position(|share| share.id() == main[19].id()).unwrap();
+    sync(&mut chain, &shares[at + 1..]);
+    let bad = ShareBuilder::new(params).bad_coinbase().build(&chain, &chain.tip().id);
+    assert_eq!(chain.offer(late(), &bad, Source::Peer), Offer::Taken);
+    confirm_all(&mut chain);
+    assert_eq!(chain.tip().id, main[59].id());
+    // Scores may be invented up to BASE_GIVEN above, no further.
+    let mut chain = begin();
+    let mut parent = main[19].id();
+    for above in 1..=BASE_GIVEN + 1 {
+        let mut share = ShareBuilder::new(params).build(&chain, &parent);
+        share.score += 1 << 80;
+        let share = crate::testing::proved(params, share, &chain);
+        let fate = chain.offer(late(), &share, Source::Peer);
+        if above <= BASE_GIVEN {
+            assert_eq!(fate, Offer::Taken, "{above} above");
+        } else {
+            assert!(matches!(fate, Offer::Invalid(why) if why.starts_with("SCORE-2")), "{above} above: {fate:?}");
+        }
+        parent = share.id();
+    }
+    chain.begin_anew();
+    assert_eq!((chain.tip().height, chain.lowest().height), (0, 0));
+    chain.sanity_check().unwrap();
+    sync(&mut chain, &shares);
+    assert_eq!(chain.confirmed_tip(), whole.confirmed_tip());
+}
+
+#[test]
+fn what_is_older_than_what_is_kept_is_deleted_many_heights_at_a_time() {
+    let params = forgetful(100);
+    let kv = MemKv::new();
+    let (whole, shares) = long(params, 100 + KEPT_SLACK + 30);
+    assert_eq!(whole.lowest().height, 1 + KEPT_SLACK, "one more than kept and slack, then down to what is kept");
+    let mut chain = Chain::open(params, [1, 2], &kv).unwrap();
+    let mut view = chain.view();
+    for share in &shares {
+        assert_eq!(chain.offer(late(), share, Source::Peer), Offer::Taken);
+        confirm_all(&mut chain);
+        if let Some((change, batches)) = chain.take_change() {
+            view.apply(&change);
+            batches.iter().for_each(|batch| kv.write(&batch.ops, false).unwrap());
+        }
+    }
+    view.sanity_check().unwrap();
+    chain.sanity_check().unwrap();
+    assert_eq!((view.lowest(), view.payouts()), (chain.lowest(), whole.payouts()));
+    assert!(view.at_height(KEPT_SLACK).is_none());
+    let mut lowest = None;
+    schema::shares(&kv, |height, _, _| {
+        lowest.get_or_insert(height);
+        Ok(())
+    })
+    .unwrap();
+    // Of the lowest heights' uncles some are a few below.
+    assert!(lowest.is_some_and(|lowest| lowest + 6 >= chain.lowest().height), "{lowest:?}");
+    let again = Chain::open(params, [1, 2], &kv).unwrap();
+    again.sanity_check().unwrap();
+    assert_eq!((again.tip(), again.payouts(), again.lowest()), (chain.tip(), chain.payouts(), chain.lowest()));
+}
