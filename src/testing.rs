@@ -21,7 +21,9 @@ use rockpool_net::wire::share::{Class, Script, Share};
 use rockpool_store::chain::{Chain, Source};
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::MemKv;
+use rockpool_store::organised::ChainChange;
 use rockpool_store::params::{Network, Params, params};
+use rockpool_store::testing::bitcoin_header;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
 use rockpool_workers::fetcher::BlockFetcher;
@@ -263,6 +265,31 @@ impl World<Recorder> {
         self.mail(Answer::Stored { ids, claims: Vec::new() }, Vec::new());
     }
 
+    /// Bitcoin's chain grows by so many blocks, as the organiser tells.
+    pub(crate) fn bitcoin_blocks(&mut self, count: usize) {
+        let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+        for _ in 0..count {
+            let best = Arc::clone(chain.bitcoin().best().unwrap());
+            chain.offer_blocks(&[bitcoin_header(&best, 600)]);
+        }
+        let (news, _) = chain.take_change().unwrap();
+        let view = &self.node.chain.view;
+        let change = ChainChange { fork_height: view.tip().height, confirmed_height: view.confirmed_height(), ..news };
+        self.organised(change);
+    }
+
+    /// The organiser's word of a change.
+    fn organised(&mut self, change: ChainChange) {
+        let organised = Answer::Organised {
+            change: Some(Box::new(change)),
+            refused: Vec::new(),
+            fates: Vec::new(),
+            missing: Vec::new(),
+            bulk_done: Vec::new(),
+        };
+        self.mail(organised, Vec::new());
+    }
+
     /// The chain grows by these shares in one step of the organiser. Their ids.
     pub(crate) fn confirm(&mut self, shares: &[Share]) -> Vec<ShareId> {
         let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
@@ -272,14 +299,7 @@ impl World<Recorder> {
         chain.confirm(shares.len());
         let (change, _) = chain.take_change().unwrap();
         let ids = change.bytes.iter().map(|(id, _)| *id).collect();
-        let organised = Answer::Organised {
-            change: Some(Box::new(change)),
-            refused: Vec::new(),
-            fates: Vec::new(),
-            missing: Vec::new(),
-            bulk_done: Vec::new(),
-        };
-        self.mail(organised, Vec::new());
+        self.organised(change);
         ids
     }
 }

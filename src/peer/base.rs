@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rockpool_net::close::CloseReason;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::message::Start;
 use rockpool_net::wire::share::Share;
@@ -35,7 +36,6 @@ pub struct Probes {
 enum Probe {
     Asked { height: u32, deadline: Duration },
     Shown(Base),
-    Failed,
 }
 
 impl Base {
@@ -69,12 +69,21 @@ impl Probes {
         get_headers(conn, Start::Height(height), turn);
     }
 
-    /// An answer of this peer; false if it was not asked.
-    pub fn on_shares(&mut self, conn: ConnId, shares: &[Share]) -> bool {
-        let Some(probe) = self.asked.get_mut(&conn) else { return false };
-        let Probe::Asked { height, .. } = *probe else { return false };
-        *probe = Base::of(height, shares).map_or(Probe::Failed, Probe::Shown);
-        true
+    /// An answer of this peer; `None` if it was not asked.
+    pub fn on_shares(&mut self, conn: ConnId, shares: &[Share]) -> Option<Result<(), CloseReason>> {
+        let probe = self.asked.get_mut(&conn)?;
+        let Probe::Asked { height, .. } = *probe else { return None };
+        let Some(base) = Base::of(height, shares) else {
+            self.asked.remove(&conn);
+            return Some(Err(CloseReason::Misbehaviour("no base share where its claim says there is one".to_owned())));
+        };
+        *probe = Probe::Shown(base);
+        Some(Ok(()))
+    }
+
+    /// Those that have not answered.
+    pub fn unanswered(self) -> impl Iterator<Item = ConnId> {
+        self.asked.into_iter().filter(|(_, probe)| matches!(probe, Probe::Asked { .. })).map(|(conn, _)| conn)
     }
 
     /// A peer has left.
@@ -93,7 +102,7 @@ impl Probes {
         }
         let shown = self.asked.iter().filter_map(|(conn, probe)| match probe {
             Probe::Shown(base) => claims.get(conn).map(|claim| (*conn, *claim, *base)),
-            Probe::Asked { .. } | Probe::Failed => None,
+            Probe::Asked { .. } => None,
         });
         shown.max_by_key(|(_, claim, base)| base.gained(claim))
     }

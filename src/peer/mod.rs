@@ -76,8 +76,6 @@ pub struct Peers {
     behind: Option<(Duration, u32)>,
     /// When progress was last told.
     told: Duration,
-    /// Whether it was told that nothing is common to our chain and the peers'.
-    told_far: bool,
     /// Claims or our tip have changed.
     dirty: bool,
     /// When claims are to be looked at in any case.
@@ -96,7 +94,6 @@ impl Peers {
             late: BTreeSet::new(),
             behind: None,
             told: Duration::ZERO,
-            told_far: false,
             blocks: Vec::new(),
             told_blocks: Known::default(),
             dirty: false,
@@ -144,7 +141,10 @@ impl Peers {
     /// An answer to `getheaders`.
     pub fn on_shares(&mut self, conn: ConnId, shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), CloseReason> {
         self.dirty = true;
-        if self.probes.on_shares(conn, &shares) || self.late.remove(&conn) {
+        if let Some(shown) = self.probes.on_shares(conn, &shares) {
+            return shown;
+        }
+        if self.late.remove(&conn) {
             return Ok(());
         }
         let answer = self.sync.as_mut().and_then(|sync| sync.on_shares(conn, shares, turn));
@@ -153,8 +153,10 @@ impl Peers {
 
     /// The organiser has worked off an answer of this sync.
     pub fn on_bulk_done(&mut self, conn: ConnId, height: u32, turn: &mut Turn<'_>) {
-        if let Some(sync) = self.sync.as_mut().filter(|sync| sync.conn == conn) {
-            sync.on_bulk_done(height, turn);
+        if let Some(sync) = self.sync.as_mut().filter(|sync| sync.conn == conn)
+            && let Err(why) = sync.on_bulk_done(height, turn)
+        {
+            turn.out.close(conn, why);
         }
         self.dirty = true;
     }
@@ -205,29 +207,18 @@ impl Peers {
         let (tip, now, kept) = (turn.chain.view.tip().clone(), turn.now.mono, turn.config.params.kept);
         let better = claims.iter().filter(|(conn, claim)| claim.score > tip.score && !self.late.contains(conn));
         let ripe = better.filter(|(_, claim)| claim.due(tip.height) <= now);
-        // What a peer keeps and what we have can have nothing in common.
-        let (far, near): (Vec<_>, Vec<_>) = ripe.partition(|(_, claim)| claim.height > tip.height.saturating_add(kept));
+        // Who has nothing yet cannot begin at genesis with a peer that keeps less than all.
+        let (far, near): (Vec<_>, Vec<_>) = ripe.partition(|(_, claim)| tip.height == 0 && claim.height > kept);
         let best = near.into_iter().max_by_key(|(_, claim)| claim.score);
         let (conn, claim, base) = match best {
-            Some((conn, claim)) => (*conn, *claim, None),
-            None if tip.height == 0 => {
+            Some((conn, claim)) if far.is_empty() => (*conn, *claim, None),
+            _ => {
                 far.iter().for_each(|(conn, claim)| self.probes.ask(**conn, claim, turn));
                 let Some((conn, claim, base)) = self.probes.best(claims, now) else { return };
                 (conn, claim, Some(base))
             }
-            None => {
-                if let Some((_, claim)) = far.first()
-                    && !std::mem::replace(&mut self.told_far, true)
-                {
-                    let (ours, theirs) = (tip.height, claim.height);
-                    log::warn!(
-                        "our chain ends at height {ours}, peers are at {theirs} and keep {kept} heights: nothing is left that both have;                          stop the node and start it with --resync"
-                    );
-                }
-                return;
-            }
         };
-        self.probes = Probes::default();
+        self.late.extend(std::mem::take(&mut self.probes).unanswered());
         log::info!("syncing from height {} to {}", base.map_or(tip.height, |base| base.height), claim.height);
         self.sync = Some(Sync::begin(conn, claim, base, turn));
     }

@@ -170,13 +170,11 @@ impl Sync {
     pub fn on_shares(&mut self, conn: ConnId, shares: Vec<Share>, turn: &mut Turn<'_>) -> Option<Result<(), Fault>> {
         let of_peer = |part: &Part| matches!(part.state, State::Asked(asked, _) if asked == conn);
         let index = self.parts.iter().position(of_peer)?;
-        if let Some(first) = self.parts[index].first {
-            self.on_range(index, first, conn, shares, turn);
-        } else if let Err(why) = self.on_fork(shares, turn) {
-            return Some(Err(why));
-        }
-        self.hand_on(turn);
-        Some(Ok(()))
+        let fits = match self.parts[index].first {
+            Some(first) => self.on_range(index, first, conn, shares, turn),
+            None => self.on_fork(shares, turn),
+        };
+        Some(fits.and_then(|()| self.hand_on(turn)))
     }
 
     /// The owner's answer to where the chains part, or where it begins.
@@ -191,19 +189,16 @@ impl Sync {
         if !fits {
             return Err(misbehaviour("shareheaders that do not follow each other"));
         }
-        let score = shares.last().map_or(0, |share| share.score);
-        // The next share may not have fitted with its uncles.
-        self.ended = shares.len() < SYNC_SHARES - UNCLES_MAX;
-        if self.ended && score < self.claim.score && !self.reached(turn) {
-            return Err(misbehaviour("a chain that ends below its claim"));
+        if shares.is_empty() && self.claim.height > turn.chain.view.tip().height.saturating_add(turn.config.params.kept) {
+            let (ours, theirs) = (turn.chain.view.tip().height, self.claim.height);
+            log::warn!("our chain ends at {ours}, a peer's at {theirs}, and nothing that is kept is common to both: start with --resync");
+            return Err(CloseReason::Done("its chain and ours have nothing in common that is kept"));
         }
-        // Nobody holds the one sync with shares that we have: after a reorg over there some come again, but not time and again.
+        self.note_end(&shares, turn)?;
+        let score = shares.last().map_or(0, |share| share.score);
         let last = shares.last().map(Share::id);
         if last.is_some_and(|last| score <= self.brought || turn.chain.view.get(&last).is_some()) && !self.reached(turn) {
-            self.barren += 1;
-            if self.barren > SYNC_BARREN_MAX {
-                return Err(misbehaviour("shareheaders that bring nothing new"));
-            }
+            self.count_barren()?;
         }
         self.brought = self.brought.max(score);
         // A ticket is not taken for nothing: who drops it loses it to its lane for ever.
@@ -216,8 +211,13 @@ impl Sync {
     }
 
     /// A range's shares. One that does not fit is asked of the owner; the owner's own says that it has reorganised itself.
-    fn on_range(&mut self, index: usize, first: u32, conn: ConnId, mut shares: Vec<Share>, turn: &mut Turn<'_>) {
-        self.brought = self.brought.max(shares.last().filter(|_| conn == self.conn).map_or(0, |share| share.score));
+    fn on_range(&mut self, index: usize, first: u32, conn: ConnId, mut shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if conn == self.conn && !shares.is_empty() {
+            self.note_end(&shares, turn)?;
+            let score = shares.last().map_or(0, |share| share.score);
+            self.barren = if score > self.brought { 0 } else { self.barren };
+            self.brought = self.brought.max(score);
+        }
         // What is above the range, its uncles with it, belongs to the next one.
         let spine = spine(&shares).unwrap_or_default();
         let fits = spine.first().is_some_and(|lowest| shares[*lowest].height == first);
@@ -226,15 +226,27 @@ impl Sync {
         if let Some(ticket) = if fits { turn.out.take_ticket() } else { None } {
             self.parts[index].state = State::Come(shares, ticket);
         } else if conn == self.conn {
-            self.start_over(turn);
+            return self.start_over(turn);
         } else {
             self.useless.insert(conn);
             self.parts[index].state = State::Wanted;
         }
+        Ok(())
+    }
+
+    /// Whether an answer of the owner is his last, and then as good as his claim.
+    fn note_end(&mut self, shares: &[Share], turn: &Turn<'_>) -> Result<(), Fault> {
+        // The next share may not have fitted with its uncles.
+        self.ended = shares.len() < SYNC_SHARES - UNCLES_MAX;
+        let score = shares.last().map_or(0, |share| share.score);
+        if self.ended && score < self.claim.score && !self.reached(turn) {
+            return Err(misbehaviour("a chain that ends below its claim"));
+        }
+        Ok(())
     }
 
     /// Gives the organiser what has come and follows on what it has.
-    fn hand_on(&mut self, turn: &mut Turn<'_>) {
+    fn hand_on(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
         while self.handed.len() < SYNC_HANDED_MAX
             && let Some(Part { state: State::Come(..), .. }) = self.parts.front()
             && let Some(Part { first, state: State::Come(shares, ticket) }) = self.parts.pop_front()
@@ -248,7 +260,7 @@ impl Sync {
                 }
                 self.useless.insert(conn);
                 self.parts.push_front(Part { first, state: State::Wanted });
-                return;
+                return Ok(());
             }
             self.give(shares, ticket, turn);
             // Of a range with many uncles the rest is still to be asked for.
@@ -257,6 +269,7 @@ impl Sync {
                 self.parts.push_front(Part { first: Some(next), state: State::Wanted });
             }
         }
+        Ok(())
     }
 
     fn give(&mut self, shares: Vec<Share>, ticket: Ticket, turn: &mut Turn<'_>) {
@@ -269,14 +282,14 @@ impl Sync {
     }
 
     /// The organiser has worked off a message; the best share of it that it could take had this height.
-    pub fn on_bulk_done(&mut self, height: u32, turn: &mut Turn<'_>) {
-        let Some(last) = self.handed.pop_front() else { return };
+    pub fn on_bulk_done(&mut self, height: u32, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        let Some(last) = self.handed.pop_front() else { return Ok(()) };
         if height != last {
             // It could not take all of it, nor what follows: what became of it will show.
             self.drop_parts(turn);
             self.ended = true;
         }
-        self.hand_on(turn);
+        self.hand_on(turn)
     }
 
     /// Asks for what is wanted: of the owner, and of these peers whose claims reach as far. Where there is nothing left to ask for, it will
@@ -339,11 +352,18 @@ impl Sync {
     }
 
     /// The owner's chain is another one now: it says again where the chains part.
-    fn start_over(&mut self, turn: &mut Turn<'_>) {
+    fn start_over(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
         self.drop_parts(turn);
         self.late.remove(&self.conn);
-        self.barren += 1;
+        self.count_barren()?;
         self.find(turn);
+        Ok(())
+    }
+
+    /// Nobody holds the one sync with shares that we have: after a reorg over there some come again, but not time and again.
+    fn count_barren(&mut self) -> Result<(), Fault> {
+        self.barren += 1;
+        if self.barren > SYNC_BARREN_MAX { Err(misbehaviour("shareheaders that bring nothing new")) } else { Ok(()) }
     }
 
     /// Asks the owner where the chains part, or for its base.

@@ -6,6 +6,7 @@ use rockpool_net::id::ShareId;
 use rockpool_net::sha256::{Midstate, sha256d};
 use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share, merkle_root};
 
+use crate::bitcoin::Block;
 use crate::chain::Chain;
 use crate::limits::{MEDIAN_SPAN, REACH};
 use crate::params::Params;
@@ -199,6 +200,22 @@ impl ShareBuilder {
             }
         }
     }
+}
+
+/// A regtest header on a Bitcoin block, so many seconds after it.
+pub fn bitcoin_header(prev: &Block, after: u32) -> [u8; 80] {
+    let mut header = [0; 80];
+    header[..4].copy_from_slice(&0x2000_0000u32.to_le_bytes());
+    header[4..36].copy_from_slice(&prev.hash);
+    header[68..72].copy_from_slice(&(prev.time() + after).to_le_bytes());
+    header[72..76].copy_from_slice(&0x207f_ffffu32.to_le_bytes());
+    for nonce in 0u32.. {
+        header[76..].copy_from_slice(&nonce.to_le_bytes());
+        if target::hash_meets(&sha256d(&header), 0x207f_ffff) {
+            break;
+        }
+    }
+    header
 }
 
 /// The share with the proof that its fields need, whatever they say.

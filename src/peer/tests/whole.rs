@@ -281,11 +281,7 @@ fn historic_blocks_as_blockfound_cost_under_1_kb_each_and_are_refused() {
     world.skip(Duration::from_secs(700));
     world.confirm_without_bytes(&shares);
     // Bitcoin has gone on by two blocks since.
-    for (sequence, block) in [[8; 32], [9; 32]].into_iter().enumerate() {
-        let bitcoin = EmbeddedChain::new(regtest(), None).template(world.now().unix());
-        let template = Template { sequence: 1 + sequence as u64, prev: block, ..bitcoin };
-        world.mail(Answer::Template(Arc::new(template)), Vec::new());
-    }
+    world.bitcoin_blocks(2);
     let (sender, listener) = (peer(&mut world), peer(&mut world));
     world.skip(CHAINTIP_EVERY);
     world.turns();
@@ -422,7 +418,7 @@ fn readers_of_a_byte_now_and_then_are_cut() {
     world.offer(shares);
     let honest = peer(&mut world);
     let slow: Vec<_> = (0..34).map(|_| peer(&mut world)).collect();
-    let wanted = Message::GetHeaders(GetHeaders { from: Start::Locator(vec![ShareId([7; 32])]), stop: ShareId::default() });
+    let wanted = Message::GetHeaders(GetHeaders { from: Start::Locator(vec![regtest().genesis_id()]), stop: ShareId::default() });
     for conn in &slow {
         world.clog(*conn, true);
         (0..TICKETS_PER_CONN + 3).for_each(|_| world.say(*conn, &wanted));

@@ -1,33 +1,15 @@
 //! Bitcoin's side of a share, where the chain begins, and what is kept.
 
-use rockpool_net::sha256::sha256d;
-
 use super::*;
 use crate::limits::{BASE_GIVEN, KEPT_SLACK};
-use crate::rules::target::hash_meets;
-
-/// A regtest header on a block, so many seconds after it.
-fn header(prev: &crate::bitcoin::Block, after: u32) -> [u8; 80] {
-    let mut header = [0; 80];
-    header[..4].copy_from_slice(&0x2000_0000u32.to_le_bytes());
-    header[4..36].copy_from_slice(&prev.hash);
-    header[68..72].copy_from_slice(&(prev.time() + after).to_le_bytes());
-    header[72..76].copy_from_slice(&0x207f_ffffu32.to_le_bytes());
-    for nonce in 0u32.. {
-        header[76..].copy_from_slice(&nonce.to_le_bytes());
-        if hash_meets(&sha256d(&header), 0x207f_ffff) {
-            break;
-        }
-    }
-    header
-}
+use crate::testing::bitcoin_header;
 
 /// Grows Bitcoin's chain above a block, known to this chain.
 fn blocks(chain: &mut Chain, above: &[u8; 32], count: u32, after: u32) -> Vec<Arc<crate::bitcoin::Block>> {
     let mut at = Arc::clone(chain.bitcoin().get(above).unwrap());
     (0..count)
         .map(|_| {
-            let taken = chain.offer_blocks(&[header(&at, after)]);
+            let taken = chain.offer_blocks(&[bitcoin_header(&at, after)]);
             assert_eq!((taken.new.len(), taken.missing, taken.bad), (1, None, None));
             at = Arc::clone(chain.bitcoin().get(&taken.new[0].0).unwrap());
             Arc::clone(&at)
@@ -94,7 +76,7 @@ fn a_share_waits_for_its_bitcoin_header() {
 fn a_header_that_is_none_of_bitcoins_is_its_senders_fault() {
     let mut chain = fresh();
     let genesis = Arc::clone(chain.bitcoin().root().unwrap());
-    let mut bad = header(&genesis, 600);
+    let mut bad = bitcoin_header(&genesis, 600);
     bad[72..76].copy_from_slice(&0x207f_fffeu32.to_le_bytes());
     assert!(chain.offer_blocks(&[bad]).bad.is_some());
     assert!(chain.take_change().is_none(), "nothing is recorded");
