@@ -13,7 +13,7 @@ use rockpool_net::wire::share::Share;
 use rockpool_store::handle::Found;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::record::Record;
-use rockpool_workers::jobs::{Answer, Claim, Fate, FetchJob, Missing, ShareFate, Stages, SubmitRefusal};
+use rockpool_workers::jobs::{Answer, Claim, Fate, FetchJob, Missing, OrganiseJob, ShareFate, Stages, SubmitRefusal};
 use rockpool_workers::template::Template;
 
 use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH};
@@ -64,6 +64,7 @@ impl<S: Stages> Node<S> {
             }
             Answer::Retry(requests) => self.ask(now, requests, out),
             Answer::Read { conn, tag, rows } => self.read(now, conn, tag, rows, out),
+            Answer::Bitcoin(news) => self.parts(now, out).turn.jobs.organise.push(OrganiseJob::Bitcoin(news)),
             Answer::Template(template) => self.template(template, out),
             Answer::BitcoinDown(why) => {
                 self.bitcoin_down.clone_from(&why);

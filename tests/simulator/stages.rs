@@ -15,7 +15,7 @@ use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
 use rockpool_workers::fetcher::BlockFetcher;
 use rockpool_workers::jobs::{Answer, Fate, Jobs, OrganiseJob, Output, Stage, Stages};
-use rockpool_workers::limits::{EMISSION_SLOTS, FETCH_SLOTS, MAILBOX_SLOTS, ORGANISE_SLOTS, READ_SLOTS, WRITE_SLOTS};
+use rockpool_workers::limits::{EMISSION_SLOTS, FETCH_SLOTS, MAILBOX_SLOTS, ORGANISE_FREE_SLOTS, ORGANISE_SLOTS, READ_SLOTS, WRITE_SLOTS};
 use rockpool_workers::organise::OrganiseWorker;
 use rockpool_workers::reader::Reader;
 use rockpool_workers::writer::StoreWriter;
@@ -104,7 +104,7 @@ pub struct Inline {
     write: Line<StoreWriter>,
     fetch: Line<BlockFetcher>,
     read: Line<Reader>,
-    /// Words of who left, which wait until the organiser's channel is empty or a share goes there.
+    /// What has no ticket, which waits until the organiser's channel has room for it or a share goes there.
     held: Vec<OrganiseJob>,
     /// The reactor's mailbox, messages in the order of their posting.
     pub mailbox: VecDeque<Mail<Answer>>,
@@ -136,10 +136,10 @@ impl Inline {
         let jobs = std::mem::take(&mut given.0);
         let (pace, rng) = (self.pace, &mut self.rng);
         self.emission.push(now, jobs.emission, pace, rng);
-        // As `Crew` does: a message that only says who left has no ticket, and so no right to a slot of its own.
+        // As `Crew` does with what has no ticket.
         self.held.extend(jobs.organise);
-        let ticketed = self.held.iter().any(|job| !matches!(job, OrganiseJob::PeerGone(_)));
-        if ticketed || self.organise.channel.is_empty() {
+        let ticketed = self.held.iter().any(|job| !matches!(job, OrganiseJob::PeerGone(_) | OrganiseJob::Bitcoin(_)));
+        if ticketed || self.organise.channel.len() < ORGANISE_FREE_SLOTS {
             self.organise.push(now, std::mem::take(&mut self.held), pace, rng);
         }
         self.fetch.push(now, jobs.fetch, pace, rng);

@@ -21,8 +21,8 @@ use crate::emission::EmissionWorker;
 use crate::fetcher::BlockFetcher;
 use crate::jobs::{Answer, EmissionJob, Fate, FetchJob, Jobs, OrganiseJob, Output, ReadJob, Stage, Stages, SubmitJob, WriteJob};
 use crate::limits::{
-    BITCOINDS_MAX, EMISSION_MAX, EMISSION_SLOTS, FETCH_SLOTS, ORGANISE_SLOTS, READ_SLOTS, REPORT_TRIES, RETRY_MIN, STOP_SUBMIT_MAX,
-    SUBMIT_SLOTS, WRITE_SLOTS,
+    BITCOINDS_MAX, EMISSION_MAX, EMISSION_SLOTS, FETCH_SLOTS, ORGANISE_FREE_SLOTS, ORGANISE_SLOTS, READ_SLOTS, REPORT_TRIES, RETRY_MIN,
+    STOP_SUBMIT_MAX, SUBMIT_SLOTS, WRITE_SLOTS,
 };
 use crate::organise::OrganiseWorker;
 use crate::outside::{self, BitcoindConfig};
@@ -66,7 +66,7 @@ pub struct Crew {
     fetch: Sender<Vec<FetchJob>>,
     read: Sender<Vec<ReadJob>>,
     write: Sender<Vec<WriteJob>>,
-    /// Said only who left, while the organiser was busy.
+    /// Without a ticket, while the organiser was busy.
     organise_held: Vec<OrganiseJob>,
     /// In the order in which they end.
     threads: Vec<JoinHandle<()>>,
@@ -84,7 +84,9 @@ impl Crew {
         let CrewConfig { params, clock, cores, kv, chain, post, bitcoin } = config;
         let (stop, stopped) = bounded(0);
         let (submit_alive, submits_done) = bounded(0);
-        let submit = spawn_outsiders(bitcoin, &Outsider { clock, post: post.clone(), stopped }, &submit_alive)?;
+        // Where the node's own tree of Bitcoin headers stands: nowhere yet.
+        let locator = Vec::new();
+        let submit = spawn_outsiders(bitcoin, locator, &Outsider { clock, post: post.clone(), stopped }, &submit_alive)?;
         drop(submit_alive);
 
         let (emission_jobs, emission_inboxes): (Vec<_>, Vec<_>) =
@@ -139,9 +141,10 @@ impl Stages for Crew {
             self.send("emission", to, jobs);
         }
         self.organise_held.append(&mut jobs.organise);
-        // A message that only says who left has no ticket, and so no right to a slot of its own.
-        let ticketed = self.organise_held.iter().any(|job| !matches!(job, OrganiseJob::PeerGone(_)));
-        if ticketed || self.organise.is_empty() {
+        // A message that says only who left, or what Bitcoin's side says, has no ticket, and so no right to a slot of its own. While the
+        // channel holds fewer than the free slots, no more than these are taken by such messages.
+        let ticketed = self.organise_held.iter().any(|job| !matches!(job, OrganiseJob::PeerGone(_) | OrganiseJob::Bitcoin(_)));
+        if ticketed || self.organise.len() < ORGANISE_FREE_SLOTS {
             let jobs = std::mem::take(&mut self.organise_held);
             self.send("organiser", &self.organise, jobs);
         }
@@ -221,7 +224,12 @@ impl Outsider {
 
     /// Posts one answer, in time if there is no room at once. Whether to go on.
     pub(crate) fn say(&self, mut answer: impl FnMut() -> Answer) -> bool {
-        while !(self.post)(vec![Mail { answer: answer(), tickets: Vec::new() }]) {
+        self.say_all(|| vec![answer()])
+    }
+
+    /// Posts answers as one message.
+    pub(crate) fn say_all(&self, mut answers: impl FnMut() -> Vec<Answer>) -> bool {
+        while !(self.post)(answers().into_iter().map(|answer| Mail { answer, tickets: Vec::new() }).collect()) {
             if !self.rest(RETRY_MIN) {
                 return false;
             }
@@ -237,7 +245,12 @@ pub(crate) fn outsider(post: Post, stopped: Receiver<()>) -> Outsider {
 }
 
 /// Spawns `template` and a `submit` for each bitcoind, or the one thread that is both for the embedded chain.
-fn spawn_outsiders(bitcoin: Bitcoin, outsider: &Outsider, alive: &Sender<()>) -> io::Result<Vec<Sender<SubmitJob>>> {
+fn spawn_outsiders(
+    bitcoin: Bitcoin,
+    locator: Vec<[u8; 32]>,
+    outsider: &Outsider,
+    alive: &Sender<()>,
+) -> io::Result<Vec<Sender<SubmitJob>>> {
     let post = &outsider.post;
     match bitcoin {
         Bitcoin::Embedded(chain) => {
@@ -261,7 +274,7 @@ fn spawn_outsiders(bitcoin: Bitcoin, outsider: &Outsider, alive: &Sender<()>) ->
                 submits.push(submit);
             }
             let node = outsider.clone();
-            run("template", post, move || outside::watch(nodes, &node))?;
+            run("template", post, move || outside::watch(nodes, locator, &node))?;
             Ok(submits)
         }
     }
@@ -378,6 +391,7 @@ mod tests {
     use rockpool_store::view::ChainView;
 
     use super::*;
+    use crate::jobs::BitcoinNews;
     use crate::testing::{at, claim, conn, regtest, roll, script, ticket};
     use crate::work::{Roll, Work};
 
@@ -454,6 +468,7 @@ mod tests {
                 let Mail { answer, tickets } = self.open.remove(0);
                 self.home.extend(tickets.iter().map(Ticket::conn));
                 match answer {
+                    Answer::Bitcoin(_) => {}
                     Answer::Template(template) => self.template = Some(template),
                     Answer::Organised { change: Some(change), refused, .. } if refused.is_empty() => {
                         self.view.apply(&change);
@@ -629,18 +644,21 @@ mod tests {
     }
 
     #[test]
-    fn who_left_is_held_back_while_the_organiser_is_busy() {
+    fn what_has_no_ticket_is_held_back_while_the_organiser_is_busy() {
         let mut node = Node::start();
-        let (organise, inbox) = bounded(2);
+        let (organise, inbox) = bounded(ORGANISE_FREE_SLOTS + 1);
         node.crew.organise = organise;
-        let gone = |n| OrganiseJob::PeerGone(conn(n));
+        let free = |n: u32| match n % 2 {
+            0 => OrganiseJob::PeerGone(conn(n)),
+            _ => OrganiseJob::Bitcoin(BitcoinNews::Invalid(vec![[n as u8; 32]])),
+        };
         let give = |crew: &mut Crew, jobs| crew.give(&mut Jobs { organise: jobs, ..Jobs::default() });
-        (0..10).for_each(|n| give(&mut node.crew, vec![gone(n)]));
-        assert_eq!((inbox.len(), node.crew.organise_held.len()), (1, 9));
+        (0..ORGANISE_FREE_SLOTS as u32 + 9).for_each(|n| give(&mut node.crew, vec![free(n)]));
+        assert_eq!((inbox.len(), node.crew.organise_held.len()), (ORGANISE_FREE_SLOTS, 9));
         let share = OrganiseJob::Tip { share: regtest().genesis().clone(), ticket: ticket(1) };
         give(&mut node.crew, vec![share]);
-        assert_eq!((inbox.len(), node.crew.organise_held.len()), (2, 0));
-        assert_eq!(inbox.try_iter().map(|message| message.len()).collect::<Vec<_>>(), [1, 10]);
+        assert_eq!((inbox.len(), node.crew.organise_held.len()), (ORGANISE_FREE_SLOTS + 1, 0));
+        assert_eq!(inbox.try_iter().last().map(|message| message.len()), Some(10));
     }
 
     #[test]

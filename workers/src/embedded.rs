@@ -1,17 +1,18 @@
 //! The embedded chain: Bitcoin's side on regtest when no bitcoind is given. In process, validated with the `bitcoin` crate, gone at exit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, Block, CompactTarget, consensus, script};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use rockpool_store::bitcoin::Tree;
 use rockpool_store::params::Params;
 
 use crate::crew::Outsider;
-use crate::jobs::{Answer, Fate, SubmitJob};
-use crate::limits::{EMBEDDED_KEPT, EMBEDDED_REFRESH, TEMPLATE_MIN};
+use crate::jobs::{Answer, BitcoinNews, Fate, SubmitJob};
+use crate::limits::{EMBEDDED_KEPT, EMBEDDED_REFRESH, HEADERS_MAX, TEMPLATE_MIN};
 use crate::template::Template;
 
 /// Regtest's target, the easiest there is.
@@ -42,6 +43,9 @@ struct State {
     tip: Tip,
     /// The newest blocks of all branches, with their parents.
     blocks: BTreeMap<[u8; 32], (Tip, [u8; 32])>,
+    /// The newest headers of all branches in the order in which they came, at most [`HEADERS_MAX`], and how many came before these.
+    headers: VecDeque<[u8; 80]>,
+    before: u64,
     /// Templates given out.
     sequence: u64,
     /// Who is told of another tip: one nudge waits for each until it looks.
@@ -54,7 +58,23 @@ impl EmbeddedChain {
     pub fn new(params: &'static Params, start: Option<Tip>) -> EmbeddedChain {
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
         let tip = start.unwrap_or(Tip { hash: genesis.block_hash().to_byte_array(), height: 0, time: genesis.header.time });
-        let state = State { tip, blocks: BTreeMap::from([(tip.hash, (tip, [0; 32]))]), sequence: 0, watchers: Vec::new() };
+        EmbeddedChain::with(params, tip, BTreeMap::from([(tip.hash, (tip, [0; 32]))]), VecDeque::new())
+    }
+
+    /// A chain that goes on from the best of these headers, those of a node that restarts: so what it mined before is not mined again, and
+    /// times go on from those that it knows.
+    pub fn resume(params: &'static Params, tree: &Tree) -> EmbeddedChain {
+        let Some(best) = tree.best() else { return EmbeddedChain::new(params, None) };
+        let newest = |count: usize| std::iter::successors(Some(best), |block| tree.prev(block)).take(count);
+        let tip = |block: &rockpool_store::bitcoin::Block| Tip { hash: block.hash, height: block.height, time: block.time() };
+        let blocks = newest(EMBEDDED_KEPT).map(|block| (block.hash, (tip(block), block.prev()))).collect();
+        let mut headers: VecDeque<_> = newest(HEADERS_MAX).map(|block| block.header).collect();
+        headers.make_contiguous().reverse();
+        EmbeddedChain::with(params, tip(best), blocks, headers)
+    }
+
+    fn with(params: &'static Params, tip: Tip, blocks: BTreeMap<[u8; 32], (Tip, [u8; 32])>, headers: VecDeque<[u8; 80]>) -> EmbeddedChain {
+        let state = State { tip, blocks, headers, before: 0, sequence: 0, watchers: Vec::new() };
         EmbeddedChain { params, state: Mutex::new(state) }
     }
 
@@ -86,6 +106,14 @@ impl EmbeddedChain {
         }
     }
 
+    /// The headers that came after the first `seen` of them, of the newest [`HEADERS_MAX`], each after its parent; and how many there are
+    /// by now, for the next question. Whoever asks after it was given a template has the one that this builds on.
+    pub fn headers(&self, seen: u64) -> (Vec<[u8; 80]>, u64) {
+        let state = self.lock();
+        let skip = usize::try_from(seen.saturating_sub(state.before)).unwrap_or(usize::MAX);
+        (state.headers.iter().skip(skip).copied().collect(), state.before + state.headers.len() as u64)
+    }
+
     /// Takes a block as `submitblock` does: checked by itself, then by its place.
     pub fn submit(&self, block: &[u8], now_unix: u32) -> Fate {
         let Ok(block) = consensus::deserialize::<Block>(block) else { return Fate::Refused("block does not decode".into()) };
@@ -95,6 +123,7 @@ impl EmbeddedChain {
                 state.blocks.insert(tip.hash, (tip, block.header.prev_blockhash.to_byte_array()));
                 let oldest = tip.height.saturating_sub(EMBEDDED_KEPT as u32);
                 state.blocks.retain(|_, (kept, _)| kept.height >= oldest);
+                state.log(&block.header);
                 if tip.height <= state.tip.height {
                     return Fate::Refused("inconclusive: another block of this height came first".into());
                 }
@@ -175,12 +204,15 @@ impl EmbeddedChain {
 /// and one with a fresh time now and then.
 pub(crate) fn serve(chain: &EmbeddedChain, found: &Receiver<SubmitJob>, node: &Outsider) {
     let nudged = chain.watch();
-    let (mut offered, mut due) = (Duration::ZERO, Duration::ZERO);
+    let (mut offered, mut due, mut seen) = (Duration::ZERO, Duration::ZERO, 0);
     loop {
         let now = node.now();
         if now.mono >= due {
             let template = Arc::new(chain.template(now.unix()));
-            if !node.say(|| Answer::Template(template.clone())) {
+            let (headers, next) = chain.headers(seen);
+            seen = next;
+            let told = headers.is_empty() || node.say(|| Answer::Bitcoin(BitcoinNews::Headers(headers.clone())));
+            if !told || !node.say(|| Answer::Template(template.clone())) {
                 return;
             }
             (offered, due) = (now.mono, now.mono + EMBEDDED_REFRESH);
@@ -200,6 +232,16 @@ pub(crate) fn serve(chain: &EmbeddedChain, found: &Receiver<SubmitJob>, node: &O
 }
 
 impl State {
+    fn log(&mut self, header: &bitcoin::block::Header) {
+        let mut bytes = [0; 80];
+        bytes.copy_from_slice(&consensus::serialize(header));
+        self.headers.push_back(bytes);
+        if self.headers.len() > HEADERS_MAX {
+            self.headers.pop_front();
+            self.before += 1;
+        }
+    }
+
     /// The median of the newest eleven times ending with this block, or of as many as are known.
     fn median_time(&self, hash: [u8; 32]) -> u32 {
         let ancestors = std::iter::successors(self.blocks.get(&hash), |(_, prev)| self.blocks.get(prev));
@@ -341,6 +383,49 @@ mod tests {
         let template = chain.template(NOW - 50);
         assert_eq!((template.height, template.prev, template.curtime, template.value), (501, [7; 32], NOW + 1, 625_000_000));
         assert_eq!(chain.submit(&block(&template, |_| {}), NOW), Fate::Accepted);
+    }
+
+    #[test]
+    fn its_headers_make_a_tree_and_it_goes_on_from_one() {
+        let chain = chain();
+        let mut tree = Tree::new(regtest());
+        let mut seen = 0;
+        let mut follow = |tree: &mut Tree, chain: &EmbeddedChain| {
+            let (headers, next) = chain.headers(seen);
+            seen = next;
+            headers.iter().for_each(|header| assert!(tree.add(header).is_ok()));
+            headers.len()
+        };
+        for height in 1..=40 {
+            let template = chain.template(NOW + height);
+            let twin = block(&template, |block| block.header.time += 1);
+            assert_eq!(chain.submit(&block(&template, |_| {}), NOW + height), Fate::Accepted);
+            // A block that comes second is none to mine on, but somebody may.
+            assert!(matches!(chain.submit(&twin, NOW + height), Fate::Refused(_)));
+            assert_eq!(follow(&mut tree, &chain), 2);
+        }
+        assert_eq!((tree.len(), tree.best().unwrap().hash, follow(&mut tree, &chain)), (81, chain.tip().hash, 0));
+        assert_eq!(chain.headers(1_000).0.len(), 0);
+        // Times go on from the eleven newest, not from the newest alone.
+        let resumed = EmbeddedChain::resume(regtest(), &tree);
+        assert_eq!((resumed.tip(), resumed.template(0).mintime), (chain.tip(), tree.best().unwrap().median_time + 1));
+        assert_eq!(resumed.headers(0).0.len(), 41);
+        assert_eq!(resumed.submit(&block(&resumed.template(0), |_| {}), NOW), Fate::Accepted);
+        let (headers, seen) = resumed.headers(41);
+        assert_eq!((headers.len(), seen, tree.add(&headers[0]).is_ok()), (1, 42, true));
+        assert_eq!((tree.best().unwrap().hash, tree.best().unwrap().height), (resumed.tip().hash, 41));
+    }
+
+    #[test]
+    fn no_more_headers_are_kept_than_one_message_holds() {
+        let chain = chain();
+        for height in 1..=HEADERS_MAX as u32 + 5 {
+            assert_eq!(chain.submit(&block(&chain.template(NOW + height), |_| {}), NOW + height), Fate::Accepted);
+        }
+        let (headers, seen) = chain.headers(0);
+        assert_eq!((headers.len(), seen), (HEADERS_MAX, HEADERS_MAX as u64 + 5));
+        assert_eq!(chain.headers(seen - 3).0, headers[HEADERS_MAX - 3..]);
+        assert_eq!(rockpool_net::sha256::sha256d(&headers[HEADERS_MAX - 1]), chain.tip().hash);
     }
 
     #[test]

@@ -62,6 +62,23 @@ pub enum SubmitRefusal {
     Refused(&'static str),
 }
 
+/// What Bitcoin's side says of headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BitcoinNews {
+    /// Where the headers of a fresh node begin: the first block of a retarget period, on bitcoind's active chain.
+    Root {
+        /// Its height.
+        height: u32,
+        /// Its header.
+        header: [u8; 80],
+    },
+    /// Ascending, each after the one that it builds on, at most [`crate::limits::HEADERS_MAX`]. bitcoind has these blocks and knows nothing
+    /// against them, or no longer.
+    Headers(Vec<[u8; 80]>),
+    /// Hashes of blocks that bitcoind calls invalid.
+    Invalid(Vec<[u8; 32]>),
+}
+
 /// What the organiser is given. Its lanes, first to last: `Own`, `Tip`, `Bulk`.
 #[derive(Debug)]
 pub enum OrganiseJob {
@@ -103,6 +120,8 @@ pub enum OrganiseJob {
     PeerGone(ConnId),
     /// The chain that was begun with a base share is given up: its peer's claim was a lie.
     BeginAnew,
+    /// Bitcoin's side has spoken.
+    Bitcoin(BitcoinNews),
 }
 
 /// A batch on its way to disk, with whom to tell.
@@ -254,6 +273,8 @@ pub enum Answer {
         /// The shares' bytes.
         rows: Vec<Option<Vec<u8>>>,
     },
+    /// Bitcoin's headers, for the organiser: those that a template builds on come before it.
+    Bitcoin(BitcoinNews),
     /// New work from Bitcoin's side.
     Template(Arc<Template>),
     /// Bitcoin's side cannot be reached (why), or can again (`None`).

@@ -63,9 +63,12 @@ pub const FETCH_RETRY_MIN: Duration = Duration::from_millis(250);
 pub const ANSWERS_PER_TICKET_MAX: usize = 3;
 /// Messages to one emission worker: each holds a submit's ticket or more.
 pub const EMISSION_SLOTS: usize = TICKETS_STRATUM;
-/// Messages to the organiser: each holds a ticket of a submit or of a peer's frame, but for one that only says who left
-/// ([`crate::crew::Crew`] holds it back while the channel is not empty).
-pub const ORGANISE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1;
+/// Messages to the organiser: each holds a ticket of a submit or of a peer's frame, but for those that no ticket pays for.
+pub const ORGANISE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + ORGANISE_FREE_SLOTS;
+/// Messages to the organiser without a ticket: who left, and what Bitcoin's side says. [`crate::crew::Crew`] holds them back while the
+/// channel holds as many messages of any kind; the organiser empties it at every step, so that seldom happens, and a header is there before
+/// the first share that builds on it.
+pub const ORGANISE_FREE_SLOTS: usize = 64;
 /// Messages to the writer: one a step of the organiser, each with a ticket, but for one of rows that no ticket pays for (progress of the
 /// confirmed chain, shares that waited for the clock): such rows are held back while the channel is not empty.
 pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1 + TEMPLATE_SLOTS;
@@ -80,18 +83,18 @@ pub const SUBMIT_SLOTS: usize = 16;
 /// Longest turn of the reactor: then the watchdog ends the process (DESIGN §5). So a source that speaks unasked, and no more often than
 /// once in so many milliseconds, has no more messages in the mailbox than fit into this time.
 pub const TURN_MAX: Duration = Duration::from_secs(10);
-/// Shortest time between two messages of a thread that watches Bitcoin.
+/// Shortest time between two messages of a thread that watches Bitcoin, or between two pairs of headers and the template on them.
 pub const TEMPLATE_MIN: Duration = Duration::from_millis(20);
 /// How often a dying thread tries to tell of it, half a second apart.
 pub const REPORT_TRIES: usize = 4;
 /// bitcoinds at most (DESIGN §5).
 pub const BITCOINDS_MAX: usize = 4;
-/// Messages that no ticket pays for: progress of the organiser, retries of the fetcher, templates, the full disk, the fates of found
+/// Messages that no ticket pays for: progress of the organiser, retries of the fetcher, headers and templates, the full disk, the fates of found
 /// blocks (no more are found than there are tickets, by those that wait for a bitcoind already), the writes of the deepest reorg, deaths of
 /// threads and a signal.
 pub const UNASKED_SLOTS: usize = in_a_turn(PROGRESS_MIN)
     + in_a_turn(FETCH_RETRY_MIN)
-    + in_a_turn(TEMPLATE_MIN)
+    + 2 * in_a_turn(TEMPLATE_MIN)
     + in_a_turn(DISK_FULL_LOOK)
     + BITCOINDS_MAX * (TICKETS_STRATUM + SUBMIT_SLOTS)
     + SCRATCH_BYTES_MAX / WRITE_BYTES_MAX
@@ -107,11 +110,15 @@ const fn in_a_turn(every: Duration) -> usize {
 // What must hold between them.
 const _: () = {
     assert!(EMISSION_SLOTS >= TICKETS_STRATUM, "a submit's ticket must find room at its emission worker");
-    assert!(ORGANISE_SLOTS > TICKETS_STRATUM + TICKETS_PEER, "all shares and one message of who left must find room at the organiser");
     assert!(WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER + TEMPLATE_SLOTS, "each ticketed batch must find room at the writer");
+    assert!(
+        ORGANISE_SLOTS >= TICKETS_STRATUM + TICKETS_PEER + ORGANISE_FREE_SLOTS && ORGANISE_FREE_SLOTS > 0,
+        "all shares, and what no ticket pays for, must find room at the organiser"
+    );
     assert!(READ_SLOTS >= TICKETS_PEER + TICKETS_HTTP, "each cold read must find room at the reader");
     assert!(MAILBOX_SLOTS > ANSWERS_PER_TICKET_MAX * TICKETS_ALL, "all answers must find room in the mailbox");
     assert!(FETCH_PEER_MAX <= rockpool_net::limits::GETDATA_MAX, "one getdata must hold all that a peer is asked for");
+    assert!(BRANCHES_MAX * BRANCH_WALK_MAX <= HEADERS_MAX, "the branches told of at once are one message");
     assert!(PENDING_PEER_MAX <= PENDING_MAX && FETCH_DEADLINE.as_secs() < FETCH_DEADLINE_MAX.as_secs());
 };
 
@@ -141,6 +148,17 @@ pub const REASON_BYTES_MAX: usize = 200;
 pub const COOKIE_BYTES_MAX: u64 = 1 << 10;
 /// How long an ordered stop waits for found blocks that are on their way.
 pub const STOP_SUBMIT_MAX: Duration = Duration::from_millis(500);
+/// Bitcoin headers in one message: as many as Bitcoin's own nodes send at once.
+pub const HEADERS_MAX: usize = 2_000;
+/// Heights below bitcoind's tip at which a fresh node's headers begin at the latest: four retarget periods. Shares are kept for four weeks,
+/// and the oldest of them ask for the first block of the period that they are in.
+pub const HEADERS_BELOW: u32 = 8_064;
+/// Heights below bitcoind's tip down to which is remembered what the node was told of, and down to which branches are told of: a week.
+pub const HEADERS_TOLD: u32 = 1_008;
+/// Blocks of a branch that are asked for one by one: longer ones are asked for by height, if the chain is on them, or left alone.
+pub const BRANCH_WALK_MAX: usize = 100;
+/// Branches off bitcoind's chain told of at once; the others after the next block.
+pub const BRANCHES_MAX: usize = 16;
 /// How often the embedded chain offers a template with a fresh time.
 pub const EMBEDDED_REFRESH: Duration = Duration::from_secs(20);
 /// Blocks that the embedded chain remembers: more than any branch is deep, and the eleven that its median time asks for.

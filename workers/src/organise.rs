@@ -116,6 +116,7 @@ impl OrganiseWorker {
                 self.chain.begin_anew();
                 self.changed = true;
             }
+            OrganiseJob::Bitcoin(_) => {}
             OrganiseJob::PeerGone(conn) => {
                 self.pending.peer_gone(conn);
                 self.retry.retain(|waiting| waiting.from != conn);

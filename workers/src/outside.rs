@@ -1,10 +1,12 @@
 //! bitcoind by JSON-RPC: the one file that may block on a socket. Runs on threads that are not joined at the stop.
 
+mod headers;
+mod watch;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hex::DisplayHex;
@@ -18,10 +20,11 @@ use thiserror::Error;
 use crate::crew::Outsider;
 use crate::jobs::{Answer, Fate, SubmitJob};
 use crate::limits::{
-    ANSWER_BYTES_MAX, COOKIE_BYTES_MAX, LONGPOLL_DEADLINE, REASON_BYTES_MAX, RETRY_MAX, RETRY_MIN, RPC_CHECK_DEADLINE, RPC_CONNECT,
-    RPC_DEADLINE, SUBMIT_SLOTS, SUBMIT_TIME_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
+    ANSWER_BYTES_MAX, COOKIE_BYTES_MAX, REASON_BYTES_MAX, RETRY_MAX, RETRY_MIN, RPC_CHECK_DEADLINE, RPC_CONNECT, RPC_DEADLINE,
+    SUBMIT_SLOTS, SUBMIT_TIME_MAX,
 };
-use crate::template::{RawTemplate, Template};
+
+pub(crate) use watch::watch;
 
 /// Where a bitcoind is, and how it knows us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,8 +168,25 @@ const WARMING_UP: i64 = -28;
 
 #[derive(Deserialize)]
 struct Reply<T> {
+    #[serde(default)]
+    id: serde_json::Value,
     result: Option<T>,
     error: Option<ReplyError>,
+}
+
+impl<T: DeserializeOwned> Reply<T> {
+    fn result(self) -> Result<T, RpcError> {
+        match self {
+            Reply { error: Some(error), .. } if error.code == WARMING_UP => Err(RpcError::WarmingUp(short(&error.message))),
+            Reply { error: Some(error), .. } => Err(RpcError::Refused(error.code, short(&error.message))),
+            Reply { result: Some(result), .. } => Ok(result),
+            Reply { .. } => serde_json::from_str("null").map_err(|_| RpcError::Garbled("neither result nor error".into())),
+        }
+    }
+}
+
+fn request(id: serde_json::Value, method: &str, params: &serde_json::Value) -> serde_json::Value {
+    json!({"jsonrpc": "1.0", "id": id, "method": method, "params": params})
 }
 
 #[derive(Deserialize)]
@@ -224,7 +244,7 @@ impl Rpc {
         Ok(Check::Ready)
     }
 
-    /// One call. A cookie that is refused is read again once.
+    /// One call.
     fn call<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -232,18 +252,38 @@ impl Rpc {
         deadline: Duration,
         bytes_max: u64,
     ) -> Result<T, RpcError> {
-        let body = json!({"jsonrpc": "1.0", "id": "rockpool", "method": method, "params": params}).to_string();
+        self.post::<Reply<T>>(&request(json!("rockpool"), method, &params), deadline, bytes_max)?.result()
+    }
+
+    /// Calls of one method in one request: a result for each, in their order. What is refused is told apart from a request that failed.
+    fn batch<T: DeserializeOwned>(&mut self, method: &str, params: &[serde_json::Value]) -> Result<Vec<Result<T, RpcError>>, RpcError> {
+        if params.is_empty() {
+            return Ok(Vec::new());
+        }
+        let calls = params.iter().enumerate().map(|(id, params)| request(json!(id), method, params)).collect();
+        let mut replies: Vec<Reply<T>> = self.post(&serde_json::Value::Array(calls), RPC_DEADLINE, ANSWER_BYTES_MAX)?;
+        // JSON-RPC allows any order.
+        replies.sort_by_key(|reply| reply.id.as_u64());
+        if !replies.iter().map(|reply| reply.id.as_u64()).eq((0..params.len() as u64).map(Some)) {
+            return Err(RpcError::Garbled("not one answer for each call".into()));
+        }
+        Ok(replies.into_iter().map(Reply::result).collect())
+    }
+
+    /// One request. A cookie that is refused is read again once.
+    fn post<R: DeserializeOwned>(&mut self, body: &serde_json::Value, deadline: Duration, bytes_max: u64) -> Result<R, RpcError> {
+        let body = body.to_string();
         let had_cookie = self.cookie.is_some();
-        match self.call_once(&body, deadline, bytes_max) {
+        match self.post_once(&body, deadline, bytes_max) {
             Err(RpcError::Unauthorized) if had_cookie => {
                 self.cookie = None;
-                self.call_once(&body, deadline, bytes_max)
+                self.post_once(&body, deadline, bytes_max)
             }
             other => other,
         }
     }
 
-    fn call_once<T: DeserializeOwned>(&mut self, body: &str, deadline: Duration, bytes_max: u64) -> Result<T, RpcError> {
+    fn post_once<R: DeserializeOwned>(&mut self, body: &str, deadline: Duration, bytes_max: u64) -> Result<R, RpcError> {
         let mut request = self.agent.post(format!("http://{}/", self.config.host)).header("content-type", "application/json");
         if let Some(auth) = self.auth()? {
             request = request.header("authorization", auth);
@@ -256,17 +296,11 @@ impl Rpc {
         }
         // Errors of calls come with status 500 and 404, and a body like any other; from HTTP itself with no JSON.
         let body = io::BufReader::new(response.body_mut().with_config().limit(bytes_max).reader());
-        let reply: Reply<T> = serde_json::from_reader(body).map_err(|why| match status {
+        serde_json::from_reader(body).map_err(|why| match status {
             200 if why.io_error_kind() == Some(io::ErrorKind::TimedOut) => RpcError::Timeout,
             200 => RpcError::Garbled(short(&why.to_string())),
             _ => RpcError::Unreachable(format!("HTTP status {status}")),
-        })?;
-        match reply {
-            Reply { error: Some(error), .. } if error.code == WARMING_UP => Err(RpcError::WarmingUp(short(&error.message))),
-            Reply { error: Some(error), .. } => Err(RpcError::Refused(error.code, short(&error.message))),
-            Reply { result: Some(result), .. } => Ok(result),
-            Reply { .. } => serde_json::from_str("null").map_err(|_| RpcError::Garbled("neither result nor error".into())),
-        }
+        })
     }
 
     /// The value of the `authorization` header.
@@ -305,101 +339,6 @@ impl BitcoindConfig {
             Err(RpcError::Unauthorized) => Err(BitcoindMistake::Cookie { host: self.host.clone(), file, why: why.to_string() }),
             _ => Ok(Check::Later(format!("no cookie file {file} yet"))),
         }
-    }
-}
-
-/// The `template` thread: watches the first bitcoind that answers, by long poll, and posts what it offers.
-pub(crate) fn watch(nodes: Vec<BitcoindConfig>, node: &Outsider) {
-    watch_all(nodes.into_iter().map(Watch::new).collect(), node);
-}
-
-fn watch_all(mut watches: Vec<Watch>, node: &Outsider) {
-    let (mut sequence, mut pause, mut down) = (0, RETRY_MIN, None::<String>);
-    while !watches.is_empty() {
-        let several = watches.len() > 1;
-        let watch = &mut watches[0];
-        match watch.next(sequence + 1) {
-            Ok(template) => {
-                sequence += 1;
-                pause = RETRY_MIN;
-                let template = Arc::new(template);
-                if down.take().is_some() && !node.say(|| Answer::BitcoinDown(None)) {
-                    return;
-                }
-                if !node.say(|| Answer::Template(template.clone())) || !node.rest(TEMPLATE_MIN) {
-                    return;
-                }
-            }
-            // Nothing new in all this time, or a connection that died unseen: a plain call tells.
-            Err(Trouble::Later(RpcError::Timeout)) if watch.longpollid.take().is_some() => {}
-            // A mistake of the start showed late, since bitcoind came late. A running node's bitcoind is waited for, whatever it says.
-            Err(Trouble::Mistake(why)) if sequence == 0 => {
-                node.say(|| Answer::Mistake(why.to_string()));
-                return;
-            }
-            Err(why) => {
-                watch.longpollid = None;
-                watch.checked = false;
-                let why = format!("bitcoind at {}: {why}", watch.rpc.config.host);
-                // One word for an outage, however often it is tried.
-                if down.is_none() && !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
-                    return;
-                }
-                down = Some(why);
-                watches.rotate_left(1);
-                // The next one is asked at once, but no round of all of them goes without a pause.
-                if !node.rest(if several { pause / 2 } else { pause }) {
-                    return;
-                }
-                pause = (pause * 2).min(RETRY_MAX);
-            }
-        }
-    }
-}
-
-struct Watch {
-    rpc: Rpc,
-    /// Whether it is known to be of our network since it was last away.
-    checked: bool,
-    longpollid: Option<String>,
-    /// How long a long poll may take.
-    patience: Duration,
-}
-
-#[derive(Debug, Error)]
-enum Trouble {
-    #[error("{0}")]
-    Mistake(BitcoindMistake),
-    #[error("{0}")]
-    Later(RpcError),
-    #[error("{0}")]
-    Template(crate::template::TemplateError),
-}
-
-impl Watch {
-    fn new(config: BitcoindConfig) -> Watch {
-        Watch { rpc: Rpc::new(config), checked: false, longpollid: None, patience: LONGPOLL_DEADLINE }
-    }
-
-    /// The next template: at once, or, with a `longpollid`, when there is something new.
-    fn next(&mut self, sequence: u64) -> Result<Template, Trouble> {
-        if !self.checked {
-            match self.rpc.check(RPC_DEADLINE).map_err(Trouble::Mistake)? {
-                Check::Ready => self.checked = true,
-                Check::Later(why) => return Err(Trouble::Later(RpcError::Unreachable(why))),
-            }
-        }
-        let mut rules = vec!["segwit"];
-        if self.rpc.config.network == Network::Signet {
-            rules.push("signet");
-        }
-        let (request, deadline) = match &self.longpollid {
-            Some(id) => (json!([{"rules": rules, "longpollid": id}]), self.patience),
-            None => (json!([{"rules": rules}]), RPC_DEADLINE),
-        };
-        let raw: RawTemplate = self.rpc.call("getblocktemplate", request, deadline, TEMPLATE_BYTES_MAX).map_err(Trouble::Later)?;
-        self.longpollid = Some(raw.longpollid.clone());
-        raw.build(sequence).map_err(Trouble::Template)
     }
 }
 
@@ -487,14 +426,17 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
     use std::thread;
 
     use crossbeam_channel::{Sender, bounded};
     use rockpool_net::hub::io::Mail;
     use serde_json::Value;
 
+    use super::watch::{Watch, watch_all};
     use super::*;
     use crate::crew::outsider;
+    use crate::limits::TEMPLATE_BYTES_MAX;
     use crate::template::tests::answer;
     use crate::testing::id;
 
@@ -542,7 +484,16 @@ mod tests {
                             "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
                         );
                     };
-                    match act(call["method"].as_str().unwrap(), &call["params"], &auth) {
+                    // Who is asked about templates alone knows no branches.
+                    let mut one = |call: &Value| match call["method"].as_str().unwrap() {
+                        "getchaintips" => result(json!([])),
+                        method => act(method, &call["params"], &auth),
+                    };
+                    let done = match call.as_array() {
+                        Some(calls) => together(calls.iter().map(|call| (&call["id"], one(call)))),
+                        None => one(&call),
+                    };
+                    match done {
                         Act::Say(status, body) => write(stream, status, body.len(), &body),
                         Act::Cut(body) => write(stream, 200, body.len() + 10, &body),
                         Act::Reset => drop(stream),
@@ -552,6 +503,20 @@ mod tests {
             })
             .unwrap();
         host
+    }
+
+    /// Answers to the calls of a batch, as one; the first that is no answer instead of all.
+    fn together<'a>(acts: impl Iterator<Item = (&'a Value, Act)>) -> Act {
+        let mut replies = Vec::new();
+        for (id, act) in acts {
+            let Act::Say(200 | 500, body) = act else { return act };
+            let mut reply: Value = serde_json::from_str(&body).unwrap();
+            reply["id"] = id.clone();
+            replies.push(reply);
+        }
+        // bitcoind keeps the order; nobody has to.
+        replies.reverse();
+        Act::Say(200, Value::Array(replies).to_string())
     }
 
     fn read_call(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
@@ -712,7 +677,7 @@ mod tests {
             let most = TEMPLATE_BYTES_MAX as usize;
             said(if calls == 1 { most + 1 } else { most - 1 })
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -758,8 +723,9 @@ mod tests {
             (template["height"], template["longpollid"]) = (json!(height), json!(format!("id{height}")));
             result(template)
         });
-        let watch = Watch { patience: Duration::from_millis(300), ..Watch::new(config(&host)) };
-        let (answers, stop, thread) = run(move |node| watch_all(vec![watch], node));
+        let mut watch = Watch::new(config(&host));
+        watch.patience = Duration::from_millis(300);
+        let (answers, stop, thread) = run(move |node| watch_all(vec![watch], Vec::new(), node));
         let heights = (1..=4).map(|sequence| match answers.recv_timeout(SOON).unwrap() {
             Answer::Template(template) => {
                 assert_eq!(template.sequence, sequence);
@@ -788,7 +754,7 @@ mod tests {
                 _ => result(answer(&[])),
             }
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(why)) if why.contains("warming up")));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -800,7 +766,7 @@ mod tests {
     fn another_bitcoind_takes_over_and_the_wrong_network_is_found_out_late() {
         let dead = fake(|_, _, _| Act::Reset);
         let alive = fake(|method, _, _| if method == "getblockchaininfo" { regtest_info() } else { result(answer(&[])) });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&dead), config(&alive)], node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&dead), config(&alive)], Vec::new(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -811,7 +777,7 @@ mod tests {
             calls += 1;
             if calls == 1 { error(500, -28, "Loading") } else { result(json!({"chain": "main"})) }
         });
-        let (answers, _stop, thread) = run(move |node| watch(vec![config(&other)], node));
+        let (answers, _stop, thread) = run(move |node| watch(vec![config(&other)], Vec::new(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Mistake(why) if why.contains("main")));
         thread.join().unwrap();
