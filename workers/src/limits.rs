@@ -89,9 +89,9 @@ pub const TEMPLATE_MIN: Duration = Duration::from_millis(20);
 pub const REPORT_TRIES: usize = 4;
 /// bitcoinds at most (DESIGN §5).
 pub const BITCOINDS_MAX: usize = 4;
-/// Messages that no ticket pays for: progress of the organiser, retries of the fetcher, headers and templates, the full disk, the fates of found
-/// blocks (no more are found than there are tickets, by those that wait for a bitcoind already), the writes of the deepest reorg, deaths of
-/// threads and a signal.
+/// Messages that no ticket pays for: progress of the organiser, retries of the fetcher, headers and templates, the full disk, the fates of
+/// found blocks (no more are found than there are tickets, by those that wait for a bitcoind already), the writes of the deepest reorg,
+/// deaths of threads and a signal.
 pub const UNASKED_SLOTS: usize = in_a_turn(PROGRESS_MIN)
     + in_a_turn(FETCH_RETRY_MIN)
     + 2 * in_a_turn(TEMPLATE_MIN)

@@ -436,6 +436,7 @@ mod tests {
     use super::watch::{Watch, watch_all};
     use super::*;
     use crate::crew::outsider;
+    use crate::jobs::BitcoinNews;
     use crate::limits::TEMPLATE_BYTES_MAX;
     use crate::template::tests::answer;
     use crate::testing::id;
@@ -466,8 +467,13 @@ mod tests {
         result(json!({"chain": "regtest", "blocks": 0}))
     }
 
-    /// A bitcoind made of a listener and a function from a call (method, params, authorization) to an act. Gives its host and port.
+    /// One that knows of no branches.
     fn fake(mut act: impl FnMut(&str, &Value, &str) -> Act + Send + 'static) -> String {
+        fake_whole(move |method, params, auth| if method == "getchaintips" { result(json!([])) } else { act(method, params, auth) })
+    }
+
+    /// A bitcoind made of a listener and a function from a call (method, params, authorization) to an act. Gives its host and port.
+    fn fake_whole(mut act: impl FnMut(&str, &Value, &str) -> Act + Send + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         // Ends with the test's process; it waits for nobody.
@@ -484,11 +490,7 @@ mod tests {
                             "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
                         );
                     };
-                    // Who is asked about templates alone knows no branches.
-                    let mut one = |call: &Value| match call["method"].as_str().unwrap() {
-                        "getchaintips" => result(json!([])),
-                        method => act(method, &call["params"], &auth),
-                    };
+                    let mut one = |call: &Value| act(call["method"].as_str().unwrap(), &call["params"], &auth);
                     let done = match call.as_array() {
                         Some(calls) => together(calls.iter().map(|call| (&call["id"], one(call)))),
                         None => one(&call),
@@ -739,6 +741,121 @@ mod tests {
         assert_eq!(asked, [None, Some("id1".into()), Some("id2".into()), None, Some("id4".into())]);
         drop(stop);
         thread.join().unwrap();
+    }
+
+    /// A header on another, and both as bitcoind shows them: (hash, header).
+    fn header_on(prev: [u8; 32], salt: u8) -> ([u8; 32], [u8; 80]) {
+        let mut header = [salt; 80];
+        header[4..36].copy_from_slice(&prev);
+        (rockpool_net::sha256::sha256d(&header), header)
+    }
+
+    fn shown(mut hash: [u8; 32]) -> String {
+        hash.reverse();
+        hash.to_lower_hex_string()
+    }
+
+    #[test]
+    fn headers_come_before_the_template_on_them_and_what_is_beside_after_it() {
+        let genesis = rockpool_net::sha256::sha256d(&rockpool_store::bitcoin::rules(Network::Regtest).genesis);
+        let mut chain = vec![(genesis, [0; 80])];
+        (1..=130).for_each(|salt| chain.push(header_on(chain[chain.len() - 1].0, salt)));
+        let stale = header_on(chain[127].0, 200);
+        let (expected, side) = (chain.clone(), stale);
+        let mut templates = 0;
+        let host = fake_whole(move |method, params, _| {
+            let header = |hash: &str| chain.iter().chain([&stale]).find(|block| shown(block.0) == hash);
+            match method {
+                "getblockchaininfo" => regtest_info(),
+                "getchaintips" if templates == 1 => result(json!([
+                    {"height": 129, "hash": shown(chain[129].0), "branchlen": 0, "status": "active"},
+                    {"height": 128, "hash": shown(stale.0), "branchlen": 1, "status": "valid-fork"},
+                    {"height": 128, "hash": shown([7; 32]), "branchlen": 1, "status": "invalid"},
+                    {"height": 128, "hash": shown([8; 32]), "branchlen": 1, "status": "headers-only"},
+                ])),
+                // A look that fails is none.
+                "getchaintips" => Act::Reset,
+                "getblockhash" => match chain.get(params[0].as_u64().unwrap() as usize) {
+                    Some((hash, _)) => result(json!(shown(*hash))),
+                    None => error(500, -8, "Block height out of range"),
+                },
+                "getblockheader" => match header(params[0].as_str().unwrap()) {
+                    Some((_, header)) => result(json!(header.to_lower_hex_string())),
+                    None => error(500, -5, "Block not found"),
+                },
+                _ => {
+                    templates += 1;
+                    let height = (128 + templates).min(130);
+                    let mut template = answer(&[]);
+                    template["previousblockhash"] = json!(shown(chain[height].0));
+                    (template["height"], template["longpollid"]) = (json!(height + 1), json!(format!("id{templates}")));
+                    if templates > 2 { Act::Hang } else { result(template) }
+                }
+            }
+        });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let next = || answers.recv_timeout(SOON).unwrap();
+        let told = |blocks: &[([u8; 32], [u8; 80])]| BitcoinNews::Headers(blocks.iter().map(|block| block.1).collect());
+        assert!(matches!(next(), Answer::Bitcoin(news) if news == told(&expected[1..=129])));
+        assert!(matches!(next(), Answer::Template(template) if template.prev == expected[129].0));
+        assert!(matches!(next(), Answer::Bitcoin(news) if news == told(&[side])));
+        assert!(matches!(next(), Answer::Bitcoin(news) if news == BitcoinNews::Invalid(vec![[7; 32]])));
+        assert!(matches!(next(), Answer::Bitcoin(news) if news == told(&expected[130..])));
+        assert!(matches!(next(), Answer::Template(template) if template.prev == expected[130].0));
+        drop(stop);
+        // It hangs in its long poll, as at every stop.
+        drop(thread);
+    }
+
+    #[test]
+    fn no_template_comes_without_its_headers() {
+        let mut calls = 0;
+        let host = fake(move |method, _, _| match method {
+            "getblockchaininfo" => regtest_info(),
+            "getblockheader" => {
+                calls += 1;
+                // A header that is none, none at all, and one of another block.
+                match calls {
+                    1 => result(json!("00ff")),
+                    2 => Act::Say(503, "Work queue depth exceeded".into()),
+                    _ => result(json!("11".repeat(80))),
+                }
+            }
+            "getblockhash" => result(json!("22".repeat(32))),
+            _ => {
+                let mut template = answer(&[]);
+                (template["previousblockhash"], template["height"]) = (json!("33".repeat(32)), json!(2));
+                result(template)
+            }
+        });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let down = answers.recv_timeout(SOON).unwrap();
+        assert!(matches!(&down, Answer::BitcoinDown(Some(why)) if why.contains("a header that is none")), "{down:?}");
+        drop(stop);
+        thread.join().unwrap();
+        assert_eq!(answers.try_iter().count(), 0);
+    }
+
+    #[test]
+    fn a_batch_has_an_answer_for_each_call_in_their_order() {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        assert!(matches!(Rpc::new(config(&nobody)).batch::<u32>("getblockhash", &[]), Ok(none) if none.is_empty()), "nothing is asked");
+        let host = fake(|_, params, _| match params[0].as_u64() {
+            Some(5) => error(500, -8, "out of range"),
+            height => result(json!(height)),
+        });
+        let mut rpc = Rpc::new(config(&host));
+        let calls: Vec<Value> = (3..7).map(|height| json!([height])).collect();
+        let heights: Vec<Option<u32>> = rpc.batch("getblockhash", &calls).unwrap().into_iter().map(Result::ok).collect();
+        assert_eq!(heights, [Some(3), Some(4), None, Some(6)]);
+        let host = fake(|_, _, _| Act::Say(201, "[]".into()));
+        assert!(matches!(Rpc::new(config(&host)).batch::<u32>("getblockhash", &calls), Err(RpcError::Garbled(_))));
+        // The password is asked for once for all; warming up is no answer.
+        let host = fake(|_, _, _| Act::Say(401, String::new()));
+        assert!(matches!(Rpc::new(config(&host)).batch::<u32>("getblockhash", &calls), Err(RpcError::Unauthorized)));
+        let host = fake(|_, _, _| error(500, -28, "Loading"));
+        let warming = Rpc::new(config(&host)).batch::<u32>("getblockhash", &calls).unwrap();
+        assert!(warming.iter().all(|result| matches!(result, Err(RpcError::WarmingUp(_)))));
     }
 
     #[test]

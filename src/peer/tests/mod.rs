@@ -80,7 +80,7 @@ fn organised(world: &mut World<Recorder>, job: OrganiseJob, fates: Vec<(ConnId, 
         | OrganiseJob::Tip { ticket, .. }
         | OrganiseJob::Bulk { ticket, .. }
         | OrganiseJob::Blocks { ticket, .. } => ticket,
-        OrganiseJob::PeerGone(_) | OrganiseJob::BeginAnew => panic!("nobody waits for an answer"),
+        OrganiseJob::PeerGone(_) | OrganiseJob::BeginAnew | OrganiseJob::Bitcoin(_) => panic!("nobody waits for an answer"),
     };
     let answer = Answer::Organised { change: None, refused: Vec::new(), fates, missing: Vec::new(), bulk_done };
     world.mail(answer, vec![ticket]);
