@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bitcoind;
+mod daemon;
 mod demo;
 mod kill;
 mod kit;

@@ -1,0 +1,111 @@
+//! A real bitcoind on regtest, and how tests wait for real processes.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest that a test waits for anything: far above what it takes, so that a loaded machine does not fail it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// A regtest address whose key nobody needs.
+pub const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+/// Another one.
+pub const ADDRESS_2: &str = "bcrt1q6z64a43mjgkcq0ul2znwneq3spghrlau9slefp";
+
+/// Asks until the answer is there; panics with `what` after [`PATIENCE`]. Real processes tell nothing unasked, so this asks every few ms.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A temporary directory.
+pub fn temp() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// A real bitcoind on regtest.
+pub struct Bitcoind {
+    child: Child,
+    dir: TempDir,
+    cli: PathBuf,
+    port: u16,
+}
+
+impl Bitcoind {
+    /// Starts one if `BITCOIND_EXE` or the PATH has it; else says that the test is skipped.
+    pub fn start(test: &str) -> Option<Bitcoind> {
+        let given = std::env::var_os("BITCOIND_EXE").map(PathBuf::from);
+        let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("bitcoind")).find(|exe| exe.is_file());
+        let Some(exe) = given.or_else(on_path) else {
+            eprintln!("SKIPPED {test}: no bitcoind; set BITCOIND_EXE to its path");
+            return None;
+        };
+        let dir = temp();
+        // bitcoind cannot be asked for a free port: take one from the system and hand it on.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new(&exe)
+            .args(["-regtest", "-server", "-listen=0", "-rpcuser=user", "-rpcpassword=pass", "-dnsseed=0", "-fixedseeds=0"])
+            .arg(format!("-rpcport={port}"))
+            .arg(format!("-datadir={}", dir.path().display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", exe.display()));
+        let cli = exe.with_file_name("bitcoin-cli");
+        let bitcoind = Bitcoind { child, dir, cli, port };
+        until("bitcoind's first answer", || bitcoind.try_call(&["getblockcount"]).ok());
+        // Core offers no template while the chain's tip is old ("in initial block download"): one block of today ends that.
+        bitcoind.call(&["generatetoaddress", "1", ADDRESS_2]);
+        Some(bitcoind)
+    }
+
+    /// Its URL with user and password.
+    pub fn url(&self) -> String {
+        format!("http://user:pass@127.0.0.1:{}", self.port)
+    }
+
+    /// Its URL with a wrong password.
+    pub fn wrong_url(&self) -> String {
+        format!("http://user:wrong@127.0.0.1:{}", self.port)
+    }
+
+    /// One RPC.
+    pub fn call(&self, args: &[&str]) -> Value {
+        self.try_call(args).unwrap_or_else(|error| panic!("bitcoin-cli {args:?}: {error}"))
+    }
+
+    /// The height of its chain.
+    pub fn height(&self) -> u64 {
+        self.call(&["getblockcount"]).as_u64().unwrap()
+    }
+
+    fn try_call(&self, args: &[&str]) -> Result<Value, String> {
+        let out = Command::new(&self.cli)
+            .args(["-regtest", "-rpcuser=user", "-rpcpassword=pass"])
+            .arg(format!("-rpcport={}", self.port))
+            .arg(format!("-datadir={}", self.dir.path().display()))
+            .args(args)
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !out.status.success() {
+            return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+        }
+        let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+        Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+}
+
+impl Drop for Bitcoind {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
