@@ -16,15 +16,14 @@ use rockpool_net::id::Lane;
 use rockpool_net::limits::worst_case_bytes;
 use rockpool_net::reactor::{Heartbeat, Postbox, Reactor, StartError};
 use rockpool_net::sha256::tagged;
-use rockpool_net::wire::share::Share;
+use rockpool_store::bitcoin::Tree;
 use rockpool_store::chain::Chain;
-use rockpool_store::error::StoreError;
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
-use rockpool_store::kv::{Family, Kv};
+use rockpool_store::kv::Kv;
 use rockpool_store::params::params;
 use rockpool_store::schema;
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig};
-use rockpool_workers::embedded::{EmbeddedChain, Tip};
+use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::Answer;
 use rockpool_workers::limits::MAILBOX_SLOTS;
 use rockpool_workers::outside::Check;
@@ -100,9 +99,9 @@ impl Running {
 
 /// Bitcoin's side as configured: bitcoinds that are what they should be, or the embedded chain, which goes on where the rows end.
 pub fn bitcoin(config: &Config, kv: &dyn Kv) -> Result<Bitcoin, Failure> {
-    let tip = bitcoin_tip(config, kv)?;
+    let tree = bitcoin_tree(config, kv)?;
     if config.bitcoinds.is_empty() {
-        return Ok(Bitcoin::Embedded(Arc::new(EmbeddedChain::new(params(config.network), tip))));
+        return Ok(Bitcoin::Embedded(Arc::new(EmbeddedChain::resume(params(config.network), &tree))));
     }
     for bitcoind in &config.bitcoinds {
         match bitcoind.check() {
@@ -114,17 +113,10 @@ pub fn bitcoin(config: &Config, kv: &dyn Kv) -> Result<Bitcoin, Failure> {
     Ok(Bitcoin::Nodes(config.bitcoinds.clone()))
 }
 
-/// The newest Bitcoin block that the rows know of: on regtest every share is one. `None` in a fresh store. Checks the store's network.
-pub fn bitcoin_tip(config: &Config, kv: &dyn Kv) -> Result<Option<Tip>, Failure> {
+/// Bitcoin's headers as the rows hold them. Checks the store's network.
+pub fn bitcoin_tree(config: &Config, kv: &dyn Kv) -> Result<Tree, Failure> {
     schema::open(kv, params(config.network), &config.datadir.display().to_string())?;
-    let Some(row) = schema::tip(kv)? else { return Ok(None) };
-    let Some(bytes) = kv.get(Family::Shares, &schema::share_key(row.confirmed_height, &row.confirmed_id))? else { return Ok(None) };
-    let share = Share::decode(&bytes).map_err(|error| StoreError::Damaged(format!("the tip's row does not decode: {error}")))?;
-    // A share's height of Bitcoin's chain is its miner's word: the embedded chain does not go on from one that Bitcoin cannot have.
-    if share.bitcoin_height > i32::MAX as u32 - 1 {
-        return Ok(None);
-    }
-    Ok(Some(Tip { hash: row.confirmed_id.0, height: share.bitcoin_height, time: share.header_time() }))
+    Ok(rockpool_store::chain::bitcoin_tree(params(config.network), kv)?)
 }
 
 /// Binds, loads and spawns.
@@ -292,6 +284,9 @@ mod tests {
     use rockpool_store::kv::{Cached, MemKv, Op};
     use rockpool_store::params::Network;
 
+    use rockpool_store::error::StoreError;
+    use rockpool_store::kv::Family;
+
     use super::*;
     use crate::miner::{Miner, MinerConfig};
     use crate::testing::ADDRESS;
@@ -374,7 +369,7 @@ mod tests {
     #[test]
     fn a_store_of_another_network_is_refused() {
         let kv = MemKv::new();
-        assert!(bitcoin_tip(&config(), &kv).unwrap().is_none());
+        assert_eq!(bitcoin_tree(&config(), &kv).unwrap().best().unwrap().height, 0);
         let other = Config { network: Network::Testnet4, ..config() };
         let failure = bitcoin(&other, &kv).map(drop).unwrap_err();
         assert_eq!(

@@ -43,9 +43,9 @@ impl Demo {
         let params = params(Network::Regtest);
         let [first, second] = self.stores;
         let configs = self.datadirs.map(Config::loopback);
-        let known = [assemble::bitcoin_tip(&configs[0], &*first)?, assemble::bitcoin_tip(&configs[1], &*second)?];
-        let newest = known.into_iter().flatten().max_by_key(|tip| tip.height);
-        let bitcoin = Arc::new(EmbeddedChain::new(params, newest));
+        let known = [assemble::bitcoin_tree(&configs[0], &*first)?, assemble::bitcoin_tree(&configs[1], &*second)?];
+        let [a, b] = known.each_ref().map(|tree| tree.best().map_or(0, |best| best.height));
+        let bitcoin = Arc::new(EmbeddedChain::resume(params, &known[usize::from(b > a)]));
         let begun = bitcoin.tip().height;
         let [first_config, mut second_config] = configs;
         let a = assemble::start(&first_config, first, Bitcoin::Embedded(bitcoin.clone()))?;

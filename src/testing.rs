@@ -27,7 +27,7 @@ use rockpool_store::testing::bitcoin_header;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
 use rockpool_workers::fetcher::BlockFetcher;
-use rockpool_workers::jobs::{Answer, Jobs, OrganiseJob, Output, Stage, Stages};
+use rockpool_workers::jobs::{Answer, BitcoinNews, Jobs, OrganiseJob, Output, Stage, Stages};
 use rockpool_workers::organise::OrganiseWorker;
 use rockpool_workers::reader::Reader;
 use rockpool_workers::work::{Roll, Work, meets};
@@ -481,6 +481,7 @@ impl<S: Stages> World<S> {
 
     /// A new template of this chain.
     pub(crate) fn template(&mut self, bitcoin: &EmbeddedChain, sequence: u64) {
+        self.mail(Answer::Bitcoin(BitcoinNews::Headers(bitcoin.headers(0).0)), Vec::new());
         let template = rockpool_workers::template::Template { sequence, ..bitcoin.template(self.now().unix()) };
         self.mail(Answer::Template(Arc::new(template)), Vec::new());
     }

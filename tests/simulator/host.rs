@@ -22,7 +22,7 @@ use rockpool_store::params::Params;
 use rockpool_store::record::Record;
 use rockpool_store::schema::{self, share_key};
 use rockpool_workers::embedded::EmbeddedChain;
-use rockpool_workers::jobs::Answer;
+use rockpool_workers::jobs::{Answer, BitcoinNews};
 
 use crate::miner::Miner;
 use crate::stages::{Given, Inline, Pace};
@@ -58,6 +58,8 @@ pub struct Process {
     pub due: Duration,
     /// The newest template that it was told of.
     template: [u8; 32],
+    /// Headers of its Bitcoin chain that it was told of.
+    headers: u64,
     /// Who is at the other side.
     conns: BTreeMap<ConnId, SocketAddr>,
     /// The tip and the payouts' share that the invariants were checked at last.
@@ -136,6 +138,7 @@ impl Machine {
             rng,
             due,
             template: [0; 32],
+            headers: 0,
             conns,
             checked: [ShareId::default(); 2],
             turns: [0; 2],
@@ -167,6 +170,10 @@ impl Machine {
         let tip = bitcoin.tip().hash;
         if process.template != tip {
             process.template = tip;
+            let (headers, seen) = bitcoin.headers(process.headers);
+            process.headers = seen;
+            let headers = Answer::Bitcoin(BitcoinNews::Headers(headers));
+            process.stages.mailbox.push_back(Mail { answer: headers, tickets: Vec::new() });
             let template = Answer::Template(Arc::new(bitcoin.template(now.unix())));
             process.stages.mailbox.push_back(Mail { answer: template, tickets: Vec::new() });
         }

@@ -138,7 +138,7 @@ impl Inline {
         self.emission.push(now, jobs.emission, pace, rng);
         // As `Crew` does with what has no ticket.
         self.held.extend(jobs.organise);
-        let ticketed = self.held.iter().any(|job| !matches!(job, OrganiseJob::PeerGone(_) | OrganiseJob::Bitcoin(_)));
+        let ticketed = self.held.iter().any(|job| job.has_ticket());
         if ticketed || self.organise.channel.len() < ORGANISE_FREE_SLOTS {
             self.organise.push(now, std::mem::take(&mut self.held), pace, rng);
         }

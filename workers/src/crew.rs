@@ -84,8 +84,7 @@ impl Crew {
         let CrewConfig { params, clock, cores, kv, chain, post, bitcoin } = config;
         let (stop, stopped) = bounded(0);
         let (submit_alive, submits_done) = bounded(0);
-        // Where the node's own tree of Bitcoin headers stands: nowhere yet.
-        let locator = Vec::new();
+        let locator = chain.bitcoin().locator();
         let submit = spawn_outsiders(bitcoin, locator, &Outsider { clock, post: post.clone(), stopped }, &submit_alive)?;
         drop(submit_alive);
 
@@ -143,7 +142,7 @@ impl Stages for Crew {
         self.organise_held.append(&mut jobs.organise);
         // A message that says only who left, or what Bitcoin's side says, has no ticket, and so no right to a slot of its own. While the
         // channel holds fewer than the free slots, no more than these are taken by such messages.
-        let ticketed = self.organise_held.iter().any(|job| !matches!(job, OrganiseJob::PeerGone(_) | OrganiseJob::Bitcoin(_)));
+        let ticketed = self.organise_held.iter().any(|job| job.has_ticket());
         if ticketed || self.organise.len() < ORGANISE_FREE_SLOTS {
             let jobs = std::mem::take(&mut self.organise_held);
             self.send("organiser", &self.organise, jobs);

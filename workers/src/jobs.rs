@@ -124,6 +124,13 @@ pub enum OrganiseJob {
     Bitcoin(BitcoinNews),
 }
 
+impl OrganiseJob {
+    /// Whether a ticket pays for its place in the organiser's channel.
+    pub fn has_ticket(&self) -> bool {
+        !matches!(self, OrganiseJob::PeerGone(_) | OrganiseJob::BeginAnew | OrganiseJob::Bitcoin(_))
+    }
+}
+
 /// A batch on its way to disk, with whom to tell.
 #[derive(Debug, Default)]
 pub struct WriteJob {

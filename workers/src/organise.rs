@@ -15,7 +15,7 @@ use rockpool_store::chain::{Batch, Chain, Offer, Source};
 use rockpool_store::organised::ChainChange;
 use rockpool_store::params::Params;
 
-use crate::jobs::{Answer, Claim, Missing, OrganiseJob, Output, ShareFate, Stage, SubmitRefusal, WriteJob};
+use crate::jobs::{Answer, BitcoinNews, Claim, Missing, OrganiseJob, Output, ShareFate, Stage, SubmitRefusal, WriteJob};
 use crate::limits::{BACKLOG_MAX, BULK_WAIT_MAX, PENDING_LOOK, PROGRESS_MIN, REBUILT_SLICE, SYNC_IDLE_MAX, TIED_SLICE};
 use crate::pending::{Pending, Waiting};
 
@@ -116,7 +116,19 @@ impl OrganiseWorker {
                 self.chain.begin_anew();
                 self.changed = true;
             }
-            OrganiseJob::Bitcoin(_) => {}
+            OrganiseJob::Bitcoin(BitcoinNews::Root { height, header }) => {
+                let root = self.chain.root_at(height, &header);
+                self.came(root.as_slice());
+            }
+            OrganiseJob::Bitcoin(BitcoinNews::Headers(headers)) => {
+                let blocks = self.chain.offer_blocks(&headers);
+                if let Some(why) = blocks.bad {
+                    log::error!("our own Bitcoin node has told a header that breaks Bitcoin's rules as this version knows them: {why}");
+                }
+                self.came(&blocks.new);
+            }
+            // Not mined upon, which is for who gives out work to see to.
+            OrganiseJob::Bitcoin(BitcoinNews::Invalid(_)) => {}
             OrganiseJob::PeerGone(conn) => {
                 self.pending.peer_gone(conn);
                 self.retry.retain(|waiting| waiting.from != conn);

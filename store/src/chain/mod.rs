@@ -40,6 +40,7 @@ use crate::table::{Keyed, Table};
 use crate::view::ChainView;
 
 pub use offer::{Blocks, Offer, Source};
+pub use open::bitcoin_tree;
 pub use rows::Batch;
 use rows::Rows;
 use side::{Live, Named, Side};

@@ -50,7 +50,7 @@ impl Chain {
     /// better: a crash can have hit between the rows of a branch and the tip row. So there may be a change to take at once.
     pub fn open(params: &'static Params, key: [u64; 2], kv: &dyn Kv) -> Result<Chain, StoreError> {
         let mut chain = Chain::fresh(params, Keyed::new(key));
-        chain.read_blocks(kv)?;
+        chain.bitcoin = bitcoin_tree(params, kv)?;
         let base = schema::base(kv)?;
         let scanned = chain.scan(kv, base)?;
         if let Some(base) = base {
@@ -104,20 +104,6 @@ impl Chain {
             told: Told::of(tip),
             news: News::default(),
         }
-    }
-
-    /// Bitcoin's headers. The lowest was a root before, so it is one again.
-    fn read_blocks(&mut self, kv: &dyn Kv) -> Result<(), StoreError> {
-        schema::blocks(kv, |height, header| {
-            let added = match self.bitcoin.add(header) {
-                Ok(Added::Orphan(_)) => self.bitcoin.root_at(height, header).map(|root| root.is_some()),
-                other => other.map(|_| true),
-            };
-            match added {
-                Ok(true) => Ok(()),
-                _ => Err(StoreError::Damaged(format!("a Bitcoin header at height {height} does not follow from the rows below it"))),
-            }
-        })
     }
 
     /// Records of all rows. Rows are ordered by height, so parents and uncles come first; a row without its parent's is deleted, unless it
@@ -226,6 +212,22 @@ impl Chain {
         }
         Ok(())
     }
+}
+
+/// Bitcoin's headers as the rows hold them. The lowest was a root before, so it is one again.
+pub fn bitcoin_tree(params: &'static Params, kv: &dyn Kv) -> Result<Tree, StoreError> {
+    let mut tree = Tree::new(params);
+    schema::blocks(kv, |height, header| {
+        let added = match tree.add(header) {
+            Ok(Added::Orphan(_)) => tree.root_at(height, header).map(|root| root.is_some()),
+            other => other.map(|_| true),
+        };
+        match added {
+            Ok(true) => Ok(()),
+            _ => Err(StoreError::Damaged(format!("a Bitcoin header at height {height} does not follow from the rows below it"))),
+        }
+    })?;
+    Ok(tree)
 }
 
 /// A share that is to be proved again, with the uncles it names.
