@@ -20,7 +20,7 @@ pub mod serve;
 pub mod session;
 pub mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ use crate::limits::{PROGRESS_EVERY, PROGRESS_FROM};
 use crate::peer::base::Probes;
 use crate::peer::dial::Dials;
 use crate::peer::relay::{Known, Push};
-use crate::peer::sync::{Claim, Sync};
+use crate::peer::sync::{Claim, Late, Sync};
 use crate::session::Sessions;
 use crate::turn::Turn;
 
@@ -70,8 +70,8 @@ pub struct Peers {
     told_blocks: Known,
     sync: Option<Sync>,
     probes: Probes,
-    /// Peers that were asked for shares which are wanted no more: their answers are let pass.
-    late: BTreeSet<ConnId>,
+    /// Answers to come that no sync wants any more: they are let pass.
+    late: Late,
     /// Since when a claim has been better than our confirmed tip, and where that stood.
     behind: Option<(Duration, u32)>,
     /// When progress was last told.
@@ -91,7 +91,7 @@ impl Peers {
             ahead: None,
             sync: None,
             probes: Probes::default(),
-            late: BTreeSet::new(),
+            late: Late::default(),
             behind: None,
             told: Duration::ZERO,
             blocks: Vec::new(),
@@ -144,7 +144,7 @@ impl Peers {
         if let Some(shown) = self.probes.on_shares(conn, &shares) {
             return shown;
         }
-        if self.late.remove(&conn) {
+        if self.late.came(conn) {
             return Ok(());
         }
         let answer = self.sync.as_mut().and_then(|sync| sync.on_shares(conn, shares, turn));
@@ -171,7 +171,7 @@ impl Peers {
                 self.fail(turn);
             }
         }
-        self.late.remove(&conn);
+        self.late.gone(conn);
         self.dirty = true;
     }
 
@@ -192,7 +192,7 @@ impl Peers {
         self.behind = self.ahead.map(|_| self.behind.unwrap_or((now, from)));
         // While a sync is under way, or coinbases are rebuilt, the others' claims wait; but they help.
         if let Some(sync) = &mut self.sync {
-            let helpers: Vec<(ConnId, Claim)> = claims.into_iter().filter(|(conn, _)| !self.late.contains(conn)).collect();
+            let helpers: Vec<(ConnId, Claim)> = claims.into_iter().filter(|(conn, _)| !self.late.owes(*conn)).collect();
             sync.ask(&helpers, turn);
         } else {
             self.begin_sync(&claims, turn);
@@ -205,7 +205,7 @@ impl Peers {
     /// Begins a sync on the best claim, if one is better than what we have.
     fn begin_sync(&mut self, claims: &BTreeMap<ConnId, Claim>, turn: &mut Turn<'_>) {
         let (tip, now, kept) = (turn.chain.view.tip().clone(), turn.now.mono, turn.config.params.kept);
-        let better = claims.iter().filter(|(conn, claim)| claim.score > tip.score && !self.late.contains(conn));
+        let better = claims.iter().filter(|(conn, claim)| claim.score > tip.score && !self.late.owes(**conn));
         let ripe = better.filter(|(_, claim)| claim.due(tip.height) <= now);
         // Who has nothing yet cannot begin at genesis with a peer that keeps less than all.
         let (far, near): (Vec<_>, Vec<_>) = ripe.partition(|(_, claim)| tip.height == 0 && claim.height > kept);
@@ -218,7 +218,7 @@ impl Peers {
                 (conn, claim, Some(base))
             }
         };
-        self.late.extend(std::mem::take(&mut self.probes).unanswered());
+        std::mem::take(&mut self.probes).unanswered().for_each(|conn| self.late.expect(conn));
         log::info!("syncing from height {} to {}", base.map_or(tip.height, |base| base.height), claim.height);
         self.sync = Some(Sync::begin(conn, claim, base, turn));
     }
@@ -258,7 +258,7 @@ impl Peers {
     fn drop_sync(&mut self, turn: &mut Turn<'_>) {
         if let Some(mut sync) = self.sync.take() {
             sync.drop_parts(turn);
-            self.late.append(&mut sync.late);
+            self.late.join(sync.late);
         }
     }
 

@@ -4,7 +4,7 @@
 //! organiser's bulk lane in order, until our tip is as good as the claim. Who does not answer, or ends below his claim, is dropped, and the
 //! next best claim has its turn; who merely helps and does not fit is not asked again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rockpool_net::close::CloseReason;
@@ -57,8 +57,8 @@ pub struct Sync {
     handed: VecDeque<u32>,
     /// Helpers that did not fit.
     useless: BTreeSet<ConnId>,
-    /// Peers that were asked and whose answer is wanted no more.
-    pub late: BTreeSet<ConnId>,
+    /// Answers to come that are wanted no more.
+    pub late: Late,
     /// The organiser has seen all; whether our tip is as good as the claim will show when its changes are here.
     settling: Option<Duration>,
 }
@@ -79,6 +79,51 @@ enum State {
     Asked(ConnId, Duration),
     /// It waits for what is below it.
     Come(Vec<Share>, Ticket),
+}
+
+/// Answers that are still to come and wanted no more, by who owes them: peers answer in the order in which they are asked.
+#[derive(Debug, Default)]
+pub struct Late {
+    owed: BTreeMap<ConnId, usize>,
+}
+
+impl Late {
+    /// One more of this peer.
+    pub fn expect(&mut self, conn: ConnId) {
+        *self.owed.entry(conn).or_insert(0) += 1;
+    }
+
+    /// An answer of this peer. Whether it is one of these.
+    pub fn came(&mut self, conn: ConnId) -> bool {
+        let Some(owed) = self.owed.get_mut(&conn) else { return false };
+        *owed -= 1;
+        if *owed == 0 {
+            self.owed.remove(&conn);
+        }
+        true
+    }
+
+    /// A peer has left.
+    pub fn gone(&mut self, conn: ConnId) {
+        self.owed.remove(&conn);
+    }
+
+    /// Whether this peer owes one.
+    pub fn owes(&self, conn: ConnId) -> bool {
+        self.owed.contains_key(&conn)
+    }
+
+    /// Those that owe one.
+    pub fn peers(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.owed.keys().copied()
+    }
+
+    /// Those of another sync come first.
+    pub fn join(&mut self, other: Late) {
+        for (conn, owed) in other.owed {
+            *self.owed.entry(conn).or_insert(0) += owed;
+        }
+    }
 }
 
 /// Why a sync is over before its end.
@@ -107,7 +152,7 @@ impl Sync {
             parts: VecDeque::new(),
             handed: VecDeque::new(),
             useless: BTreeSet::new(),
-            late: BTreeSet::new(),
+            late: Late::default(),
             settling: None,
         };
         sync.find(turn);
@@ -158,7 +203,7 @@ impl Sync {
                 return Some(CloseReason::Timeout("answer to getheaders"));
             }
             self.useless.insert(conn);
-            self.late.insert(conn);
+            self.late.expect(conn);
             part.state = State::Wanted;
         }
         // Without blame: what it brought may be held for its time, by a clock of ours that is wrong.
@@ -169,7 +214,11 @@ impl Sync {
     /// An answer to `getheaders`; `None` if this peer was asked for nothing that is wanted. Its ticket goes with the job.
     pub fn on_shares(&mut self, conn: ConnId, shares: Vec<Share>, turn: &mut Turn<'_>) -> Option<Result<(), Fault>> {
         let of_peer = |part: &Part| matches!(part.state, State::Asked(asked, _) if asked == conn);
+        if self.late.came(conn) {
+            return Some(Ok(()));
+        }
         let index = self.parts.iter().position(of_peer)?;
+        self.parts[index].state = State::Wanted;
         let fits = match self.parts[index].first {
             Some(first) => self.on_range(index, first, conn, shares, turn),
             None => self.on_fork(shares, turn),
@@ -306,7 +355,7 @@ impl Sync {
             }
             self.parts.push_back(Part { first: Some(next), state: State::Wanted });
         }
-        let mut busy: BTreeSet<ConnId> = self.late.clone();
+        let mut busy: BTreeSet<ConnId> = self.late.peers().collect();
         busy.extend(self.parts.iter().filter_map(|part| if let State::Asked(conn, _) = part.state { Some(conn) } else { None }));
         for part in &mut self.parts {
             let (Some(first), State::Wanted) = (part.first, &part.state) else { continue };
@@ -332,7 +381,7 @@ impl Sync {
 
     /// A peer has left: what it was asked for is asked of another.
     pub fn on_closed(&mut self, conn: ConnId) {
-        self.late.remove(&conn);
+        self.late.gone(conn);
         for part in &mut self.parts {
             if matches!(part.state, State::Asked(asked, _) if asked == conn) {
                 part.state = State::Wanted;
@@ -345,7 +394,7 @@ impl Sync {
         for part in self.parts.drain(..) {
             match part.state {
                 State::Come(_, ticket) => turn.out.home(ticket),
-                State::Asked(conn, _) => drop(self.late.insert(conn)),
+                State::Asked(conn, _) => self.late.expect(conn),
                 State::Wanted => {}
             }
         }
@@ -354,7 +403,6 @@ impl Sync {
     /// The owner's chain is another one now: it says again where the chains part.
     fn start_over(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
         self.drop_parts(turn);
-        self.late.remove(&self.conn);
         self.count_barren()?;
         self.find(turn);
         Ok(())

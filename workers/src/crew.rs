@@ -467,7 +467,9 @@ mod tests {
                 let Mail { answer, tickets } = self.open.remove(0);
                 self.home.extend(tickets.iter().map(Ticket::conn));
                 match answer {
-                    Answer::Bitcoin(_) => {}
+                    Answer::Bitcoin(news) => {
+                        self.crew.give(&mut Jobs { organise: vec![OrganiseJob::Bitcoin(news)], ..Jobs::default() });
+                    }
                     Answer::Template(template) => self.template = Some(template),
                     Answer::Organised { change: Some(change), refused, .. } if refused.is_empty() => {
                         self.view.apply(&change);
