@@ -202,7 +202,9 @@ impl ChainView {
     fn uncles(&self, height: u32, ancestors: Ancestors<'_>) -> Vec<ShareId> {
         let from = (height.saturating_sub(UNCLE_DEPTH), ShareId::default());
         let near = self.beside.range(from..).map(|(_, beside)| &beside.record);
-        let creditable = near.filter(|record| !ancestors.near_base() && uncles::may_credit(height, record, ancestors));
+        let find = |id: &ShareId| self.table.get(id).or_else(|| self.beside(id).map(|beside| &beside.record)).cloned();
+        let reached = |record: &Record| uncles::branch(record, ancestors, find).is_ok();
+        let creditable = near.filter(|record| !ancestors.near_base() && uncles::may_credit(height, record, ancestors) && reached(record));
         let mut ids: Vec<ShareId> = creditable.take(UNCLES_MAX).map(|record| record.id).collect();
         ids.sort_unstable();
         ids

@@ -6,7 +6,7 @@ use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::Share;
 
 use super::{BUILDS_ON_INVALID, Chain, level};
-use crate::limits::{PAYOUTS_RECENT, REACH, UNCLE_DEPTH};
+use crate::limits::{PAYOUTS_RECENT, REACH};
 use crate::payouts::Payouts;
 use crate::record::Record;
 use crate::rules::share::{RuleError, check_coinbase};
@@ -33,35 +33,41 @@ impl Chain {
     /// The lowest candidate and the uncles it names (SPEC, COIN-9, UNC-5).
     fn prove_candidate(&self) -> Result<(), (ShareId, RuleError)> {
         let Some(candidate) = self.candidates.front() else { return Ok(()) };
+        let prove = |record: &Record, bytes: &[u8], branch: &[Arc<Record>]| {
+            let proved =
+                self.prove(record, bytes, branch).unwrap_or(Err(RuleError::Untied("UNC-4: nothing is known of its parent any more")));
+            proved.map_err(|error| (record.id, error))
+        };
         let mut uncles: Vec<_> = candidate.uncles.iter().collect();
         uncles.sort_unstable_by_key(|uncle| uncle.record.height);
         for uncle in uncles {
             let proven = uncle.proven || self.side.get(&uncle.record.id).is_some_and(|live| live.proven);
             if let Some(bytes) = uncle.bytes.as_ref().filter(|_| !proven) {
-                self.prove(&uncle.record, bytes).map_err(|error| (uncle.record.id, error))?;
+                prove(&uncle.record, bytes, &uncle.branch)?;
             }
         }
         match candidate.bytes.as_ref().filter(|_| !candidate.proven) {
-            Some(bytes) => self.prove(&candidate.record, bytes).map_err(|error| (candidate.record.id, error)),
+            Some(bytes) => prove(&candidate.record, bytes, &[]),
             None => Ok(()),
         }
     }
 
-    /// Rebuilds the coinbase of a share whose ancestors are proved.
-    fn prove(&self, record: &Record, bytes: &[u8]) -> Result<(), RuleError> {
-        let Ok(share) = Share::decode(bytes) else { return Err(RuleError::Untied("ENC-1: its encoding does not decode")) };
-        let (payouts, whole) = match self.payouts_at(&record.parent) {
+    /// Rebuilds the coinbase of a share whose ancestors are proved. `branch` is what is known to lie
+    /// between it and the confirmed chain. `None` if nobody can say what it must be: its branch is too long.
+    fn prove(&self, record: &Record, bytes: &[u8], branch: &[Arc<Record>]) -> Option<Result<(), RuleError>> {
+        let Ok(share) = Share::decode(bytes) else { return Some(Err(RuleError::Untied("ENC-1: its encoding does not decode"))) };
+        let (payouts, whole) = match self.payouts_at(&record.parent, branch) {
             Some(payouts) => payouts,
-            // An uncle around a base, whose parent is not kept.
-            None if record.height <= self.lowest().height + UNCLE_DEPTH && self.lowest().height > 0 => return Ok(()),
-            None => return Err(RuleError::Untied("UNC-4: nothing is known of its parent any more")),
+            // An uncle near a base, whose parent is not kept.
+            None if record.height <= self.lowest().height + REACH as u32 && self.lowest().height > 0 => return Some(Ok(())),
+            None => return None,
         };
         // BASE-3: so near to a base nobody can tell what its parent dictates.
-        if whole { check_coinbase(self.params, &share, &payouts) } else { Ok(()) }
+        Some(if whole { check_coinbase(self.params, &share, &payouts) } else { Ok(()) })
     }
 
     /// Payouts at a share of the confirmed chain, or near it, and whether its window is whole.
-    fn payouts_at(&self, id: &ShareId) -> Option<(Arc<Payouts>, bool)> {
+    fn payouts_at(&self, id: &ShareId, known: &[Arc<Record>]) -> Option<(Arc<Payouts>, bool)> {
         if let Some(payouts) = self.payouts.iter().rev().find(|(payouts, _)| payouts.parent == *id) {
             return Some(payouts.clone());
         }
@@ -72,7 +78,7 @@ impl Chain {
             if let Some(record) = self.table.get(at).filter(|record| record.height <= self.confirmed_height()) {
                 break record.height;
             }
-            let record = self.side.get(at).map(|live| &live.record).or_else(|| self.credited.get(at).map(|named| &named.record));
+            let record = known.iter().find(|record| record.id == *at).or_else(|| self.side.get(at).map(|live| &live.record));
             let record = record.filter(|_| branch.len() < REACH)?;
             branch.push(record);
             at = &record.parent;
@@ -125,14 +131,16 @@ impl Chain {
             uncle.proven || beside || self.table.get(&uncle.record.id).is_some()
         });
         let Some(bytes) = live.bytes.clone().filter(|_| on_proven && uncles_proven) else { return };
-        match self.prove(&Arc::clone(&live.record), &bytes) {
-            Ok(()) => {
+        match self.prove(&Arc::clone(&live.record), &bytes, &[]) {
+            // It waits, unproved, until its branch is the best: that it is too long for an uncle is no fault of it.
+            None => {}
+            Some(Ok(())) => {
                 if let Some(live) = self.side.get_mut(&id) {
                     live.proven = true;
                     self.news.beside.push(id);
                 }
             }
-            Err(error) => self.taint(id, error),
+            Some(Err(error)) => self.taint(id, error),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::bitcoin::Added;
 use crate::limits::{AROUND_BASE_MAX, REACH, SIDE_MAX, SPAM_DEPTH, UNCLE_DEPTH};
 use crate::record::{Place, Record};
 use crate::rules::share::{RuleError, check_alone, check_context};
+use crate::rules::uncles::{self, Unreached};
 use crate::rules::{Ancestors, difficulty, score};
 
 /// How a share came to us.
@@ -94,6 +95,13 @@ impl Chain {
             Ok(derived) => derived,
             Err(error) => return self.refuse(id, error),
         };
+        for named in &mut uncles {
+            match self.branch_of(&named.record, Ancestors::new(&newest)) {
+                Ok(branch) => named.branch = branch,
+                Err(Unreached::Unknown(missing)) => return Offer::Pending { missing },
+                Err(Unreached::TooLong) => return self.refuse(id, RuleError::Broken("UNC-4: an uncle's branch is too long")),
+            }
+        }
         if difficulty::too_new(self.params, share.time, now.unix()) {
             return Offer::Early { due: share.time - self.params.time_ahead_max_s };
         }
@@ -160,6 +168,15 @@ impl Chain {
         (best.work, self.bitcoin.prev(best).map_or(0, |before| before.work))
     }
 
+    /// What lies between an uncle and these ancestors.
+    fn branch_of(&self, uncle: &Record, ancestors: Ancestors<'_>) -> Result<Vec<Arc<Record>>, Unreached> {
+        if ancestors.near_base() {
+            return Ok(Vec::new());
+        }
+        let credited = |id: &ShareId| self.credited.get(id).map(|named| &named.record);
+        uncles::branch(uncle, ancestors, |id| self.get(id).or_else(|| credited(id)).cloned())
+    }
+
     /// A share that another names as its uncle, wherever it is.
     fn named(&self, id: &ShareId) -> Option<Named> {
         if let Some(live) = self.side.get(id) {
@@ -167,7 +184,7 @@ impl Chain {
         }
         if let Some(record) = self.table.get(id) {
             let candidate = record.height.checked_sub(self.confirmed_height() + 1);
-            let settled = || Named { record: Arc::clone(record), bytes: None, proven: true };
+            let settled = || Named { record: Arc::clone(record), bytes: None, proven: true, branch: Vec::new() };
             return Some(candidate.and_then(|index| self.candidates.get(index as usize)).map_or_else(settled, Live::named));
         }
         self.credited.get(id).cloned()
@@ -187,7 +204,8 @@ impl Chain {
         };
         let script = self.scripts.shared(&share.script);
         let place = Place { allowed_bits: share.bits, behind: false, script, bitcoin, uncles: Vec::new() };
-        let named = Named { record: Arc::new(place.record(share, id)), bytes: Some(share.encode().into()), proven: true };
+        let named =
+            Named { record: Arc::new(place.record(share, id)), bytes: Some(share.encode().into()), proven: true, branch: Vec::new() };
         self.credited.insert(id, named);
         Offer::Taken
     }

@@ -17,7 +17,7 @@ use crate::params::Params;
 use crate::payouts::Payouts;
 use crate::record::{Place, Record, Scripts};
 use crate::rules::window::{Window, wanted_work};
-use crate::rules::{self, Ancestors};
+use crate::rules::{self, Ancestors, uncles};
 use crate::schema::{self, TipRow, share_key};
 use crate::table::{Keyed, Table};
 
@@ -180,7 +180,7 @@ impl Chain {
         for record in self.table.above(near).to_vec() {
             for uncle in record.uncles() {
                 if let Some(uncle) = scanned.get(uncle.height, &uncle.id) {
-                    let named = Named { record: Arc::clone(uncle), bytes: None, proven: true };
+                    let named = Named { record: Arc::clone(uncle), bytes: None, proven: true, branch: Vec::new() };
                     self.credited.insert(uncle.id, named);
                 }
             }
@@ -232,10 +232,19 @@ pub fn bitcoin_tree(params: &'static Params, kv: &dyn Kv) -> Result<Tree, StoreE
 
 /// A share that is to be proved again, with the uncles it names.
 fn read(kv: &dyn Kv, scanned: &Scanned, record: &Arc<Record>, seen: u64) -> Result<Live, StoreError> {
+    let below = std::iter::successors(scanned.parent(record), |record| scanned.parent(record));
+    let newest: Vec<_> = below.take(REACH).cloned().collect();
     let uncles = record.uncles().iter().map(|uncle| {
         let uncle = scanned.get(uncle.height, &uncle.id);
         let uncle = uncle.ok_or_else(|| StoreError::Damaged(format!("an uncle of share {} has no row", record.id)))?;
-        Ok(Named { record: Arc::clone(uncle), bytes: Some(read_bytes(kv, uncle)?), proven: false })
+        let mut height = uncle.height;
+        let find = |id: &ShareId| {
+            height = height.checked_sub(1)?;
+            scanned.get(height, id).cloned()
+        };
+        // Near a base not all of it is kept.
+        let branch = uncles::branch(uncle, Ancestors::new(&newest), find).unwrap_or_default();
+        Ok(Named { record: Arc::clone(uncle), bytes: Some(read_bytes(kv, uncle)?), proven: false, branch })
     });
     let uncles = uncles.collect::<Result<_, StoreError>>()?;
     let bytes = Some(read_bytes(kv, record)?);

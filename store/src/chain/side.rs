@@ -34,6 +34,8 @@ pub(super) struct Named {
     pub bytes: Option<Arc<[u8]>>,
     /// What was known when it was named; later than that it may have been proved.
     pub proven: bool,
+    /// What lies between it and the chain of who names it: needed to tell what it must pay, whatever has become of these by then.
+    pub branch: Vec<Arc<Record>>,
 }
 
 impl Live {
@@ -45,7 +47,7 @@ impl Live {
 
     /// What a nephew keeps of it.
     pub fn named(&self) -> Named {
-        Named { record: Arc::clone(&self.record), bytes: self.bytes.clone(), proven: self.proven }
+        Named { record: Arc::clone(&self.record), bytes: self.bytes.clone(), proven: self.proven, branch: Vec::new() }
     }
 }
 
