@@ -39,6 +39,10 @@ impl Chain {
         if near && !live.proven && !live.scratch {
             self.unproven.insert((live.record.height, live.record.id));
         }
+        if live.proven {
+            // It may have been confirmed and cut since the last change was told: then the view has never seen that it is good.
+            self.news.beside.push(live.record.id);
+        }
         self.side.insert(live);
     }
 
