@@ -166,6 +166,10 @@ impl Chain {
         let needed = self.table.get(&id).is_some() || self.table.uncle_height(&id).is_some() || self.side.names(&id);
         if !needed {
             self.rows.delete(height, id);
+            // Where the row was all that was left of it, whoever credits it next has to bring it again.
+            if self.credited.get(&id).is_some_and(|named| named.bytes.is_none()) {
+                self.credited.remove(&id);
+            }
         }
     }
 }

@@ -197,18 +197,23 @@ impl Chain {
 
     /// What the tip row does not reach: shares beside the best chain, but for the uncles that it credits.
     fn read_beside(&mut self, kv: &dyn Kv, scanned: &Scanned) -> Result<(), StoreError> {
+        let mut loose = Vec::new();
         for record in &scanned.records {
             let on_chain = self.table.get(&record.id).is_some() || record.height == 0;
             if on_chain || self.table.uncle_height(&record.id).is_some() {
                 continue;
             }
             if self.get(&record.parent).is_none() {
-                self.rows.delete(record.height, record.id);
+                loose.push(record);
                 continue;
             }
             self.arrivals += 1;
             let live = read(kv, scanned, record, self.arrivals)?;
             self.put_beside(live);
+        }
+        // On an uncle that the best chain credits: not beside it, but a share that is may credit it and cannot be judged without it.
+        for record in loose.into_iter().filter(|record| !self.side.names(&record.id)) {
+            self.rows.delete(record.height, record.id);
         }
         Ok(())
     }
