@@ -89,6 +89,9 @@ impl Chain {
             return Offer::Pending { missing: ShareId(share.bitcoin_prev()) };
         };
         let newest = self.newest(&parent);
+        if Ancestors::new(&newest).near_base() && !self.is_beginning(source) {
+            return Offer::Dropped("too near the lowest share that is kept to be judged");
+        }
         let (best, least) = self.bitcoin_used(&newest);
         let records: Vec<&Record> = uncles.iter().map(|uncle| &*uncle.record).collect();
         let derived = match check_context(self.params, share, Ancestors::new(&newest), &records, (&prev, least)) {
@@ -113,6 +116,13 @@ impl Chain {
             uncles: uncles.iter().map(|uncle| uncle.record.as_uncle()).collect(),
         };
         self.take_in(Arc::new(place.record(share, id)), share.encode().into(), uncles, source)
+    }
+
+    /// Whether a share of the sync under way may stand where its score cannot be checked: only while the chain is hardly begun, or whoever
+    /// found one share on its oldest ones could claim any score for it (SPEC, BASE-2).
+    fn is_beginning(&self, source: Source) -> bool {
+        let of_sync = matches!(source, Source::Bulk(peer) if self.syncing == Some(peer));
+        of_sync && self.tip().height < self.lowest().height + REACH as u32 + UNCLE_DEPTH
     }
 
     /// Takes Bitcoin headers, ascending, whoever sent them: each proves itself.

@@ -114,11 +114,9 @@ impl Chain {
             let share = decode(height, id, bytes)?;
             let parent = height.checked_sub(1).and_then(|below| scanned.get(below, &share.parent));
             let around = base.is_some_and(|(base, _)| height <= base + UNCLE_DEPTH);
-            let place = match parent {
-                Some(parent) => self.place(&scanned, parent, &share, id)?,
-                None if around => self.loose(&share),
-                None => None,
-            };
+            let place = parent.map_or(Ok(None), |parent| self.place(&scanned, parent, &share, id))?;
+            // Around a base a parent may be missing, or what an uncle credits itself.
+            let place = place.or_else(|| if around { self.loose(&share) } else { None });
             match place {
                 Some(place) => scanned.records.push(Arc::new(place.record(&share, id))),
                 None => self.rows.delete(height, id),
