@@ -16,6 +16,8 @@
 mod base;
 mod branch;
 mod confirm;
+#[cfg(test)]
+mod model;
 mod offer;
 mod open;
 mod rows;

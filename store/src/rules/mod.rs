@@ -9,7 +9,7 @@ pub mod draw;
 pub mod score;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-mod second;
+pub(crate) mod second;
 pub mod share;
 pub mod target;
 pub mod uncles;

@@ -38,7 +38,7 @@ fn slow_window(params: &Params, chain: &[Height], wanted: u128) -> (usize, BTree
     (low, weights)
 }
 
-fn slow_outputs(
+pub(crate) fn slow_outputs(
     weights: &BTreeMap<Script, u128>,
     parent: &ShareId,
     dust: u64,
