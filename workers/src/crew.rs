@@ -385,7 +385,7 @@ mod tests {
 
     use rockpool_net::hub::tickets::Ticket;
     use rockpool_net::id::ConnId;
-    use rockpool_net::wire::share::Class;
+    use rockpool_net::wire::share::{Class, Layout};
     use rockpool_store::kv::{Cached, Family, MemKv, Op};
     use rockpool_store::view::ChainView;
 
@@ -499,14 +499,14 @@ mod tests {
             let template = self.template.clone().unwrap();
             let now = Now { wall: Duration::from_secs(template.curtime.into()), ..at(0) };
             let next = self.view.next(regtest(), now);
-            Arc::new(Work::new(regtest(), template, &next, self.view.payouts(), Class::N46, Some(script(1)), 0).unwrap())
+            Arc::new(Work::new(regtest(), template, &next, self.view.payouts(), (Class::N46, Layout::Tail), Some(script(1)), 0).unwrap())
         }
 
         fn submit(&mut self, work: &Arc<Work>, roll: Roll, n: u32) {
             let Roll { extranonce, version, ntime, nonce } = roll;
             let (claim, ticket) = (claim(n), ticket(n));
-            let job =
-                EmissionJob { claim, work: work.clone(), script: script(1), extranonce, version, ntime, nonce, target: [0xff; 32], ticket };
+            let (work, bits, target) = (work.clone(), work.draft.bits, [0xff; 32]);
+            let job = EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket };
             self.crew.give(&mut Jobs { emission: vec![job], ..Jobs::default() });
         }
     }
@@ -633,7 +633,8 @@ mod tests {
         let job = |n: u32| {
             let Roll { extranonce, version, ntime, nonce } = bad;
             let (claim, ticket) = (claim(n), ticket(n));
-            EmissionJob { claim, work: work.clone(), script: script(1), extranonce, version, ntime, nonce, target: [0xff; 32], ticket }
+            let (work, bits, target) = (work.clone(), work.draft.bits, [0xff; 32]);
+            EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket }
         };
         crew.give(&mut Jobs { emission: (0..30).chain(0..30).map(job).collect(), ..Jobs::default() });
         for (index, inbox) in inboxes.iter().enumerate() {

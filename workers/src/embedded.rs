@@ -14,6 +14,7 @@ use crate::crew::Outsider;
 use crate::jobs::{Answer, BitcoinNews, Fate, SubmitJob};
 use crate::limits::{EMBEDDED_KEPT, EMBEDDED_REFRESH, HEADERS_MAX, TEMPLATE_MIN};
 use crate::template::Template;
+use crate::trim::Trim;
 
 /// Regtest's target, the easiest there is.
 const BITS: u32 = 0x207f_ffff;
@@ -97,10 +98,7 @@ impl EmbeddedChain {
             bits: BITS,
             mintime,
             curtime: now_unix.max(mintime),
-            value: self.params.subsidy(height),
-            // Of a block whose only transaction is the coinbase, whose wtxid counts as zero, with a reserved value of zero (BIP141).
-            witness_commitment: rockpool_net::sha256::sha256d(&[0; 64]),
-            branch: Vec::new(),
+            trims: std::array::from_fn(|_| Trim::empty(self.params.subsidy(height))),
             txs: Vec::new(),
             ids: Vec::new(),
         }
@@ -265,8 +263,9 @@ mod tests {
 
     /// A block on a template, `change`d before its commitments and proof of work are made.
     fn block(template: &Template, change: impl FnOnce(&mut Block)) -> Vec<u8> {
-        let commitment = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed][..], &template.witness_commitment].concat();
-        let outputs = [(template.value, ScriptBuf::new_op_return([7])), (0, ScriptBuf::from_bytes(commitment))];
+        let trim = &template.trims[0];
+        let commitment = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed][..], &trim.witness_commitment].concat();
+        let outputs = [(trim.value, ScriptBuf::new_op_return([7])), (0, ScriptBuf::from_bytes(commitment))];
         let coinbase = Transaction {
             version: transaction::Version::TWO,
             lock_time: absolute::LockTime::ZERO,
@@ -310,7 +309,7 @@ mod tests {
             assert_eq!((template.height, template.sequence), (height, u64::from(height)));
             assert_eq!(chain.submit(&block(&template, |_| {}), NOW + height), Fate::Accepted, "{height}");
         }
-        assert_eq!(chain.template(0).value, 1_250_000_000);
+        assert_eq!(chain.template(0).trims[0].value, 1_250_000_000);
         // What is remembered is bounded, and the median time goes on from it.
         assert_eq!(chain.lock().blocks.len(), EMBEDDED_KEPT + 1);
         assert_eq!(chain.template(0).curtime, NOW + 320 - 5 + 1);
@@ -381,7 +380,7 @@ mod tests {
         let start = Tip { hash: [7; 32], height: 500, time: NOW };
         let chain = EmbeddedChain::new(regtest(), Some(start));
         let template = chain.template(NOW - 50);
-        assert_eq!((template.height, template.prev, template.curtime, template.value), (501, [7; 32], NOW + 1, 625_000_000));
+        assert_eq!((template.height, template.prev, template.curtime, template.trims[0].value), (501, [7; 32], NOW + 1, 625_000_000));
         assert_eq!(chain.submit(&block(&template, |_| {}), NOW), Fate::Accepted);
     }
 

@@ -8,6 +8,7 @@ use rockpool_net::id::ShareId;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
 use rockpool_store::params::{Network, Params};
+use rockpool_store::rules::target::target_bytes;
 
 use crate::jobs::{Answer, EmissionJob, OrganiseJob, Output, Stage, SubmitJob, SubmitRefusal};
 use crate::limits::EMISSION_SLICE;
@@ -28,7 +29,7 @@ impl EmissionWorker {
 
     /// Judges one submit. Whether it found a block.
     fn judge(&self, now: Now, job: EmissionJob, out: &mut Output) -> bool {
-        let EmissionJob { claim, work, script, extranonce, version, ntime, nonce, target, ticket } = job;
+        let EmissionJob { claim, work, script, bits, extranonce, version, ntime, nonce, target, ticket } = job;
         let roll = Roll { extranonce, version, ntime, nonce };
         let refusal = refuse(now, &work.template, version, ntime).or_else(|| {
             let other = work.only_for.is_some_and(|only| only != script);
@@ -38,15 +39,16 @@ impl EmissionWorker {
             out.mail.push((Answer::Verdict { claim, result: Err(refusal) }, vec![ticket]));
             return false;
         }
-        let hash = sha256d(&work.header(self.params, &script, &roll));
-        let is_share = meets(&hash, &work.share_target());
+        let hash = sha256d(&work.header(self.params, &script, bits, &roll));
+        // The job's own bits are what its coinbase commits to; a hash that meets only easier ones is no share.
+        let is_share = meets(&hash, &target_bytes(bits));
         // On regtest only shares are submitted, or a CPU's every hash were a block (SHARECHAIN §3).
         let is_block = meets(&hash, &work.network_target()) && (is_share || self.params.network != Network::Regtest);
         if !(is_share || is_block || meets(&hash, &target)) {
             out.mail.push((Answer::Verdict { claim, result: Err(SubmitRefusal::LowDifficulty) }, vec![ticket]));
             return false;
         }
-        let share = Arc::new(work.share(self.params, &script, &roll));
+        let share = Arc::new(work.share(self.params, &script, bits, &roll));
         if is_block {
             let (hash, height) = (ShareId(hash), work.template.height);
             out.submit.push(SubmitJob { hash, height, block: work.block(self.params, &share).into() });
@@ -96,15 +98,17 @@ fn refuse(now: Now, template: &crate::template::Template, version: u32, ntime: u
 
 #[cfg(test)]
 mod tests {
-    use rockpool_net::wire::share::{Class, Share};
+    use rockpool_net::wire::share::{Class, Layout, Share};
     use rockpool_store::chain::Chain;
     use rockpool_store::kv::MemKv;
     use rockpool_store::params::params;
+    use rockpool_store::rules::difficulty::hardest_bits;
+    use rockpool_store::rules::share::{check_alone, check_coinbase};
 
     use super::*;
     use crate::embedded::EmbeddedChain;
     use crate::jobs::Fate;
-    use crate::testing::{at, claim, fresh_chain, regtest, roll, script, ticket, work_on};
+    use crate::testing::{at, claim, fresh_chain, regtest, roll, script, ticket, work_of, work_on};
     use crate::work::Work;
 
     /// The easiest and the hardest difficulty of a job.
@@ -113,7 +117,8 @@ mod tests {
 
     fn job(work: &Arc<Work>, roll: Roll, target: [u8; 32]) -> EmissionJob {
         let Roll { extranonce, version, ntime, nonce } = roll;
-        EmissionJob { claim: claim(1), work: work.clone(), script: script(1), extranonce, version, ntime, nonce, target, ticket: ticket(1) }
+        let (work, bits) = (work.clone(), work.draft.bits);
+        EmissionJob { claim: claim(1), work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket: ticket(1) }
     }
 
     fn step(params: &'static Params, jobs: Vec<EmissionJob>) -> Output {
@@ -135,13 +140,23 @@ mod tests {
 
     #[test]
     fn a_share_goes_to_the_organiser_and_on_regtest_is_a_block() {
-        let work = regtest_work();
-        let good = roll(&work, &script(1), true);
+        for layout in [Layout::Tail, Layout::Front] {
+            for class in Class::ALL {
+                let bitcoin = EmbeddedChain::new(regtest(), None);
+                share_and_block(&work_of((class, layout), &fresh_chain(), &bitcoin, at(0), script(1), 0));
+            }
+        }
+    }
+
+    fn share_and_block(work: &Arc<Work>) {
+        let good = roll(work, &script(1), true);
         // A share counts whatever its job's difficulty.
-        let out = step(regtest(), vec![job(&work, good, HARD)]);
+        let out = step(regtest(), vec![job(work, good, HARD)]);
         let [OrganiseJob::Own { share, ticket, .. }] = &out.organise[..] else { panic!("{out:?}") };
-        assert_eq!(**share, work.share(regtest(), &script(1), &good));
+        assert_eq!(**share, work.share(regtest(), &script(1), work.draft.bits, &good));
         assert_eq!(Share::decode(&share.encode()).as_ref(), Ok(&**share));
+        assert_eq!(check_alone(regtest(), share), Ok(share.id()));
+        assert_eq!(check_coinbase(regtest(), share, fresh_chain().payouts()), Ok(()));
         let [found] = &out.submit[..] else { panic!("{out:?}") };
         assert_eq!((found.hash, found.height), (share.id(), 1));
         assert!(
@@ -149,6 +164,30 @@ mod tests {
         );
         assert_eq!(ticket.conn(), claim(1).conn);
         assert_eq!(EmbeddedChain::new(regtest(), None).submit(&found.block, at(0).unix()), Fate::Accepted);
+    }
+
+    /// Harder by choice: a hash that meets only the easiest target is no share of a job that committed to a harder one.
+    #[test]
+    fn a_share_is_judged_by_the_bits_of_its_job() {
+        let work = regtest_work();
+        let hardest = hardest_bits(work.draft.bits);
+        let rolls = (0..).map(|nonce| Roll { extranonce: [1; 12], version: 0x2000_0000, ntime: work.template.curtime, nonce });
+        let header = |roll: &Roll| sha256d(&work.header(regtest(), &script(1), hardest, roll));
+        let (mut easy, mut hard) = (0, 0);
+        for roll in rolls.take(400) {
+            let hash = header(&roll);
+            let out = step(regtest(), vec![EmissionJob { bits: hardest, ..job(&work, roll, HARD) }]);
+            if meets(&hash, &target_bytes(hardest)) {
+                let [OrganiseJob::Own { share, .. }] = &out.organise[..] else { panic!("{out:?}") };
+                assert_eq!((share.bits, check_alone(regtest(), share)), (hardest, Ok(ShareId(hash))));
+                assert_eq!(check_coinbase(regtest(), share, fresh_chain().payouts()), Ok(()));
+                hard += 1;
+            } else {
+                assert_eq!(verdict(&out), Some(Err(SubmitRefusal::LowDifficulty)));
+                easy += u32::from(meets(&hash, &target_bytes(work.draft.bits)));
+            }
+        }
+        assert!(hard > 0 && easy > 0, "{hard} and {easy}");
     }
 
     #[test]
@@ -165,10 +204,11 @@ mod tests {
         let main = params(Network::Main);
         let chain = Chain::open(main, [1, 2], &MemKv::new()).unwrap_or_else(|why| panic!("{why}")).view();
         let template = Arc::new(EmbeddedChain::new(regtest(), None).template(at(0).unix()));
-        let work = Work::new(main, template, &chain.next(main, at(0)), chain.payouts(), Class::N12, Some(script(1)), 0);
+        let work = Work::new(main, template, &chain.next(main, at(0)), chain.payouts(), (Class::N12, Layout::Tail), Some(script(1)), 0);
         let work = Arc::new(work.unwrap_or_else(|why| panic!("{why}")));
         let rolls = (0..).map(|nonce| Roll { extranonce: [1; 12], version: 0x2000_0000, ntime: work.template.curtime, nonce });
-        let found = rolls.take(1_000).find(|roll| meets(&sha256d(&work.header(main, &script(1), roll)), &work.network_target()));
+        let found =
+            rolls.take(1_000).find(|roll| meets(&sha256d(&work.header(main, &script(1), work.draft.bits, roll)), &work.network_target()));
         let found = found.unwrap_or_else(|| panic!("every second hash is a block"));
         let out = step(main, vec![job(&work, found, HARD)]);
         assert!(out.submit.len() == 1 && out.organise.is_empty());

@@ -33,6 +33,8 @@ pub struct EmissionJob {
     pub work: Arc<Work>,
     /// Who is paid for the share.
     pub script: Script,
+    /// The target that its job committed to, compact: harder than the work's by choice, or the same.
+    pub bits: u32,
     /// extranonce1 ‖ extranonce2.
     pub extranonce: [u8; 12],
     /// Header version, rolled bits included.

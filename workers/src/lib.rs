@@ -13,5 +13,6 @@ pub mod reader;
 pub mod template;
 #[cfg(test)]
 mod testing;
+pub mod trim;
 pub mod work;
 pub mod writer;

@@ -138,6 +138,8 @@ pub const RETRY_MIN: Duration = Duration::from_millis(500);
 pub const RETRY_MAX: Duration = Duration::from_secs(15);
 /// Time during which a found block is tried again: after ten minutes others have found the next ones.
 pub const SUBMIT_TIME_MAX: Duration = Duration::from_secs(600);
+/// Weight of a block, Bitcoin's rule: what trimming keeps every template under (SHARECHAIN §8).
+pub const BLOCK_WEIGHT_MAX: u64 = 4_000_000;
 /// Bytes of a template's answer: a full block is 8 MB in hex, its transactions' names and fees three more.
 pub const TEMPLATE_BYTES_MAX: u64 = 32 << 20;
 /// Bytes of any other answer.

@@ -506,7 +506,7 @@ mod tests {
         let work = work_on(&fresh_chain(), &EmbeddedChain::new(regtest(), None), at(0), script(1), 0);
         let mut work = Arc::try_unwrap(work).unwrap_or_else(|_| panic!("one owner"));
         change(&mut work);
-        work.share(regtest(), &script(1), &roll(&work, &script(1), true))
+        work.share(regtest(), &script(1), work.draft.bits, &roll(&work, &script(1), true))
     }
 
     /// The parts of the one answer: change, refusals, fates, tickets.
@@ -587,7 +587,7 @@ mod tests {
         let mut worker = worker();
         let ahead = u64::from(regtest().time_ahead_max_s + 5) * 1_000;
         let work = work_on(&fresh_chain(), &EmbeddedChain::new(regtest(), None), at(ahead), script(1), 0);
-        let share = work.share(regtest(), &script(1), &roll(&work, &script(1), true));
+        let share = work.share(regtest(), &script(1), work.draft.bits, &roll(&work, &script(1), true));
         let out = step(&mut worker, 0, vec![tip(&share, 1)]);
         assert_eq!(organised(&out).2, [(conn(1), share.id(), ShareFate::Pending)]);
         let mut told = 0;

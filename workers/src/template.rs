@@ -4,8 +4,11 @@ use bitcoin::hex::FromHex;
 use rockpool_net::limits::BRANCH_MAX;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::message::TxIds;
+use rockpool_net::wire::share::Class;
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::trim::{Listed, Trim, trims};
 
 /// What bitcoind (or the embedded chain) offers to mine on. One copy for all miners.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,16 +27,19 @@ pub struct Template {
     pub mintime: u32,
     /// Header time that it proposes.
     pub curtime: u32,
-    /// What the coinbase may pay: subsidy and fees, satoshis.
-    pub value: u64,
-    /// Witness commitment of the block.
-    pub witness_commitment: [u8; 32],
-    /// Merkle siblings of the coinbase, from the bottom up.
-    pub branch: Vec<[u8; 32]>,
-    /// The transactions but the coinbase, encoded with witnesses.
+    /// By class, smallest first: what of the transactions a block has room for beside the coinbase.
+    pub trims: [Trim; 4],
+    /// The transactions but the coinbase, encoded with witnesses. A parent stands before its children.
     pub txs: Vec<Box<[u8]>>,
     /// Their ids, in the same order.
     pub ids: Vec<TxIds>,
+}
+
+impl Template {
+    /// What a block with a coinbase of this class holds.
+    pub fn trim(&self, class: Class) -> &Trim {
+        &self.trims[class as usize]
+    }
 }
 
 /// Why a template cannot be mined on.
@@ -69,6 +75,12 @@ pub struct RawTemplate {
 struct RawTx {
     data: String,
     txid: String,
+    /// The id with witnesses (BIP145).
+    hash: String,
+    /// Which of the list must stand before it, counted from 1 (BIP22).
+    depends: Vec<usize>,
+    fee: u64,
+    weight: u32,
 }
 
 /// Rules that a template may demand of its miner (BIP9: "!" before the name); all others are refused.
@@ -80,15 +92,20 @@ impl RawTemplate {
         if let Some(rule) = self.rules.iter().find(|rule| rule.starts_with('!') && !RULES_KNOWN.contains(&rule.as_str())) {
             return Err(TemplateError::Rule(rule.chars().take(40).collect()));
         }
-        let txids = self.transactions.iter().map(|tx| hash(&tx.txid, "txid")).collect::<Result<Vec<_>, _>>()?;
-        let branch = branch(&txids);
-        if branch.len() > BRANCH_MAX {
+        let listed = self.transactions.iter().enumerate().map(|(place, tx)| tx.listed(place)).collect::<Result<Vec<_>, _>>()?;
+        let whole = Trim {
+            kept: listed.len(),
+            value: self.coinbasevalue,
+            witness_commitment: witness_commitment(&self.default_witness_commitment)?,
+            branch: branch(listed.iter().map(|tx| tx.txid).collect()),
+        };
+        if whole.branch.len() > BRANCH_MAX {
             return Err(TemplateError::Field("transactions: too many"));
         }
         let txs = self.transactions.iter().map(|tx| Vec::from_hex(&tx.data).map(Vec::into_boxed_slice)).collect::<Result<Vec<_>, _>>();
         let txs = txs.or(Err(TemplateError::Field("transaction data")))?;
         // Hashed here and not taken from the answer: older nodes leave it out, and this thread has the time.
-        let ids = txids.iter().zip(&txs).map(|(txid, tx)| TxIds { txid: *txid, wtxid: sha256d(tx) }).collect();
+        let ids = listed.iter().zip(&txs).map(|(listed, tx)| TxIds { txid: listed.txid, wtxid: sha256d(tx) }).collect();
         Ok(Template {
             sequence,
             height: self.height,
@@ -99,19 +116,27 @@ impl RawTemplate {
             bits: u32::from_str_radix(&self.bits, 16).or(Err(TemplateError::Field("bits")))?,
             mintime: self.mintime,
             curtime: self.curtime.max(self.mintime),
-            value: self.coinbasevalue,
-            witness_commitment: witness_commitment(&self.default_witness_commitment)?,
-            branch,
+            trims: trims(whole, &listed)?,
             txs,
             ids,
         })
     }
 }
 
-/// The merkle siblings of the coinbase, from the bottom up, in a tree whose other leaves are `txids`.
-pub fn branch(txids: &[[u8; 32]]) -> Vec<[u8; 32]> {
-    let mut level = txids.to_vec();
-    let mut siblings = Vec::new();
+impl RawTx {
+    /// What trimming asks of it; `place` is where it stands in the list, from 0.
+    fn listed(&self, place: usize) -> Result<Listed, TemplateError> {
+        // A block in which a parent comes later is none; here it is what lets any number of the last be dropped.
+        if self.depends.iter().any(|parent| !(1..=place).contains(parent)) {
+            return Err(TemplateError::Field("transactions: depends"));
+        }
+        Ok(Listed { txid: hash(&self.txid, "txid")?, wtxid: hash(&self.hash, "transaction hash")?, fee: self.fee, weight: self.weight })
+    }
+}
+
+/// The merkle siblings of the first leaf, from the bottom up, in a tree whose other leaves are `rest`.
+pub fn branch(rest: Vec<[u8; 32]>) -> Vec<[u8; 32]> {
+    let (mut level, mut siblings) = (rest, Vec::new());
     // `level` holds the level's nodes without the first, which is the coinbase's own and unknown.
     while let Some(&sibling) = level.first() {
         siblings.push(sibling);
@@ -147,7 +172,10 @@ pub(crate) mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
     use bitcoin::hashes::Hash;
-    use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, absolute, merkle_tree, transaction};
+    use bitcoin::{
+        Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, WitnessMerkleNode, Wtxid, absolute,
+        merkle_tree, transaction,
+    };
     use rockpool_net::wire::share::merkle_root;
     use serde_json::{Value, json};
 
@@ -177,9 +205,16 @@ pub(crate) mod tests {
         Transaction { version: transaction::Version::TWO, lock_time: absolute::LockTime::ZERO, input: vec![input], output: vec![output] }
     }
 
+    /// A transaction as `getblocktemplate` lists it.
+    pub(crate) fn listing(tx: &Transaction, fee: u64, depends: &[usize]) -> Value {
+        json!({
+            "data": serialize_hex(tx), "txid": tx.compute_txid().to_string(), "hash": tx.compute_wtxid().to_string(), "depends": depends,
+            "fee": fee, "sigops": 1, "weight": tx.weight().to_wu()
+        })
+    }
+
     pub(crate) fn answer(txs: &[Transaction]) -> Value {
-        let txs: Vec<_> =
-            txs.iter().map(|tx| json!({"data": serialize_hex(tx), "txid": tx.compute_txid().to_string(), "fee": 7})).collect();
+        let txs: Vec<_> = txs.iter().map(|tx| listing(tx, 7, &[])).collect();
         json!({
             "capabilities": ["proposal"], "version": 0x2000_0000, "rules": ["csv", "!segwit", "taproot"], "vbrequired": 0,
             "previousblockhash": "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206", "transactions": txs,
@@ -187,6 +222,23 @@ pub(crate) mod tests {
             "curtime": 1_700_000_000, "bits": "207fffff", "height": 1,
             "default_witness_commitment": "6a24aa21a9ede2f61c3f71d1defd3fa999dfa36953755c690689799962b48bebd836974e8cf9"
         })
+    }
+
+    /// A template of these, on regtest, its witness commitment by the `bitcoin` crate.
+    pub(crate) fn template_of(listed: Vec<Value>) -> Template {
+        let txs: Vec<Transaction> = listed.iter().map(|tx| deserialize_hex(tx["data"].as_str().unwrap()).unwrap()).collect();
+        let fees: u64 = listed.iter().map(|tx| tx["fee"].as_u64().unwrap()).sum();
+        let mut changed = answer(&[]);
+        (changed["transactions"], changed["coinbasevalue"]) = (listed.into(), (5_000_000_000 + fees).into());
+        changed["default_witness_commitment"] = format!("6a24aa21a9ed{}", serialize_hex(&witness_commitment_of(&txs))).into();
+        build(changed).unwrap()
+    }
+
+    /// BIP141's commitment to these transactions after a coinbase, by the `bitcoin` crate.
+    pub(crate) fn witness_commitment_of(txs: &[Transaction]) -> [u8; 32] {
+        let leaves = std::iter::once(Wtxid::all_zeros()).chain(txs.iter().map(Transaction::compute_wtxid));
+        let root = WitnessMerkleNode::from_raw_hash(merkle_tree::calculate_root(leaves).unwrap().to_raw_hash());
+        Block::compute_witness_commitment(&root, &[0; 32]).to_byte_array()
     }
 
     fn build(answer: Value) -> Result<Template, TemplateError> {
@@ -199,7 +251,7 @@ pub(crate) mod tests {
         let template = build(answer(&[tx])).unwrap();
         let coinbase = txid("b1fea52486ce0c62bb442b530a3f0132b826c74e473d1f2c220bfa78111c5082");
         let root = txid("7dac2c5666815c17a3b36427de37bb9d2e2c5ccec3f8633eb91a4205cb4c10ff");
-        assert_eq!(merkle_root(coinbase, &template.branch), root);
+        assert_eq!(merkle_root(coinbase, &template.trim(Class::N12).branch), root);
     }
 
     #[test]
@@ -210,7 +262,7 @@ pub(crate) mod tests {
             let template = build(answer(&txs)).unwrap();
             let leaves = std::iter::once(coinbase).chain(txs.iter().map(|tx| tx.compute_txid().to_byte_array()));
             let root = merkle_tree::calculate_root(leaves.map(Txid::from_byte_array)).unwrap();
-            assert_eq!(merkle_root(coinbase, &template.branch), root.to_byte_array(), "{count} transactions");
+            assert_eq!(merkle_root(coinbase, &template.trim(Class::N360).branch), root.to_byte_array(), "{count} transactions");
             assert_eq!(template.txs.len(), count as usize);
             let ids = |tx: &Transaction| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: tx.compute_wtxid().to_byte_array() };
             assert_eq!(template.ids, txs.iter().map(ids).collect::<Vec<_>>());
@@ -220,17 +272,24 @@ pub(crate) mod tests {
     #[test]
     fn fields_are_read_as_they_are_meant() {
         let template = build(answer(&[])).unwrap();
-        assert_eq!((template.sequence, template.height, template.value), (3, 1, 5_000_000_007));
+        let trim = template.trim(Class::N12);
+        assert_eq!((template.sequence, template.height, trim.value), (3, 1, 5_000_000_007));
         assert_eq!((template.version, template.bits), (0x2000_0000, 0x207f_ffff));
         assert_eq!((template.mintime, template.curtime), (1_296_688_603, 1_700_000_000));
         assert_eq!((template.prev[0], template.prev[31]), (0x06, 0x0f));
         // BIP141's commitment of a block without transactions.
-        assert_eq!(template.witness_commitment, sha256d(&[0; 64]));
-        assert!(template.branch.is_empty() && template.txs.is_empty());
+        assert_eq!(trim.witness_commitment, sha256d(&[0; 64]));
+        assert!(trim.branch.is_empty() && trim.kept == 0 && template.txs.is_empty());
+        assert!(template.trims.iter().all(|other| other == trim));
     }
 
     #[test]
     fn what_cannot_be_mined_on_is_refused_with_the_field() {
+        let tx = |field: &str, value: Value| {
+            let mut listed = listing(&payment(1), 7, &[]);
+            listed[field] = value;
+            json!([listed])
+        };
         let cases = [
             ("previousblockhash", json!("00"), TemplateError::Field("previousblockhash")),
             ("bits", json!("7ffffffff"), TemplateError::Field("bits")),
@@ -240,7 +299,11 @@ pub(crate) mod tests {
                 json!("6a24aa21a9ee".to_owned() + &"00".repeat(32)),
                 TemplateError::Field("default_witness_commitment"),
             ),
-            ("transactions", json!([{"data": "0", "txid": "11".repeat(32)}]), TemplateError::Field("transaction data")),
+            ("transactions", tx("data", json!("0")), TemplateError::Field("transaction data")),
+            ("transactions", tx("txid", json!("11")), TemplateError::Field("txid")),
+            ("transactions", tx("hash", json!("11")), TemplateError::Field("transaction hash")),
+            ("transactions", tx("depends", json!([1])), TemplateError::Field("transactions: depends")),
+            ("transactions", tx("depends", json!([0])), TemplateError::Field("transactions: depends")),
             ("rules", json!(["csv", "!quantum"]), TemplateError::Rule("!quantum".into())),
         ];
         for (field, value, error) in cases {
@@ -248,10 +311,11 @@ pub(crate) mod tests {
             changed[field] = value;
             assert_eq!(build(changed), Err(error), "{field}");
         }
-        let many: Vec<_> = (0..1 << BRANCH_MAX).map(|_| json!({"data": "", "txid": "11".repeat(32)})).collect();
+        let small = json!({"data": "", "txid": "11".repeat(32), "hash": "11".repeat(32), "depends": [], "fee": 0, "weight": 4});
+        let many = vec![small; 1 << BRANCH_MAX];
         let mut changed = answer(&[]);
         changed["transactions"] = json!(many[1..]);
-        assert_eq!(build(changed.clone()).unwrap().branch.len(), BRANCH_MAX);
+        assert_eq!(build(changed.clone()).unwrap().trim(Class::N12).branch.len(), BRANCH_MAX);
         changed["transactions"] = json!(many);
         assert_eq!(build(changed), Err(TemplateError::Field("transactions: too many")));
     }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, Lane, ShareId};
+use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
-use rockpool_net::wire::share::{Class, Script, Share};
+use rockpool_net::wire::share::{Class, Layout, Script, Share};
 use rockpool_store::chain::Chain;
 use rockpool_store::kv::MemKv;
 use rockpool_store::params::{Network, Params, params};
+use rockpool_store::rules::target::target_bytes;
 use serde_json::value::RawValue;
 
 use crate::embedded::EmbeddedChain;
@@ -56,17 +58,23 @@ pub(crate) fn fresh_chain() -> Chain {
 
 /// Work on a chain's confirmed tip and an embedded chain's.
 pub(crate) fn work_on(chain: &Chain, bitcoin: &EmbeddedChain, now: Now, own: Script, salt: u32) -> Arc<Work> {
+    work_of((Class::N46, Layout::Tail), chain, bitcoin, now, own, salt)
+}
+
+/// The same of another class or layout.
+pub(crate) fn work_of(form: (Class, Layout), chain: &Chain, bitcoin: &EmbeddedChain, now: Now, own: Script, salt: u32) -> Arc<Work> {
     let (view, template) = (chain.view(), Arc::new(bitcoin.template(now.unix())));
-    let work = Work::new(regtest(), template, &view.next(regtest(), now), view.payouts(), Class::N46, Some(own), salt);
+    let work = Work::new(regtest(), template, &view.next(regtest(), now), view.payouts(), form, Some(own), salt);
     Arc::new(work.unwrap_or_else(|why| panic!("{why}")))
 }
 
-/// A submit of this work whose hash meets, or does not meet, the share's target.
+/// A submit of this work whose hash meets, or does not meet, the easiest target that a share of it may have.
 pub(crate) fn roll(work: &Work, script: &Script, good: bool) -> Roll {
     let template = &work.template;
     let tries =
         (0..).map(|nonce| Roll { extranonce: *b"\x01\x02\x03\x04abcdefgh", version: template.version, ntime: template.curtime, nonce });
-    let meets = |roll: &Roll| meets(&work.share(regtest(), script, roll).id().0, &work.share_target());
+    let (bits, target) = (work.draft.bits, target_bytes(work.draft.bits));
+    let meets = |roll: &Roll| meets(&sha256d(&work.header(regtest(), script, bits, roll)), &target);
     tries.into_iter().find(|roll| meets(roll) == good).unwrap_or_else(|| panic!("2^32 hashes of no use"))
 }
 
@@ -85,7 +93,7 @@ impl Grower {
     /// The next share, made a second after the one before. Salts tell branches apart.
     pub(crate) fn grow(&mut self, own: Script, salt: u32) -> Share {
         let work = work_on(&self.chain, &self.bitcoin, at(self.ms), own, salt);
-        let share = work.share(regtest(), &own, &roll(&work, &own, true));
+        let share = work.share(regtest(), &own, work.draft.bits, &roll(&work, &own, true));
         let offer = self.chain.offer(at(self.ms), &share, rockpool_store::chain::Source::Peer);
         assert_eq!(offer, rockpool_store::chain::Offer::Taken);
         self.chain.confirm(1);

@@ -29,7 +29,7 @@ pub enum Class {
 }
 
 /// Where the extranonce stands in the coinbase (SHARECHAIN §1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Layout {
     /// In the last output, so that all before it is hashed once per template.
     Tail,

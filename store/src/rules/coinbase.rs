@@ -48,6 +48,13 @@ pub fn prefix(front: Option<&[u8; X_BYTES]>, bitcoin_height: u32, outputs: &[(Sc
     prefix
 }
 
+/// Where the extranonce stands in a [`prefix`] of layout *front*: at the scriptSig's end.
+pub fn extranonce_at(prefix: &[u8]) -> usize {
+    // version, one input, no previous output; then the scriptSig with its length before it.
+    const SCRIPT_AT: usize = 4 + 1 + 36;
+    (SCRIPT_AT + 1 + usize::from(prefix[SCRIPT_AT])).saturating_sub(X_BYTES)
+}
+
 /// COIN-1: the prefix that a share's coinbase must have, given what it must pay.
 pub fn prefix_of(share: &Share, outputs: &[(Script, u64)]) -> Vec<u8> {
     let front = match share.layout {
@@ -180,6 +187,13 @@ mod tests {
         let padding = tag.strip_prefix(TAG).unwrap();
         assert!(padding.len() < 64 && padding.iter().all(|byte| *byte == 0x20));
         assert_eq!(third, front.map_or(vec![], |extranonce| [&[12], &extranonce[..]].concat()));
+        if let Some(extranonce) = front {
+            let at = extranonce_at(&prefix);
+            assert_eq!(
+                (&prefix[at..at + X_BYTES], &prefix[at + X_BYTES..at + X_BYTES + 4]),
+                (&extranonce[..], &SEQUENCE.to_le_bytes()[..])
+            );
+        }
         // Outputs: who is paid, BIP141's commitment, and the place for X and the commitment.
         let paid: Vec<_> = tx.output.iter().map(|output| (output.script_pubkey.to_bytes(), output.value.to_sat())).collect();
         let mut expected: Vec<_> = outputs.iter().map(|(script, value)| (script.script_pubkey(), *value)).collect();

@@ -138,7 +138,8 @@ impl World {
             self.unanswered.insert(claim.conn);
             let target = [if self.draw(2) == 0 { 0xff } else { 0 }; 32];
             let to = claim.conn.slot as usize / 2 % 2;
-            messages[to].push(EmissionJob { claim, work, script: script(1), extranonce, version, ntime, nonce, target, ticket });
+            let bits = work.draft.bits;
+            messages[to].push(EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket });
         }
         for ((to, _), message) in self.emission.iter().zip(messages) {
             give(to, message).unwrap();
@@ -347,7 +348,8 @@ fn the_fullest_mailbox_has_room_for_every_answer_of_every_ticket() {
         let work = work_on(world.organiser.stage.chain(), &world.bitcoin, at(world.ms), script(1), world.next);
         let Roll { extranonce, version, ntime, nonce } = roll(&work, &script(1), true);
         world.unanswered.insert(claim.conn);
-        let job = EmissionJob { claim, work, script: script(1), extranonce, version, ntime, nonce, target: [0xff; 32], ticket };
+        let (bits, target) = (work.draft.bits, [0xff; 32]);
+        let job = EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket };
         give(&world.emission[0].0, vec![job]).unwrap();
         world.one_each();
     }
