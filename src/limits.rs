@@ -94,8 +94,18 @@ pub const NOTIFY_EVERY: Duration = Duration::from_secs(55);
 pub const BOARD_AGE_MAX: Duration = Duration::from_secs(20);
 /// How often miners at work hear of another tip while a better claim is looked into: a lie must not keep them on an old one.
 pub const BEHIND_NOTIFY: Duration = Duration::from_secs(5);
-/// Boards at once. With payouts there is one for all; on genesis, while each script has its own, a household's.
+/// Boards at once. With payouts there are eight, one for each class and layout; on genesis, while each script has its own, a household's.
 pub const BOARDS_MAX: usize = 64;
+/// Newest shares of the confirmed chain by which is judged who makes too many of them: an hour's (SHARECHAIN §4).
+pub const HARDER_SPAN: usize = 360;
+/// Part of them that one script should make at most, percent.
+pub const HARDER_PERCENT: u32 = 3;
+/// Shares that a script must have made of them before its target becomes harder: fewer say nothing.
+pub const HARDER_SHARES_MIN: u32 = 12;
+/// Least time between two steps of a script's target, each a factor of two.
+pub const HARDER_EVERY: Duration = Duration::from_secs(600);
+/// Scripts whose targets are harder, or were just now: twice as many as can make so many shares at once.
+pub const HARDER_SCRIPTS_MAX: usize = 64;
 /// Past jobs of one miner that are still taken while their Bitcoin parent holds.
 pub const JOBS_PAST_MAX: usize = 16;
 /// Submits of one miner remembered to tell duplicates, those of its oldest work forgotten first: at 0.3 a second an hour's.

@@ -374,7 +374,8 @@ mod tests {
     use crate::stratum::request::login;
     use crate::testing::{ADDRESS, Grower, HTTP, PEER, Recorder, STRATUM, World, exchange, mined, regtest};
     use rockpool_net::events::Event;
-    use rockpool_net::wire::share::Script;
+    use rockpool_net::wire::share::{Class, Layout, Script};
+    use rockpool_store::rules::target::target_bytes;
     use rockpool_workers::embedded::EmbeddedChain;
     use rockpool_workers::jobs::Fate;
     use rockpool_workers::work::meets;
@@ -551,9 +552,9 @@ mod tests {
         extranonce[..4].copy_from_slice(&extranonce1.to_be_bytes());
         let script = login(ADDRESS, regtest().network).unwrap().0;
         let now = a.now();
-        let board = a.node.server.boards.board(regtest(), &a.node.chain.view, &script, now).unwrap().unwrap();
+        let board = a.node.server.boards.board(regtest(), &a.node.chain.view, (Class::N12, Layout::Tail), &script, now).unwrap().unwrap();
         let board = Arc::clone(&board.work);
-        let share = mined(&board, &script, extranonce, |hash| meets(hash, &board.share_target()));
+        let share = mined(&board, &script, extranonce, |hash| meets(hash, &target_bytes(board.draft.bits)));
         let (nonce, ntime) = (share.header_nonce(), share.header_time());
         let line =
             format!(r#"{{"id":3,"method":"mining.submit","params":["w",{},"0000000000000000","{ntime:08x}","{nonce:08x}"]}}"#, job[0]);

@@ -17,12 +17,13 @@ use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::limits::HEADER_BYTES;
 use rockpool_net::time::Now;
 use rockpool_net::wire::message::{Command, Message};
-use rockpool_net::wire::share::{Class, Script, Share};
+use rockpool_net::wire::share::{Class, Layout, Script, Share};
 use rockpool_store::chain::{Chain, Source};
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::MemKv;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::params::{Network, Params, params};
+use rockpool_store::rules::target::target_bytes;
 use rockpool_store::testing::bitcoin_header;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
@@ -538,8 +539,8 @@ impl Grower {
         let view = self.chain.view();
         let template = Arc::new(self.bitcoin.template(now.unix()));
         let next = view.next(regtest(), now);
-        let work = Work::new(regtest(), template, &next, view.payouts(), Class::N12, Some(script), 9).unwrap();
-        let share = mined(&work, &script, [5; 12], |hash| meets(hash, &work.share_target()));
+        let work = Work::new(regtest(), template, &next, view.payouts(), (Class::N12, Layout::Tail), Some(script), 9).unwrap();
+        let share = mined(&work, &script, [5; 12], |hash| meets(hash, &target_bytes(work.draft.bits)));
         self.chain.offer(now, &share, Source::Peer);
         self.chain.confirm(1);
         assert_eq!(self.chain.confirmed_tip().id, share.id());
@@ -566,6 +567,6 @@ impl Grower {
 /// A share of this work whose id is wanted, by trying nonces.
 pub(crate) fn mined(work: &Work, script: &Script, extranonce: [u8; 12], wanted: impl Fn(&[u8; 32]) -> bool) -> Share {
     let (version, ntime) = (work.template.version, work.template.curtime);
-    let mut tries = (0..=u32::MAX).map(|nonce| work.share(regtest(), script, &Roll { extranonce, version, ntime, nonce }));
+    let mut tries = (0..=u32::MAX).map(|nonce| work.share(regtest(), script, work.draft.bits, &Roll { extranonce, version, ntime, nonce }));
     tries.find(|share| wanted(&share.id().0)).unwrap()
 }

@@ -1,4 +1,5 @@
-//! Jobs: work as miners read it. Boards are shared by all miners of a class; a miner's own job is an id, a reference and a target.
+//! Jobs: work as miners read it. Boards are shared by all miners of a class and layout; a miner's own job is an id, a reference and a
+//! target.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -7,17 +8,15 @@ use std::time::Duration;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
 use rockpool_net::time::Now;
-use rockpool_net::wire::share::{Class, Script};
+use rockpool_net::wire::share::{Class, Layout, Script};
 use rockpool_store::params::Params;
+use rockpool_store::rules::target::target_bytes;
 use rockpool_store::view::ChainView;
 use rockpool_workers::template::Template;
 use rockpool_workers::work::{VERSION_MASK, Work, WorkError};
 
 use crate::limits::{BOARD_AGE_MAX, BOARDS_MAX, SALTS_KEPT};
 use crate::stratum::difficulty::difficulty_of;
-
-/// The class that is served: a coinbase that every device holds.
-const CLASS: Class = Class::N12;
 
 /// Work with what all its jobs have in common, as text.
 #[derive(Debug)]
@@ -26,10 +25,10 @@ pub struct Board {
     pub serial: u64,
     /// The work.
     pub work: Arc<Work>,
-    /// The share's own target as a difficulty: no job is harder.
-    pub difficulty_max: f64,
     made: Duration,
     coinb1: String,
+    /// What of `coinb2` is the same for all miners, in layout *front* nearly all of it.
+    coinb2: String,
     branch: String,
 }
 
@@ -42,17 +41,31 @@ pub struct Job {
     pub board: Arc<Board>,
     /// Whom its coinbase commits to pay.
     pub script: Script,
+    /// The share's target that its coinbase commits to, compact.
+    pub bits: u32,
     /// What its submits are judged by and credited with.
     pub difficulty: f64,
     /// Header time that it proposes.
     pub ntime: u32,
 }
 
+impl Job {
+    /// The share's target as a difficulty: what a submit must meet to count for the share chain.
+    pub fn difficulty_max(&self) -> f64 {
+        share_difficulty(self.bits)
+    }
+}
+
+/// A share's target as a difficulty: no job that commits to it is harder.
+pub fn share_difficulty(bits: u32) -> f64 {
+    difficulty_of(&target_bytes(bits))
+}
+
 impl Board {
     fn new(serial: u64, work: Work, made: Duration) -> Board {
-        let branch: Vec<String> = work.template.branch.iter().map(|hash| format!("\"{}\"", hex(hash))).collect();
-        let difficulty_max = difficulty_of(&work.share_target());
-        Board { serial, coinb1: hex(work.coinb1()), branch: branch.join(","), difficulty_max, made, work: Arc::new(work) }
+        let branch: Vec<String> = work.trim().branch.iter().map(|hash| format!("\"{}\"", hex(hash))).collect();
+        let (coinb1, coinb2) = (hex(work.coinb1()), hex(&work.coinb2_shared()));
+        Board { serial, coinb1, coinb2, branch: branch.join(","), made, work: Arc::new(work) }
     }
 
     /// Header version of its jobs: what the template asks for, with every bit clear that a miner may roll.
@@ -68,14 +81,18 @@ impl Board {
     }
 
     /// The line that gives a job to its miner.
-    pub fn notify(&self, params: &Params, script: &Script, id: u64, ntime: u32, clean: bool) -> String {
+    pub fn notify(&self, params: &Params, (script, bits): (&Script, u32), id: u64, ntime: u32, clean: bool) -> String {
         let template = &self.work.template;
         format!(
-            concat!(r#"{{"id":null,"method":"mining.notify","params":["{:x}","{}","{}","{}",[{}],"{:08x}","{:08x}","{:08x}",{}]}}"#, "\n"),
+            concat!(
+                r#"{{"id":null,"method":"mining.notify","params":["{:x}","{}","{}","{}{}",[{}],"{:08x}","{:08x}","{:08x}",{}]}}"#,
+                "\n"
+            ),
             id,
             hex(&words_reversed(&template.prev)),
             self.coinb1,
-            hex(&self.work.coinb2(params, script)),
+            self.coinb2,
+            hex(&self.work.coinb2_own(params, script, bits)),
             self.branch,
             self.version(),
             template.bits,
@@ -102,8 +119,8 @@ pub fn hex(bytes: &[u8]) -> String {
 #[derive(Debug, Default)]
 pub struct Boards {
     template: Option<Arc<Template>>,
-    /// By the script that they are for alone, while the parent is genesis; `None` serves all.
-    boards: BTreeMap<Option<Script>, Arc<Board>>,
+    /// By class and layout, and by the script that they are for alone while the parent is genesis; `None` serves all.
+    boards: BTreeMap<(Class, Layout, Option<Script>), Arc<Board>>,
     serial: u64,
     job: u64,
     /// Salts of the last templates, newest last. Miners' jobs keep a template, and nothing else does once there is another.
@@ -143,18 +160,26 @@ impl Boards {
         self.salts.iter().find(|(known, _)| *known == salt)?.1.upgrade()
     }
 
-    /// The board for a script at the confirmed tip; `None` while there is no template.
-    pub fn board(&mut self, params: &Params, view: &ChainView, script: &Script, now: Now) -> Option<Result<Arc<Board>, WorkError>> {
+    /// The board of this class and layout for a script at the confirmed tip; `None` while there is no template.
+    pub fn board(
+        &mut self,
+        params: &Params,
+        view: &ChainView,
+        (class, layout): (Class, Layout),
+        script: &Script,
+        now: Now,
+    ) -> Option<Result<Arc<Board>, WorkError>> {
         let (template, salt) = (self.template.as_ref()?, self.salts.back()?.0);
         let payouts = view.payouts();
         let only_for = payouts.weights.is_empty().then_some(*script);
-        if let Some(board) = self.boards.get(&only_for)
+        let key = (class, layout, only_for);
+        if let Some(board) = self.boards.get(&key)
             && now.mono.saturating_sub(board.made) < BOARD_AGE_MAX
         {
             return Some(Ok(Arc::clone(board)));
         }
         let next = view.next(params, now);
-        let work = match Work::new(params, Arc::clone(template), &next, payouts, CLASS, only_for, salt) {
+        let work = match Work::new(params, Arc::clone(template), &next, payouts, (class, layout), only_for, salt) {
             Ok(work) => work,
             Err(error) => return Some(Err(error)),
         };
@@ -164,7 +189,7 @@ impl Boards {
         if self.boards.len() >= BOARDS_MAX {
             self.boards.clear();
         }
-        self.boards.insert(only_for, Arc::clone(&board));
+        self.boards.insert(key, Arc::clone(&board));
         Some(Ok(board))
     }
 
@@ -190,11 +215,15 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
     use rockpool_net::sha256::sha256d;
     use rockpool_net::wire::share::merkle_root;
-    use rockpool_store::chain::Chain;
+    use rockpool_store::chain::{Chain, Source};
     use rockpool_store::kv::MemKv;
+    use rockpool_store::rules::difficulty::hardest_bits;
+    use rockpool_store::testing::ShareBuilder;
     use rockpool_workers::embedded::EmbeddedChain;
     use rockpool_workers::work::Roll;
     use serde_json::Value;
+
+    const FORM: (Class, Layout) = (Class::N12, Layout::Tail);
 
     fn bytes(text: &str) -> Vec<u8> {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
@@ -297,19 +326,49 @@ mod tests {
         let chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
         let (view, now, script) = (chain.view(), at(Duration::from_secs(3)), Script::P2wpkh([7; 20]));
         let mut template = EmbeddedChain::new(regtest(), None).template(now.unix());
-        template.branch = vec![[0xab; 32], [0x01; 32]];
+        template.trims.iter_mut().for_each(|trim| trim.branch = vec![[0xab; 32], [0x01; 32]]);
         template.version |= 0x2000 | 1;
         let mut boards = Boards::default();
-        assert!(boards.board(regtest(), &view, &script, now).is_none());
+        assert!(boards.board(regtest(), &view, FORM, &script, now).is_none());
         assert!(boards.set_template(Arc::new(template), &mut ChaCha12Rng::seed_from_u64(1)));
-        let board = boards.board(regtest(), &view, &script, now).unwrap().unwrap();
-        assert_eq!(board.version(), board.work.template.version & !VERSION_MASK);
-        assert_eq!(board.version() & 0x2000_2001, 0x2000_0001, "the bits to roll are clear, the others as the template asks");
-        let line: Value = serde_json::from_str(&board.notify(regtest(), &script, 0x1f, 0x6000_0001, false)).unwrap();
-        assert_eq!((&line["method"], &line["params"][0], &line["params"][8]), (&"mining.notify".into(), &"1f".into(), &false.into()));
-        let roll = Roll { extranonce: [3; 12], version: board.version() | 0x2000, ntime: 0x6000_0001, nonce: 77 };
-        let header = assembled(&line["params"], &hex(&roll.extranonce), roll.ntime, roll.nonce, roll.version);
-        assert_eq!(header, board.work.header(regtest(), &script, &roll));
+        for form in Class::ALL.into_iter().flat_map(|class| [(class, Layout::Tail), (class, Layout::Front)]) {
+            let board = boards.board(regtest(), &view, form, &script, now).unwrap().unwrap();
+            assert_eq!(board.version(), board.work.template.version & !VERSION_MASK);
+            assert_eq!(board.version() & 0x2000_2001, 0x2000_0001, "the bits to roll are clear, the others as the template asks");
+            for bits in [board.work.draft.bits, hardest_bits(board.work.draft.bits)] {
+                let line = board.notify(regtest(), (&script, bits), 0x1f, 0x6000_0001, false);
+                let line: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(
+                    (&line["method"], &line["params"][0], &line["params"][8]),
+                    (&"mining.notify".into(), &"1f".into(), &false.into())
+                );
+                let roll = Roll { extranonce: [3; 12], version: board.version() | 0x2000, ntime: 0x6000_0001, nonce: 77 };
+                let header = assembled(&line["params"], &hex(&roll.extranonce), roll.ntime, roll.nonce, roll.version);
+                assert_eq!(header, board.work.header(regtest(), &script, bits, &roll), "{form:?}");
+                let share = board.work.share(regtest(), &script, bits, &roll);
+                assert_eq!((share.header, share.class, share.layout), (header, form.0, form.1));
+                assert!(share.tied(&regtest().genesis_id()));
+            }
+        }
+    }
+
+    /// Firmware that reads outputs out of `coinb2` finds them there, and in the other layout nothing but 36 bytes.
+    #[test]
+    fn outputs_stand_in_coinb2_in_layout_front_alone() {
+        let chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+        let (view, now, script) = (chain.view(), at(Duration::from_secs(3)), Script::P2wpkh([7; 20]));
+        let mut boards = Boards::default();
+        boards.set_template(Arc::new(EmbeddedChain::new(regtest(), None).template(now.unix())), &mut ChaCha12Rng::seed_from_u64(1));
+        let mut coinb2 = |layout| {
+            let board = boards.board(regtest(), &view, (Class::N46, layout), &script, now).unwrap().unwrap();
+            let line: Value = serde_json::from_str(&board.notify(regtest(), (&script, board.work.draft.bits), 1, 1, false)).unwrap();
+            bytes(line["params"][3].as_str().unwrap())
+        };
+        assert_eq!(coinb2(Layout::Tail).len(), 36);
+        let front = coinb2(Layout::Front);
+        let (sequence, outputs) = front.split_at(4);
+        assert_eq!((sequence, outputs[0]), (&[0xfe, 0xff, 0xff, 0xff][..], 3));
+        assert_eq!((&outputs[1..9], &outputs[9..32]), (&5_000_000_000_u64.to_le_bytes()[..], &[&[22, 0, 20][..], &[7; 20]].concat()[..]));
     }
 
     #[test]
@@ -320,7 +379,7 @@ mod tests {
         let mut boards = Boards::default();
         let serial = |boards: &mut Boards, second: u64| {
             let now = at(Duration::from_secs(second));
-            boards.board(regtest(), &view, &script, now).unwrap().unwrap().serial
+            boards.board(regtest(), &view, FORM, &script, now).unwrap().unwrap().serial
         };
         assert!(boards.set_template(Arc::new(embedded.template(1_700_000_000)), &mut rng));
         assert_eq!((serial(&mut boards, 0), serial(&mut boards, 1)), (1, 1));
@@ -330,8 +389,31 @@ mod tests {
         assert!(!boards.set_template(Arc::new(embedded.template(1_700_000_030)), &mut rng), "the same parent leaves past jobs good");
         assert_eq!(serial(&mut boards, 22), 4);
         let other = Script::P2tr([1; 32]);
-        let theirs = boards.board(regtest(), &view, &other, at(Duration::from_secs(22))).unwrap().unwrap();
+        let theirs = boards.board(regtest(), &view, FORM, &other, at(Duration::from_secs(22))).unwrap().unwrap();
         assert_eq!(theirs.work.only_for, Some(other), "on genesis each script has a coinbase of its own");
+    }
+
+    #[test]
+    fn each_class_and_layout_has_one_board_for_all_its_miners() {
+        let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+        let share = ShareBuilder::new(regtest()).time(1_700_000_000).build(&chain, &chain.tip().id);
+        chain.offer(at(Duration::from_secs(1)), Arc::new(share), Source::Peer);
+        chain.confirm(1);
+        let (view, now) = (chain.view(), at(Duration::from_secs(3)));
+        let mut boards = Boards::default();
+        boards.set_template(Arc::new(EmbeddedChain::new(regtest(), None).template(now.unix())), &mut ChaCha12Rng::seed_from_u64(1));
+        for round in 0..2 {
+            for (index, class) in Class::ALL.into_iter().enumerate() {
+                for layout in [Layout::Tail, Layout::Front] {
+                    let script = Script::P2wpkh([round * 4 + index as u8; 20]);
+                    let board = boards.board(regtest(), &view, (class, layout), &script, now).unwrap().unwrap();
+                    assert_eq!(board.serial, 2 * index as u64 + u64::from(layout == Layout::Front) + 1, "made in the first round");
+                    assert_eq!((board.work.draft.class, board.work.draft.layout, board.work.only_for), (class, layout, None));
+                }
+            }
+        }
+        assert_eq!(boards.held(), 8);
+        assert!(boards.held() <= BOARDS_MAX);
     }
 
     #[test]

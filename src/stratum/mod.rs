@@ -7,14 +7,19 @@
 //! | `jobs` | work as text, shared by all miners |
 //! | `vardiff` | how often a miner submits |
 //! | `difficulty` | difficulties and targets |
+//! | `firmware` | class and layout of a miner's coinbase |
+//! | `harder` | bits harder than they must be |
 
 pub mod difficulty;
+pub mod firmware;
+pub mod harder;
 pub mod jobs;
 pub mod request;
 pub mod session;
 pub mod vardiff;
 
 use crate::status::Serving;
+use crate::stratum::harder::Harder;
 use crate::stratum::jobs::Boards;
 use crate::stratum::request::EXTRANONCE1_BYTES;
 
@@ -23,6 +28,8 @@ use crate::stratum::request::EXTRANONCE1_BYTES;
 pub struct Server {
     /// Work.
     pub boards: Boards,
+    /// How much harder than allowed its shares are, by script.
+    pub harder: Harder,
     /// Whether miners are served; the node looks before each turn's inputs.
     pub serving: Serving,
     extranonce: u32,
@@ -31,7 +38,7 @@ pub struct Server {
 impl Server {
     /// Nothing to work on yet. Extranonces are counted from `first`, which is drawn.
     pub fn new(first: u32) -> Server {
-        Server { boards: Boards::default(), serving: Serving::NoTemplate, extranonce: first }
+        Server { boards: Boards::default(), harder: Harder::default(), serving: Serving::NoTemplate, extranonce: first }
     }
 
     /// An extranonce1 that no other connection has: a counter, which comes round after four billion of them. Never zero.

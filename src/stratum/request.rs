@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::limits::{AGENT_BYTES_MAX, USER_BYTES_MAX};
 use crate::stratum::difficulty::asked;
+use crate::stratum::firmware::hints;
 
 /// Bytes of extranonce1, the connection's own.
 pub const EXTRANONCE1_BYTES: usize = 4;
@@ -49,7 +50,7 @@ pub enum Request {
     Authorize {
         /// `address[.worker]`.
         user: String,
-        /// Hints, `d=…`.
+        /// Hints, `d=…,c=…,l=…`.
         password: String,
     },
     /// `mining.submit`; what is wrong with its fields is told only after who sent it is known.
@@ -216,8 +217,7 @@ fn shown(text: &str) -> String {
 
 /// The difficulty in a password of hints, `d=0.001,…`.
 pub fn password_difficulty(password: &str) -> Option<f64> {
-    let hints = password.split([',', ';', ' ']);
-    hints.filter_map(|hint| hint.trim().strip_prefix("d=")).find_map(|value| value.parse().ok().and_then(asked))
+    hints(password, "d=").find_map(|value| value.parse().ok().and_then(asked))
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use rockpool_net::events::Event;
 use rockpool_net::id::ConnId;
 use rockpool_net::wire::share::Script;
 use rockpool_workers::jobs::{Claim, EmissionJob, SubmitRefusal};
-use rockpool_workers::template::Template;
 use rockpool_workers::work::VERSION_MASK;
 use serde_json::value::RawValue;
 
@@ -21,7 +20,8 @@ use crate::limits::{
 use crate::status::Serving;
 use crate::stratum::Server;
 use crate::stratum::difficulty::{rounded, target_of};
-use crate::stratum::jobs::{Board, Job, hex};
+use crate::stratum::firmware::class_and_layout;
+use crate::stratum::jobs::{Board, Job, hex, share_difficulty};
 use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, granted, login, password_difficulty, rolled};
 use crate::stratum::vardiff::Vardiff;
 use crate::turn::Turn;
@@ -38,6 +38,8 @@ const DUPLICATE: Refusal<'static> = (22, "Duplicate share");
 #[derive(Clone, Debug)]
 struct Login {
     user: String,
+    /// Hints.
+    password: String,
     script: Script,
 }
 
@@ -61,8 +63,8 @@ pub struct Miner {
     jobs: VecDeque<Job>,
     /// When the newest was sent.
     notified: Duration,
-    /// Submits by board and what the miner rolled.
-    seen: BTreeSet<(u64, [u8; 20])>,
+    /// Submits by board, what the miner rolled, and the job's bits.
+    seen: BTreeSet<(u64, [u8; 24])>,
     /// It was told once what it waits for.
     told_to_wait: bool,
 }
@@ -184,7 +186,7 @@ impl Miner {
 
     /// Gives it a new job, if it can be given one. `clean`: what it had is worthless.
     pub fn issue(&mut self, conn: ConnId, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
-        let Some(login) = self.login.as_ref().filter(|_| self.agent.is_some()) else { return };
+        let (Some(login), Some(agent)) = (&self.login, &self.agent) else { return };
         // A miner that was served is kept at work while a claim is being looked into: at worst its work is no worse than the old one.
         if server.serving != Serving::Yes && self.jobs.is_empty() {
             if !self.told_to_wait {
@@ -193,8 +195,8 @@ impl Miner {
             }
             return;
         }
-        let script = login.script;
-        let board = match server.boards.board(turn.config.params, &turn.chain.view, &script, turn.now) {
+        let (script, form) = (login.script, class_and_layout(agent, &login.password));
+        let board = match server.boards.board(turn.config.params, &turn.chain.view, form, &script, turn.now) {
             Some(Ok(board)) => board,
             Some(Err(error)) => {
                 log::error!("no work for miners: {error}");
@@ -213,7 +215,8 @@ impl Miner {
     }
 
     fn push_job(&mut self, conn: ConnId, board: Arc<Board>, script: Script, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
-        let difficulty = rounded(self.vardiff.current().min(board.difficulty_max));
+        let bits = server.harder.bits(turn.now.mono, &turn.chain.view, &script, board.work.draft.bits);
+        let difficulty = rounded(self.vardiff.current().min(share_difficulty(bits)));
         let mut lines = String::new();
         if self.told != Some(difficulty) {
             // Display writes no exponent, and whole numbers without a point: firmware stumbles over both.
@@ -222,17 +225,18 @@ impl Miner {
         }
         let last = self.jobs.back().filter(|job| job.board.serial == board.serial).map(|job| job.ntime);
         let (id, ntime) = (server.boards.job_id(), board.ntime(turn.now, last));
-        lines.push_str(&board.notify(turn.config.params, &script, id, ntime, clean));
+        lines.push_str(&board.notify(turn.config.params, (&script, bits), id, ntime, clean));
         turn.out.send_bytes(conn, lines.into_bytes());
         turn.counters.jobs_sent.add(1);
         self.notified = turn.now.mono;
-        self.jobs.push_back(Job { id, board, script, difficulty, ntime });
+        self.jobs.push_back(Job { id, board, script, bits, difficulty, ntime });
         // The newest and JOBS_PAST_MAX past ones.
         if self.jobs.len() > JOBS_PAST_MAX + 1 {
             self.jobs.pop_front();
         }
-        let oldest = self.jobs.front().map_or(0, |job| job.board.serial);
-        self.seen = self.seen.split_off(&(oldest, [0; 20]));
+        // A newer job may be of an older board, if meanwhile another class or layout was asked for.
+        let oldest = self.jobs.iter().map(|job| job.board.serial).min().unwrap_or(0);
+        self.seen = self.seen.split_off(&(oldest, [0; 24]));
     }
 
     fn configure(&mut self, extensions: &[String], mask: Option<u32>) -> String {
@@ -270,16 +274,16 @@ impl Miner {
             self.vardiff.hold(turn.now.mono, difficulty);
         }
         reply(conn, turn, id, "true");
-        let before = self.login.replace(Login { user: user.clone(), script });
+        let before = self.login.replace(Login { user: user.clone(), password: password.to_owned(), script });
         if before.is_none() {
             let agent = self.agent.as_deref().unwrap_or_default().to_owned();
             turn.out.publish(Event::MinerUp { conn, addr: self.addr, user: user.clone(), worker, agent });
         }
-        let news = before.is_none_or(|before| before.script != script || before.user != user);
+        let news = before.is_none_or(|before| before.script != script || before.user != user || before.password != password);
         self.begin(conn, news, server, turn);
     }
 
-    /// Its first job, or the first for another payee.
+    /// Its first job, or the first for another payee or of another form.
     fn begin(&mut self, conn: ConnId, news: bool, server: &mut Server, turn: &mut Turn<'_>) {
         if news {
             self.issue(conn, true, server, turn);
@@ -289,7 +293,7 @@ impl Miner {
     /// A new difficulty takes effect with a job of its own; past jobs keep theirs.
     fn follow_vardiff(&mut self, conn: ConnId, server: &mut Server, turn: &mut Turn<'_>) {
         let Some(job) = self.jobs.back() else { return };
-        if self.told != Some(rounded(self.vardiff.current().min(job.board.difficulty_max))) {
+        if self.told != Some(rounded(self.vardiff.current().min(job.difficulty_max()))) {
             self.issue(conn, false, server, turn);
         }
     }
@@ -313,7 +317,7 @@ impl Miner {
             Err(why) => return self.reject(conn, raw, SubmitRefusal::BadField(why), turn),
             Ok(version) => version,
         };
-        if !self.remember(job.board.serial, &roll, version) {
+        if !self.remember(&job, &roll, version) {
             return self.reject(conn, raw, SubmitRefusal::Duplicate, turn);
         }
         let Some(ticket) = turn.out.take_ticket() else {
@@ -328,6 +332,7 @@ impl Miner {
             claim: Claim { conn, request, difficulty: job.difficulty },
             work: Arc::clone(&job.board.work),
             script: job.script,
+            bits: job.bits,
             extranonce,
             version,
             ntime: roll.ntime,
@@ -338,13 +343,14 @@ impl Miner {
     }
 
     /// Whether this submit is new. The oldest boards' are forgotten first.
-    fn remember(&mut self, serial: u64, submit: &Submit, version: u32) -> bool {
-        let mut key = [0; 20];
+    fn remember(&mut self, job: &Job, submit: &Submit, version: u32) -> bool {
+        let mut key = [0; 24];
         key[..8].copy_from_slice(&submit.extranonce2);
         key[8..12].copy_from_slice(&submit.ntime.to_be_bytes());
         key[12..16].copy_from_slice(&submit.nonce.to_be_bytes());
-        key[16..].copy_from_slice(&version.to_be_bytes());
-        let new = self.seen.insert((serial, key));
+        key[16..20].copy_from_slice(&version.to_be_bytes());
+        key[20..].copy_from_slice(&job.bits.to_be_bytes());
+        let new = self.seen.insert((job.board.serial, key));
         if self.seen.len() > SUBMITS_SEEN_MAX {
             self.seen.pop_first();
         }
@@ -376,14 +382,14 @@ impl Miner {
             Some(wanted) => self.jobs.iter().find(|job| job.id == wanted),
             None => self.jobs.back(),
         };
-        match job.map(|job| &job.board.work.template) {
+        match job.map(|job| &job.board.work).map(|work| &work.template.txs[..work.trim().kept]) {
             None => refuse(conn, turn, id, STALE),
-            Some(template) if bytes_of(template) > TRANSACTIONS_BYTES_MAX => {
+            Some(txs) if txs.iter().map(|tx| tx.len()).sum::<usize>() > TRANSACTIONS_BYTES_MAX => {
                 refuse(conn, turn, id, (20, "the block's transactions are too many to send; ask bitcoind"));
             }
             Some(_) if !turn.out.room(conn) => refuse(conn, turn, id, (20, "read first what was sent already")),
-            Some(template) => {
-                let txs: Vec<String> = template.txs.iter().map(|tx| format!("\"{}\"", hex(tx))).collect();
+            Some(txs) => {
+                let txs: Vec<String> = txs.iter().map(|tx| format!("\"{}\"", hex(tx))).collect();
                 reply(conn, turn, id, &format!("[{}]", txs.join(",")));
             }
         }
@@ -398,10 +404,6 @@ impl Miner {
         let authorised = if self.login.is_some() { silence } else { silence.min(self.opened + AUTHORIZE_MAX) };
         if self.jobs.is_empty() { authorised } else { authorised.min(self.notified + NOTIFY_EVERY).min(self.vardiff.due()) }
     }
-}
-
-fn bytes_of(template: &Template) -> usize {
-    template.txs.iter().map(|tx| tx.len()).sum()
 }
 
 fn reply(conn: ConnId, turn: &mut Turn<'_>, id: &str, result: &str) {
