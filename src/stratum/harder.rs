@@ -136,7 +136,7 @@ impl Recent {
     }
 
     fn enter(&mut self, record: &Record) -> (ShareId, Script, u32) {
-        let (script, easy) = (record.script, easy(record));
+        let (script, easy) = (*record.script, easy(record));
         let made = self.made.entry(script).or_default();
         (made.shares, made.easy) = (made.shares + 1, made.easy + easy);
         (record.id, script, easy)
@@ -154,6 +154,173 @@ impl Recent {
 
 /// How many shares of the easiest target a share's work is worth.
 fn easy(record: &Record) -> u32 {
-    let rounded = record.work.saturating_add(record.demand / 2) / record.demand.max(1);
+    let demand = record.demand().max(1);
+    let rounded = record.work().saturating_add(demand / 2) / demand;
     rounded.clamp(1, 1 << HARDER_MAX_LOG2) as u32
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::testing::{at, regtest};
+    use rand_chacha::ChaCha12Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+    use rockpool_store::chain::{Chain, Offer, Source};
+    use rockpool_store::kv::MemKv;
+    use rockpool_store::rules::difficulty::{bits_in_range, hardest_bits};
+    use rockpool_store::testing::ShareBuilder;
+    use std::sync::Arc;
+
+    const SCRIPT: Script = Script::P2wpkh([1; 20]);
+    const OTHERS: Script = Script::P2wpkh([2; 20]);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    impl Harder {
+        /// The next share of the chain, made at so many halvings.
+        fn add(&mut self, script: Script, halvings: usize) {
+            let record = Record { work: 100 << halvings, demand: 100, script, ..regtest().genesis_record() };
+            let last = self.recent.enter(&record);
+            self.recent.shares.push_back(last);
+            if self.recent.shares.len() > HARDER_SPAN {
+                let first = self.recent.shares.pop_front().unwrap();
+                self.recent.leave(first);
+            }
+        }
+    }
+
+    /// A chain of so many shares, ten seconds apart, as difficulty sees to it, of whose hashes one script has this part, in permille: how
+    /// many of the last half it made, in permille, and its halvings at each.
+    fn simulate(permille: u64, shares: u64, seed: u64) -> (u64, Vec<usize>) {
+        let (mut harder, mut rng) = (Harder::default(), ChaCha12Rng::seed_from_u64(seed));
+        let (mut made, mut given) = (0, Vec::new());
+        for share in 0..shares {
+            let halvings = harder.halvings(seconds(share * 10), &SCRIPT);
+            given.push(halvings);
+            let (own, others) = ((permille << 8) >> halvings, (1_000 - permille) << 8);
+            let mine = (u64::from(rng.next_u32()) * (own + others)) >> 32 < own;
+            made += u64::from(mine && share >= shares / 2);
+            harder.add(if mine { SCRIPT } else { OTHERS }, if mine { halvings } else { 0 });
+        }
+        (made * 2_000 / shares, given)
+    }
+
+    #[test]
+    fn a_large_script_makes_no_more_than_its_part_of_the_shares() {
+        let most = u64::from(HARDER_PERCENT) * 10;
+        for permille in [40, 60, 100, 200, 300] {
+            // Two days.
+            let (made, given) = simulate(permille, 17_280, permille);
+            assert!((most * 2 / 3..=most).contains(&made), "{permille} permille of the hashes made {made} of the shares");
+            for (before, after) in given.iter().zip(&given[1..]) {
+                assert!(before.abs_diff(*after) <= 1, "a step is a factor of two");
+            }
+            let steps: Vec<usize> = (1..given.len()).filter(|share| given[*share] != given[share - 1]).collect();
+            assert!(steps.windows(2).all(|pair| (pair[1] - pair[0]) as u64 * 10 >= HARDER_EVERY.as_secs()), "too soon");
+        }
+        // Sixteen times is the most, and who makes few is left alone.
+        let (made, given) = simulate(600, 17_280, 1);
+        assert!((70..=100).contains(&made) && given[8_640..].iter().filter(|halvings| **halvings == HARDER_MAX_LOG2).count() > 8_000);
+        let (made, given) = simulate(10, 17_280, 1);
+        assert!((7..=13).contains(&made) && given.iter().all(|halvings| *halvings == 0));
+    }
+
+    #[test]
+    fn nothing_is_harder_before_twelve_shares_and_then_step_by_step() {
+        let mut harder = Harder::default();
+        let mut given = Vec::new();
+        for share in 0..400 {
+            given.push(harder.halvings(seconds(share * 10), &SCRIPT));
+            harder.add(SCRIPT, given[share as usize]);
+        }
+        let changes: Vec<usize> = (1..given.len()).filter(|share| given[*share] != given[share - 1]).collect();
+        let (first, every) = (HARDER_SHARES_MIN as usize, HARDER_EVERY.as_secs() as usize / 10);
+        assert_eq!(changes, [first, first + every, first + 2 * every, first + 3 * every]);
+        assert_eq!(given.last(), Some(&HARDER_MAX_LOG2));
+        // It stops: what it made leaves the newest shares, and with them its factor goes, as slowly as it came.
+        let (mut left, mut share) = (given[399], 400);
+        let mut lost = Vec::new();
+        while left > 0 {
+            harder.add(OTHERS, 0);
+            let now = harder.halvings(seconds(share * 10), &SCRIPT);
+            if now != left {
+                lost.push(share);
+            }
+            (left, share) = (now, share + 1);
+        }
+        assert!(lost.windows(2).all(|pair| (pair[1] - pair[0]) as usize >= every), "{lost:?}");
+        assert!(lost.len() == HARDER_MAX_LOG2 && share < 400 + 800, "{lost:?}");
+        // The newest shares are others' by now, and it is as if it had never been there.
+        assert_eq!(harder.recent.made.get(&SCRIPT), None);
+        harder.choose(seconds(share * 10) + HARDER_EVERY, OTHERS, 1);
+        assert_eq!(harder.chosen.keys().collect::<Vec<_>>(), [&OTHERS]);
+    }
+
+    #[test]
+    fn what_is_remembered_of_scripts_is_bounded() {
+        let mut harder = Harder::default();
+        for n in 0..=HARDER_SCRIPTS_MAX as u8 {
+            harder.choose(seconds(n.into()), Script::P2wpkh([n; 20]), 2);
+        }
+        assert_eq!(harder.chosen.len(), HARDER_SCRIPTS_MAX);
+        assert!(!harder.chosen.contains_key(&Script::P2wpkh([0; 20])), "the oldest choice is forgotten");
+    }
+
+    #[test]
+    fn all_factors_are_within_what_the_rules_allow() {
+        for allowed in [0x207f_ffff, 0x1b3f_ffc0, 0x1d00_ffff, 0x1723_4567, 0x1700_8000] {
+            let all: Vec<u32> = (0..=HARDER_MAX_LOG2).map(|halvings| halved(allowed, halvings)).collect();
+            assert_eq!((all[0], all[HARDER_MAX_LOG2]), (allowed, hardest_bits(allowed)));
+            assert!(all.iter().all(|bits| bits_in_range(*bits, allowed)));
+            assert!(all.windows(2).all(|pair| target::work(pair[1]) / 2 >= target::work(pair[0])));
+        }
+    }
+
+    /// Counting as shares come and go is as good as counting anew, through reorgs of every depth, to longer branches and to shorter ones.
+    #[test]
+    fn counts_follow_the_confirmed_chain() {
+        let params = regtest();
+        let mut chain = Chain::open(params, [1, 2], &MemKv::new()).unwrap();
+        let (mut recent, mut rng) = (Recent::default(), ChaCha12Rng::seed_from_u64(5));
+        let (mut reorgs, mut salt) = (0, 0);
+        while chain.tip().height < HARDER_SPAN as u32 + 40 {
+            salt += 1;
+            // Mostly the tip is built on; now and then a branch begins below it, hard enough to be the better one sooner or later.
+            let below = if salt % 9 == 0 { rng.next_u32() % 25 } else { 0 };
+            let before = chain.tip().id;
+            let mut parent = chain.view().at_height(chain.tip().height.saturating_sub(below)).unwrap().id;
+            for _ in 0..=below {
+                let share = ShareBuilder::new(params).miner((rng.next_u32() % 5) as u8).salt(salt).harder(rng.next_u32() as usize % 5);
+                let share = share.build(&chain, &parent);
+                parent = share.id();
+                if chain.offer(at(seconds(200_000)), Arc::new(share), Source::Peer) != Offer::Taken {
+                    break;
+                }
+            }
+            chain.confirm(100);
+            reorgs += u32::from(below > 0 && chain.view().get(&before).is_none());
+            let view = chain.view();
+            recent.follow(&view);
+            let lowest = (view.confirmed_height() + 1).saturating_sub(HARDER_SPAN as u32).max(1);
+            let newest: Vec<_> = (lowest..=view.confirmed_height()).filter_map(|height| view.at_height(height)).collect();
+            assert_eq!(
+                recent.shares.iter().map(|share| share.0).collect::<Vec<_>>(),
+                newest.iter().map(|record| record.id).collect::<Vec<_>>()
+            );
+            let mut made = BTreeMap::<Script, Made>::new();
+            for record in newest {
+                let of = made.entry(record.script).or_default();
+                (of.shares, of.easy) = (of.shares + 1, of.easy + easy(record));
+            }
+            assert_eq!(recent.made, made);
+        }
+        assert!(reorgs > 5, "{reorgs}");
+        // One that looks for the first time, or again after long, sees the same.
+        let mut late = Recent::default();
+        late.follow(&chain.view());
+        assert_eq!((late.shares, late.made, late.top), (recent.shares, recent.made, recent.top));
+    }
 }

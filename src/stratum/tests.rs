@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rockpool_net::id::ConnId;
+use rockpool_net::wire::share::{Class, Layout};
+use rockpool_store::rules::difficulty::bits_in_range;
 use rockpool_store::rules::target::target_bytes;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::{Answer, EmissionJob, SubmitRefusal};
 use serde_json::{Value, json};
 
-use crate::limits::{AUTHORIZE_MAX, BOARDS_MAX, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX};
+use crate::limits::{
+    AUTHORIZE_MAX, BOARDS_MAX, FIRST_LINE_MAX, HARDER_SHARES_MIN, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX,
+};
 use crate::stratum::{FRIENDLY, Server};
-use crate::testing::{ADDRESS, Recorder, STRATUM, World, regtest};
+use crate::testing::{ADDRESS, Grower, Recorder, STRATUM, World, regtest};
 
 const SUBSCRIBE: &str = r#"{"id":1,"method":"mining.subscribe","params":["test/1"]}"#;
 
@@ -468,4 +472,66 @@ fn boards_are_limited() {
         most = most.max(world.node.server.boards.held());
     }
     assert_eq!(most, BOARDS_MAX);
+}
+
+#[test]
+fn firmware_and_password_say_what_coinbase_a_miner_gets() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    let job = |world: &mut World<Recorder>, line: &str| {
+        world.line(conn, line);
+        let lines = world.lines(conn);
+        let Some(job) = notify(&lines) else { panic!("no job after {line}") };
+        assert_eq!(job[8], true, "what it had is of another form");
+        world.line(conn, &submit(job, 1));
+        let emitted = emitted(world).remove(0);
+        let form = (emitted.work.draft.class, emitted.work.draft.layout);
+        judge(world, emitted, Ok(()));
+        world.lines(conn);
+        (form, job[3].as_str().unwrap().len() > 72)
+    };
+    world.line(conn, r#"{"id":1,"method":"mining.subscribe","params":["bitaxe/BM1370/v2.9.0"]}"#);
+    world.lines(conn);
+    assert_eq!(job(&mut world, &authorize()), ((Class::N144, Layout::Front), true));
+    let told = format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}.rig","c=360,l=tail"]}}"#);
+    assert_eq!(job(&mut world, &told), ((Class::N360, Layout::Tail), false));
+    let told = format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}.rig","l=front;c=12"]}}"#);
+    assert_eq!(job(&mut world, &told), ((Class::N12, Layout::Front), true));
+}
+
+/// A chain of one script's shares: its next job is harder by choice, is told so, and is judged so; another's is not.
+#[test]
+fn a_script_of_many_shares_is_given_harder_jobs() {
+    let (mut world, bitcoin) = serving();
+    let script = crate::stratum::request::login(ADDRESS, regtest().network).unwrap().0;
+    let mut grower = Grower::new();
+    let mut shares = grower.grow_many(HARDER_SHARES_MIN as usize - 1, script);
+    world.confirm(&shares);
+    world.template(&bitcoin, 2);
+    let (conn, job) = miner(&mut world);
+    let told = |world: &mut World<Recorder>, job: &Value| {
+        world.line(conn, &submit(job, 1));
+        let emitted = emitted(world).remove(0);
+        let (bits, allowed, difficulty) = (emitted.bits, emitted.work.draft.bits, emitted.claim.difficulty);
+        judge(world, emitted, Ok(()));
+        world.lines(conn);
+        (bits, allowed, difficulty)
+    };
+    let (bits, allowed, easy) = told(&mut world, &job);
+    assert_eq!(bits, allowed, "eleven are too few to say anything");
+    shares.push(grower.grow(script));
+    world.confirm(&shares);
+    let lines = world.lines(conn);
+    let (bits, allowed, hard) = told(&mut world, notify(&lines).unwrap());
+    assert!(bits != allowed && bits_in_range(bits, allowed));
+    assert!(hard > easy * 1.5, "{easy} and {hard}: told with the job");
+    assert_eq!(difficulty(&lines), Some(hard));
+    // The script of another miner, of the same board, is as small as before.
+    let other = world.connect(STRATUM);
+    world.line(other, SUBSCRIBE);
+    world.line(other, r#"{"id":2,"method":"mining.authorize","params":["bcrt1q6z64a43mjgkcq0ul2znwneq3spghrlau9slefp","x"]}"#);
+    let lines = world.lines(other);
+    world.line(other, &submit(notify(&lines).unwrap(), 1));
+    let job = emitted(&mut world).remove(0);
+    assert_eq!((job.bits, job.work.draft.bits), (allowed, allowed));
 }

@@ -1,5 +1,6 @@
 //! A real bitcoind on regtest, and how tests wait for real processes.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,6 +43,11 @@ pub struct Bitcoind {
 impl Bitcoind {
     /// Starts one if `BITCOIND_EXE` or the PATH has it; else says that the test is skipped.
     pub fn start(test: &str) -> Option<Bitcoind> {
+        Bitcoind::start_with(test, &[])
+    }
+
+    /// The same with more options.
+    pub fn start_with(test: &str, more: &[&str]) -> Option<Bitcoind> {
         let given = std::env::var_os("BITCOIND_EXE").map(PathBuf::from);
         let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("bitcoind")).find(|exe| exe.is_file());
         let Some(exe) = given.or_else(on_path) else {
@@ -55,6 +61,7 @@ impl Bitcoind {
             .args(["-regtest", "-server", "-listen=0", "-rpcuser=user", "-rpcpassword=pass", "-dnsseed=0", "-fixedseeds=0"])
             .arg(format!("-rpcport={port}"))
             .arg(format!("-datadir={}", dir.path().display()))
+            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -87,20 +94,37 @@ impl Bitcoind {
         self.call(&["getblockcount"]).as_u64().unwrap()
     }
 
+    /// One RPC with an argument that is too long for a command line. The empty string is null.
+    pub fn call_long(&self, method: &str, argument: &str) -> Value {
+        let mut cli = self.cli(&["-stdin", method]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        cli.stdin.take().unwrap().write_all(argument.as_bytes()).unwrap();
+        let out = cli.wait_with_output().unwrap();
+        assert!(out.status.success(), "bitcoin-cli {method}");
+        answer(&out.stdout)
+    }
+
     fn try_call(&self, args: &[&str]) -> Result<Value, String> {
-        let out = Command::new(&self.cli)
-            .args(["-regtest", "-rpcuser=user", "-rpcpassword=pass"])
-            .arg(format!("-rpcport={}", self.port))
-            .arg(format!("-datadir={}", self.dir.path().display()))
-            .args(args)
-            .output()
-            .map_err(|error| error.to_string())?;
+        let out = self.cli(args).output().map_err(|error| error.to_string())?;
         if !out.status.success() {
             return Err(String::from_utf8_lossy(&out.stderr).into_owned());
         }
-        let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-        Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        Ok(answer(&out.stdout))
     }
+
+    fn cli(&self, args: &[&str]) -> Command {
+        let mut cli = Command::new(&self.cli);
+        cli.args(["-regtest", "-rpcuser=user", "-rpcpassword=pass"])
+            .arg(format!("-rpcport={}", self.port))
+            .arg(format!("-datadir={}", self.dir.path().display()))
+            .args(args);
+        cli
+    }
+}
+
+/// What bitcoin-cli printed: JSON, or a text that stands there bare.
+fn answer(stdout: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(stdout).trim().to_owned();
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
 
 impl Drop for Bitcoind {
