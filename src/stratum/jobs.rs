@@ -125,6 +125,8 @@ pub struct Boards {
     job: u64,
     /// Salts of the last templates, newest last. Miners' jobs keep a template, and nothing else does once there is another.
     salts: VecDeque<(u32, Weak<Template>)>,
+    /// It was said once that bitcoind reserves too little for large coinbases.
+    advised: bool,
 }
 
 impl Boards {
@@ -136,6 +138,14 @@ impl Boards {
     /// A new template. Whether what miners had is worthless now: it builds on another block.
     pub fn set_template(&mut self, template: Arc<Template>, rng: &mut ChaCha12Rng) -> bool {
         let clean = self.template.as_ref().is_none_or(|before| before.prev != template.prev);
+        let (all, kept) = (template.txs.len(), template.trim(Class::N360).kept);
+        if kept < all && !self.advised {
+            log::info!(
+                "bitcoind's blocks leave too little room for large coinbases: beside one of 360 outputs {kept} of {all} transactions fit; \
+                 blockreservedweight=66000 in bitcoin.conf would let it choose which"
+            );
+            self.advised = true;
+        }
         if self.salts.len() == SALTS_KEPT {
             self.salts.pop_front();
         }

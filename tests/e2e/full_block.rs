@@ -62,7 +62,8 @@ fn a_full_mempool_template_with_360_outputs_is_accepted_by_bitcoind() {
         let block = bitcoind.call(&["getblock", best.as_str().unwrap(), "1"]);
         assert_eq!(block["nTx"], kept_360 + 1);
         let weight = block["weight"].as_u64().unwrap();
-        assert!((3_990_000..=4_000_000).contains(&weight), "{weight}");
+        // The next transaction would have been one of 40,000 units.
+        assert!((3_955_000..=4_000_000).contains(&weight), "{weight}");
         let coinbase = bitcoind.call(&["getrawtransaction", block["tx"][0].as_str().unwrap(), "true", best.as_str().unwrap()]);
         assert_eq!(coinbase["vout"].as_array().unwrap().len(), 360 + 2);
         // The block leaves again, and its transactions are in the mempool as before: the next layout is mined on the same template.

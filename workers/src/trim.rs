@@ -1,5 +1,5 @@
-//! What of a template fits into a block beside the coinbase of a class (SHARECHAIN §8, last paragraph). bitcoind reserves 8,000 weight units
-//! for the coinbase unless it is told otherwise; 360 outputs need 63,000.
+//! What of a template fits into a block beside the coinbase of a class (SHARECHAIN §8, last paragraph). bitcoind reserves 8,000 weight
+//! units for the coinbase unless it is told otherwise; 360 outputs need 63,000.
 
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::share::{Class, merkle_root};
