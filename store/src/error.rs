@@ -19,7 +19,7 @@ pub enum StoreError {
         wanted: String,
     },
     /// The rows are of a format that this version does not read.
-    #[error("data directory {dir} has format {found}, this version reads {wanted}; use the version that wrote it or a fresh directory")]
+    #[error("data directory {dir} has format {found}, this version reads {wanted}; {}", other_format(*found, *wanted))]
     WrongFormat {
         /// The directory.
         dir: String,
@@ -37,7 +37,7 @@ pub enum StoreError {
         why: String,
     },
     /// A row does not decode or contradicts another.
-    #[error("the store is damaged: {0}; move the data directory away and start again, the node fetches the chain anew")]
+    #[error("the store is damaged: {0}; `rockpool run --resync` deletes the share chain and fetches it anew")]
     Damaged(String),
     /// The disk is full: writes can be repeated when there is room.
     #[error("the disk is full")]
@@ -45,4 +45,13 @@ pub enum StoreError {
     /// Reading or writing failed; what is in memory must not be trusted over the disk.
     #[error("the disk failed: {0}")]
     Disk(String),
+}
+
+/// What to do about a format that is not ours. There is no migration: a share chain is fetched anew within minutes.
+fn other_format(found: u32, wanted: u32) -> &'static str {
+    if found > wanted {
+        "use a newer version of rockpool"
+    } else {
+        "`rockpool run --resync` deletes its share chain and fetches it anew, or use the version that wrote it"
+    }
 }

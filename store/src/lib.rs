@@ -4,6 +4,7 @@
 
 pub mod bitcoin;
 pub mod chain;
+pub mod check;
 pub mod error;
 pub mod handle;
 pub mod kv;

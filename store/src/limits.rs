@@ -62,3 +62,5 @@ pub const TEMPLATE_GROUP_ROWS_MAX: u32 = 144;
 pub const TEMPLATE_GROUP_BYTES_MAX: usize = 1 << 20;
 /// Groups of own templates that are kept: with those before, 2,016 lists and 14 MiB.
 pub const TEMPLATE_GROUPS_MAX: usize = 14;
+/// What `check` finds wrong and tells one by one; the rest it counts.
+pub const FAULTS_LISTED: usize = 20;

@@ -1,15 +1,17 @@
 //! RocksDB behind [`Kv`], set for machines of 1 GB. The only file that names it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Env, Error, ErrorKind, IteratorMode,
-    LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Env, Error, ErrorKind, InfoLogger,
+    IteratorMode, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use crate::error::StoreError;
 use crate::kv::{Cached, Family, Kv, Op};
+use crate::schema;
 
 /// Memtables and blocks together, bytes: one cap for all families. Two weeks of shares are read in order, seldom twice.
 const MEMORY_BYTES: usize = 16 << 20;
@@ -42,29 +44,57 @@ const BITCOIN: &str = "bitcoin";
 const TEMPLATES: &str = "templates";
 /// The family that RocksDB has anyway.
 const META: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+/// All of them.
+const FAMILIES: [&str; 4] = [META, SHARES, BITCOIN, TEMPLATES];
 
 /// Rows in RocksDB.
 pub struct RocksKv {
     db: DB,
     dir: PathBuf,
+    /// Of a store that is only read: held so that no node starts on it meanwhile.
+    _lock: Option<File>,
 }
 
 impl RocksKv {
-    /// Opens the store in this directory, which is made if it is not there.
+    /// Opens the store in this directory, which is made if it is not there. One of another format is refused before anything in it is
+    /// changed.
     pub fn open(dir: &Path) -> Result<RocksKv, StoreError> {
-        let failed = |why: String| StoreError::Open { dir: dir.display().to_string(), why };
-        fs::create_dir_all(dir).map_err(|error| failed(error.to_string()))?;
+        fs::create_dir_all(dir).map_err(|error| cannot_open(dir, error.to_string()))?;
+        refuse_other_formats(dir)?;
         let cache = Cache::new_lru_cache(MEMORY_BYTES);
-        let families = [META, SHARES, BITCOIN, TEMPLATES].map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
-        let db = DB::open_cf_descriptors(&db_options(&cache), dir, families).map_err(|error| {
-            let why = error.into_string();
-            if is_lock(&why) { StoreError::InUse(dir.display().to_string()) } else { failed(why) }
-        })?;
+        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
+        let db = DB::open_cf_descriptors(&db_options(&cache), dir, families).map_err(|error| not_opened(dir, error))?;
         // Without a thread for flushes they share the one for compactions: at a share in ten seconds neither keeps the other waiting, and a
         // small machine has better uses for a thread. Opening a database makes one each time.
-        let mut env = Env::new().map_err(|error| failed(error.into_string()))?;
+        let mut env = Env::new().map_err(|error| not_opened(dir, error))?;
         env.set_high_priority_background_threads(0);
-        Ok(RocksKv { db, dir: dir.to_path_buf() })
+        Ok(RocksKv { db, dir: dir.to_path_buf(), _lock: None })
+    }
+
+    /// Opens the store in this directory to be read. Nothing in the directory is changed, and a write fails. Refused while another process
+    /// has it open, whose files may go at any moment; as long as this is open no other can write to it.
+    pub fn open_read_only(dir: &Path) -> Result<RocksKv, StoreError> {
+        if !dir.join("CURRENT").exists() {
+            return Err(cannot_open(dir, "there is no share chain".into()));
+        }
+        let lock = share_lock(dir)?;
+        let found = families(dir)?;
+        let cache = Cache::new_lru_cache(MEMORY_BYTES);
+        let mut options = db_options(&cache);
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        // RocksDB would write a log of its own beside the rows.
+        options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| {}));
+        let known = FAMILIES.into_iter().filter(|name| found.iter().any(|found| found == name));
+        let known = known.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
+        let db = DB::open_cf_descriptors_read_only(&options, dir, known, false);
+        let db = db.map_err(|error| not_opened(dir, error))?;
+        Ok(RocksKv { db, dir: dir.to_path_buf(), _lock: lock })
+    }
+
+    /// Deletes the store in this directory, whatever is left of it; files that are none of RocksDB's stay.
+    pub fn destroy(dir: &Path) -> Result<(), StoreError> {
+        DB::destroy(&Options::default(), dir).map_err(|error| not_opened(dir, error))
     }
 
     fn family(&self, family: Family) -> Result<&ColumnFamily, StoreError> {
@@ -127,6 +157,50 @@ impl Kv for RocksKv {
     fn flush(&self) -> Result<(), StoreError> {
         self.db.flush_wal(true).map_err(failure)
     }
+}
+
+/// A lock that many readers can hold at once, and that RocksDB's own is not given beside. None is needed where RocksDB has never had one.
+/// It must not be taken by a process that has the store open already: that would lose its lock when this one goes.
+fn share_lock(dir: &Path) -> Result<Option<File>, StoreError> {
+    let file = match File::open(dir.join("LOCK")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot_open(dir, error.to_string())),
+    };
+    match rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Err(StoreError::InUse(dir.display().to_string())),
+        Err(error) => Err(cannot_open(dir, error.to_string())),
+    }
+}
+
+/// A store of another format may have other families: RocksDB would add ours to it, or not open it and tell the user nothing of use.
+fn refuse_other_formats(dir: &Path) -> Result<(), StoreError> {
+    // What cannot even be listed is refused with a reason when it is opened.
+    let found = if dir.join("CURRENT").exists() { families(dir).unwrap_or_default() } else { Vec::new() };
+    if found.is_empty() || found.len() == FAMILIES.len() && FAMILIES.iter().all(|name| found.iter().any(|found| found == name)) {
+        return Ok(());
+    }
+    schema::has_format(&RocksKv::open_read_only(dir)?, &dir.display().to_string()).map(drop)
+}
+
+/// Names of the families that are there.
+fn families(dir: &Path) -> Result<Vec<String>, StoreError> {
+    DB::list_cf(&Options::default(), dir).map_err(|error| not_opened(dir, error))
+}
+
+/// RocksDB does not open a store.
+fn not_opened(dir: &Path, error: Error) -> StoreError {
+    let (kind, why) = (error.kind(), error.into_string());
+    match kind {
+        _ if is_lock(&why) => StoreError::InUse(dir.display().to_string()),
+        ErrorKind::Corruption => StoreError::Damaged(why),
+        _ => cannot_open(dir, why),
+    }
+}
+
+fn cannot_open(dir: &Path, why: String) -> StoreError {
+    StoreError::Open { dir: dir.display().to_string(), why }
 }
 
 fn db_options(cache: &Cache) -> Options {

@@ -4,7 +4,7 @@ use rockpool_net::id::ShareId;
 
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
-use crate::params::Params;
+use crate::params::{Network, Params, params};
 
 /// The format that this version writes and reads. Format 1 knew no Bitcoin headers.
 pub const FORMAT: u32 = 2;
@@ -79,33 +79,47 @@ pub fn delete_base() -> Op {
 /// Height and id of the lowest share that is kept; `None` for genesis, which has no row.
 pub fn base(kv: &dyn Kv) -> Result<Option<(u32, ShareId)>, StoreError> {
     let Some(value) = kv.get(Family::Meta, BASE_KEY)? else { return Ok(None) };
-    share_of(&value).map(Some).ok_or_else(|| StoreError::Damaged("the base row does not decode".into()))
+    place_of(&value).map(Some).ok_or_else(|| StoreError::Damaged("the base row does not decode".into()))
 }
 
 /// Checks format and network of a store, or writes them to an empty one. `dir` is named in errors.
 pub fn open(kv: &dyn Kv, params: &Params, dir: &str) -> Result<(), StoreError> {
-    let network = network_row(params);
-    let Some(format) = kv.get(Family::Meta, FORMAT_KEY)? else {
-        if !is_empty(kv)? {
-            return Err(StoreError::Damaged("there are rows, but no format number".into()));
-        }
+    if !has_format(kv, dir)? {
         let ops = [
             Op::Put(Family::Meta, FORMAT_KEY.to_vec(), FORMAT.to_be_bytes().to_vec()),
-            Op::Put(Family::Meta, NETWORK_KEY.to_vec(), network),
+            Op::Put(Family::Meta, NETWORK_KEY.to_vec(), network_row(params)),
         ];
         return kv.write(&ops, true);
-    };
-    let format = format.try_into().map_err(|_| StoreError::Damaged("the format number is not four bytes".into()))?;
-    let found = u32::from_be_bytes(format);
-    if found != FORMAT {
-        return Err(StoreError::WrongFormat { dir: dir.into(), found, wanted: FORMAT });
     }
-    let found = kv.get(Family::Meta, NETWORK_KEY)?.ok_or_else(|| StoreError::Damaged("the network's row is missing".into()))?;
-    if found != network {
-        let found = name_in(&found);
-        return Err(StoreError::WrongNetwork { dir: dir.into(), found, wanted: name_in(&network) });
+    let found = kv.get(Family::Meta, NETWORK_KEY)?.ok_or_else(no_network)?;
+    if found != network_row(params) {
+        return Err(StoreError::WrongNetwork { dir: dir.into(), found: name_in(&found), wanted: params.name.into() });
     }
     Ok(())
+}
+
+/// Whether a store has a format number, which must be ours; an empty one has none. `dir` is named in errors.
+pub fn has_format(kv: &dyn Kv, dir: &str) -> Result<bool, StoreError> {
+    let Some(format) = kv.get(Family::Meta, FORMAT_KEY)? else {
+        return if is_empty(kv)? { Ok(false) } else { Err(StoreError::Damaged("there are rows, but no format number".into())) };
+    };
+    let format = format.try_into().map_err(|_| StoreError::Damaged("the format number is not four bytes".into()))?;
+    match u32::from_be_bytes(format) {
+        FORMAT => Ok(true),
+        found => Err(StoreError::WrongFormat { dir: dir.into(), found, wanted: FORMAT }),
+    }
+}
+
+/// The network that the rows are of.
+pub fn network(kv: &dyn Kv) -> Result<&'static Params, StoreError> {
+    let found = kv.get(Family::Meta, NETWORK_KEY)?.ok_or_else(no_network)?;
+    let unknown =
+        || StoreError::Damaged(format!("the network's row names {:?}, or another genesis than that network has", name_in(&found)));
+    Network::ALL.into_iter().map(params).find(|params| network_row(params) == found).ok_or_else(unknown)
+}
+
+fn no_network() -> StoreError {
+    StoreError::Damaged("the network's row is missing".into())
 }
 
 /// The tip row; a fresh store has none.
@@ -118,7 +132,7 @@ pub fn tip(kv: &dyn Kv) -> Result<Option<TipRow>, StoreError> {
 pub fn blocks(kv: &dyn Kv, mut row: impl FnMut(u32, &[u8; 80]) -> Result<(), StoreError>) -> Result<(), StoreError> {
     let mut result = Ok(());
     kv.scan(Family::Bitcoin, &[], &mut |key, value| {
-        result = match (share_of(key), value.try_into()) {
+        result = match (place_of(key), value.try_into()) {
             (Some((height, _)), Ok(header)) => row(height, header),
             _ => Err(StoreError::Damaged("a Bitcoin header's row does not decode".into())),
         };
@@ -131,7 +145,7 @@ pub fn blocks(kv: &dyn Kv, mut row: impl FnMut(u32, &[u8; 80]) -> Result<(), Sto
 pub fn shares(kv: &dyn Kv, mut row: impl FnMut(u32, ShareId, &[u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
     let mut result = Ok(());
     kv.scan(Family::Shares, &[], &mut |key, value| {
-        result = match share_of(key) {
+        result = match place_of(key) {
             Some((height, id)) => row(height, id, value),
             None => Err(StoreError::Damaged(format!("a share's key has {} bytes", key.len()))),
         };
@@ -140,7 +154,8 @@ pub fn shares(kv: &dyn Kv, mut row: impl FnMut(u32, ShareId, &[u8]) -> Result<()
     result
 }
 
-fn share_of(key: &[u8]) -> Option<(u32, ShareId)> {
+/// Height and id, or hash, that a row's key stands for.
+pub fn place_of(key: &[u8]) -> Option<(u32, ShareId)> {
     let key: &[u8; 36] = key.try_into().ok()?;
     let (height, rest) = key.split_first_chunk()?;
     let (id, _) = rest.split_first_chunk()?;
@@ -175,7 +190,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::kv::MemKv;
-    use crate::params::{Network, params};
 
     #[test]
     fn a_store_is_opened_again_by_its_own_network_alone() {
@@ -191,9 +205,27 @@ mod tests {
     fn another_format_is_refused() {
         let kv = MemKv::new();
         open(&kv, params(Network::Regtest), "d").unwrap();
-        kv.write(&[Op::Put(Family::Meta, FORMAT_KEY.to_vec(), 7u32.to_be_bytes().to_vec())], true).unwrap();
-        let error = open(&kv, params(Network::Regtest), "d").unwrap_err();
-        assert!(matches!(error, StoreError::WrongFormat { found: 7, wanted: FORMAT, .. }), "{error}");
+        for (format, says) in [(FORMAT - 1, "--resync"), (FORMAT + 1, "a newer version")] {
+            kv.write(&[Op::Put(Family::Meta, FORMAT_KEY.to_vec(), format.to_be_bytes().to_vec())], true).unwrap();
+            let error = open(&kv, params(Network::Regtest), "d").unwrap_err();
+            assert!(matches!(error, StoreError::WrongFormat { found, wanted: FORMAT, .. } if found == format), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_network_is_found_by_its_row() {
+        for of in Network::ALL {
+            let kv = MemKv::new();
+            assert!(matches!(network(&kv), Err(StoreError::Damaged(_))));
+            assert!(!has_format(&kv, "d").unwrap());
+            open(&kv, params(of), "d").unwrap();
+            assert!(has_format(&kv, "d").unwrap());
+            assert_eq!(network(&kv).unwrap().network, of);
+        }
+        let kv = MemKv::new();
+        kv.write(&[Op::Put(Family::Meta, NETWORK_KEY.to_vec(), b"regtest:of another genesis".to_vec())], true).unwrap();
+        assert!(network(&kv).unwrap_err().to_string().contains("\"regtest\", or another genesis"));
     }
 
     #[test]
