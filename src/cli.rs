@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 use crate::config::{ConfigError, Options};
+use crate::limits::{SHARES_LISTED, SHARES_LISTED_MAX};
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -14,6 +15,9 @@ Rockpool: a peer-to-peer Bitcoin mining pool node for small hardware.
 usage: rockpool demo [--seconds N] [--datadir DIR]
        rockpool run [options]
        rockpool status [--json] [--datadir DIR | --http ADDR]
+       rockpool shares [--json] [--datadir DIR | --http ADDR] [--from HEIGHT] [--count N]
+       rockpool payouts [--json] [--datadir DIR | --http ADDR]
+       rockpool check [--json] [--network NAME] [--datadir DIR]
 
 demo: two nodes and a CPU miner on this machine, on an embedded regtest chain. Needs nothing else.
   --seconds N           end after N seconds (default: at Ctrl-C)
@@ -31,12 +35,25 @@ run: one node.
   --standalone          no peers at all: a share chain of your own
   --alone               serve miners even while no peer is connected (default on regtest)
   --max-peers N         most nodes connected at once (default 1000)
+  --resync              delete the share chain first and fetch it anew
   --config FILE         TOML with the same names; flags win over it
 
 status: asks a running node how it is.
   --json                print the answer as the node gave it
   --datadir DIR         find the node by its data directory
   --http ADDR           or by its address (default 127.0.0.1:9332)
+
+shares: the newest shares of the confirmed chain. payouts: whom the next block would pay.
+  --json                print JSON, the same from a node and from a directory
+  --datadir DIR         read this data directory, or ask the node that runs on it
+  --http ADDR           ask the node at this address (default 127.0.0.1:9332)
+  --from HEIGHT         shares: begin with this height and go down (default: the newest)
+  --count N             shares: so many, at most 200 (default 20)
+
+check: verifies the data directory of a stopped node from scratch, and changes nothing.
+  --json                print one JSON object
+  --network NAME        the network that it must be of (default: whichever it is)
+  --datadir DIR         the directory (default ~/.rockpool/NAME, main if there is no --network)
 
   -h, --help            this text
   -V, --version         the version
@@ -64,23 +81,49 @@ pub enum Command {
         flags: Box<Options>,
         /// `--config`.
         config: Option<PathBuf>,
+        /// `--resync`. It is in no file: that would delete the chain at every start.
+        resync: bool,
     },
     /// `status`.
-    Status {
+    Status(Look),
+    /// `shares`.
+    Shares {
+        /// Of which node.
+        of: Look,
+        /// The height to begin with.
+        from: u32,
+        /// How many.
+        count: u8,
+    },
+    /// `payouts`.
+    Payouts(Look),
+    /// `check`.
+    Check {
         /// Print JSON.
         json: bool,
-        /// The node's data directory.
+        /// `--network`.
+        network: Option<String>,
+        /// `--datadir`.
         datadir: Option<PathBuf>,
-        /// The node's HTTP address.
-        http: Option<String>,
     },
+}
+
+/// Whom a question goes to, and how the answer is printed.
+#[derive(Debug, Default, PartialEq)]
+pub struct Look {
+    /// Print JSON.
+    pub json: bool,
+    /// The node's data directory.
+    pub datadir: Option<PathBuf>,
+    /// The node's HTTP address.
+    pub http: Option<String>,
 }
 
 /// Reads the arguments, the program's name not among them.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigError> {
     let mut parser = lexopt::Parser::from_args(args);
     let Some(first) = parser.next().map_err(usage)? else {
-        return Err(ConfigError::Usage("say what to do: demo, run or status".into()));
+        return Err(ConfigError::Usage("say what to do: demo, run, status, shares, payouts or check".into()));
     };
     let command = match first {
         Short('h') | Long("help") => return Ok(Command::Help),
@@ -91,9 +134,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Config
     match command.to_str() {
         Some("demo") => parse_demo(&mut parser),
         Some("run") => parse_run(&mut parser),
-        Some("status") => parse_status(&mut parser),
+        Some("status") => Ok(parse_look(&mut parser, |_, _| Ok(false))?.map_or(Command::Help, Command::Status)),
+        Some("shares") => parse_shares(&mut parser),
+        Some("payouts") => Ok(parse_look(&mut parser, |_, _| Ok(false))?.map_or(Command::Help, Command::Payouts)),
+        Some("check") => parse_check(&mut parser),
         Some("help") => Ok(Command::Help),
-        _ => Err(ConfigError::Usage(format!("unknown command {command:?}: demo, run and status are known"))),
+        _ => Err(ConfigError::Usage(format!("unknown command {command:?}: demo, run, status, shares, payouts and check are known"))),
     }
 }
 
@@ -112,7 +158,7 @@ fn parse_demo(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
 
 fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
     let mut flags = Options::default();
-    let mut config = None;
+    let (mut config, mut resync) = (None, false);
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
@@ -130,27 +176,69 @@ fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
             Long("standalone") => flags.standalone = Some(true),
             Long("alone") => flags.alone = Some(true),
             Long("max-peers") => flags.max_peers = Some(number(parser, "--max-peers")?),
+            Long("resync") => resync = true,
             other => return Err(usage(other.unexpected())),
         }
     }
-    Ok(Command::Run { flags: Box::new(flags), config })
+    Ok(Command::Run { flags: Box::new(flags), config, resync })
 }
 
-fn parse_status(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
-    let (mut json, mut datadir, mut http) = (false, None, None);
+/// The flags of a question, and those that `more` knows. `None` if help is asked for.
+fn parse_look(
+    parser: &mut lexopt::Parser,
+    mut more: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool, ConfigError>,
+) -> Result<Option<Look>, ConfigError> {
+    let mut look = Look::default();
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Short('h') | Long("help") => return Ok(None),
+            Long("json") => look.json = true,
+            Long("datadir") => look.datadir = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Long("http") => look.http = Some(text(parser, "--http")?),
+            Long(name) => {
+                let name = name.to_string();
+                if !more(&name, parser)? {
+                    return Err(usage(Long(&name).unexpected()));
+                }
+            }
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    if look.datadir.is_some() && look.http.is_some() {
+        return Err(ConfigError::Usage("give --datadir or --http, not both".into()));
+    }
+    Ok(Some(look))
+}
+
+fn parse_shares(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
+    let (mut from, mut count) = (u32::MAX, SHARES_LISTED);
+    let of = parse_look(parser, |name, parser| {
+        match name {
+            "from" => from = within("--from", number(parser, "--from")?, u32::MAX.into())? as u32,
+            "count" => count = within("--count", number(parser, "--count")?, SHARES_LISTED_MAX.into())? as u8,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(of.map_or(Command::Help, |of| Command::Shares { of, from, count }))
+}
+
+fn within(flag: &'static str, value: u64, most: u64) -> Result<u64, ConfigError> {
+    if value > most { Err(ConfigError::Usage(format!("{flag}: {value} is too much: at most {most}"))) } else { Ok(value) }
+}
+
+fn parse_check(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
+    let (mut json, mut network, mut datadir) = (false, None, None);
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("json") => json = true,
+            Long("network") => network = Some(text(parser, "--network")?),
             Long("datadir") => datadir = Some(PathBuf::from(parser.value().map_err(usage)?)),
-            Long("http") => http = Some(text(parser, "--http")?),
             other => return Err(usage(other.unexpected())),
         }
     }
-    if datadir.is_some() && http.is_some() {
-        return Err(ConfigError::Usage("give --datadir or --http, not both".into()));
-    }
-    Ok(Command::Status { json, datadir, http })
+    Ok(Command::Check { json, network, datadir })
 }
 
 fn text(parser: &mut lexopt::Parser, flag: &'static str) -> Result<String, ConfigError> {
@@ -186,11 +274,22 @@ mod tests {
         assert_eq!(parsed("demo --seconds=5 --datadir x"), Ok(Command::Demo { seconds: Some(5), datadir: Some("x".into()) }));
         assert_eq!(
             parsed("status --json --http 127.0.0.1:1"),
-            Ok(Command::Status { json: true, datadir: None, http: Some("127.0.0.1:1".into()) })
+            Ok(Command::Status(Look { json: true, datadir: None, http: Some("127.0.0.1:1".into()) }))
+        );
+        let of = || Look { datadir: Some("d".into()), ..Look::default() };
+        assert_eq!(parsed("payouts --datadir d"), Ok(Command::Payouts(of())));
+        assert_eq!(parsed("shares --datadir d"), Ok(Command::Shares { of: of(), from: u32::MAX, count: SHARES_LISTED }));
+        assert_eq!(parsed("shares --from=7 --datadir d --count 200"), Ok(Command::Shares { of: of(), from: 7, count: SHARES_LISTED_MAX }));
+        assert_eq!(parsed("shares --help"), Ok(Command::Help));
+        assert_eq!(parsed("check"), Ok(Command::Check { json: false, network: None, datadir: None }));
+        assert_eq!(
+            parsed("check --json --network main --datadir d"),
+            Ok(Command::Check { json: true, network: Some("main".into()), datadir: Some("d".into()) })
         );
         let line = "run --network regtest --datadir d --bitcoind http://a --bitcoind http://b --bitcoind-cookie c --p2p 1:1 --peer 2:2 \
-                    --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo --bitcoin-peer 6:6";
-        let Command::Run { flags, config } = parsed(line).unwrap() else { panic!("not run") };
+                    --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo --bitcoin-peer 6:6 --resync";
+        let Command::Run { flags, config, resync: true } = parsed(line).unwrap() else { panic!("not run") };
+        assert!(matches!(parsed("run").unwrap(), Command::Run { resync: false, .. }));
         assert_eq!(config, Some("f".into()));
         assert_eq!(
             *flags,
@@ -226,6 +325,12 @@ mod tests {
             ("demo --seconds -1", "--seconds: \"-1\" is not a whole number"),
             ("demo --network main", "--network"),
             ("status --datadir d --http 127.0.0.1:1", "not both"),
+            ("status --from 1", "--from"),
+            ("shares --from high", "--from: \"high\" is not a whole number"),
+            ("shares --from 4294967296", "--from: 4294967296 is too much"),
+            ("shares --count 201", "--count: 201 is too much: at most 200"),
+            ("shares --network main", "--network"),
+            ("check --http 127.0.0.1:1", "--http"),
         ] {
             let said = parsed(line).unwrap_err();
             assert!(said.contains(says), "{line:?} said {said:?}");

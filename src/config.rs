@@ -241,14 +241,9 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     if bitcoinds.is_empty() && network != Network::Regtest {
         return Err(ConfigError::NoBitcoind(network));
     }
-    let datadir = match (options.datadir, home) {
-        (Some(dir), _) => dir,
-        (None, Some(home)) => home.join(".rockpool").join(network.name()),
-        (None, None) => return Err(ConfigError::NoHome),
-    };
     Ok(Config {
         network,
-        datadir,
+        datadir: datadir(options.datadir, network, home)?,
         bitcoinds,
         p2p: (!standalone).then_some(p2p),
         peers,
@@ -259,7 +254,17 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     })
 }
 
-fn network(name: &str) -> Result<Network, ConfigError> {
+/// `--datadir`, or the usual one of a network.
+pub fn datadir(given: Option<PathBuf>, network: Network, home: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    match (given, home) {
+        (Some(dir), _) => Ok(dir),
+        (None, Some(home)) => Ok(home.join(".rockpool").join(network.name())),
+        (None, None) => Err(ConfigError::NoHome),
+    }
+}
+
+/// `--network`, checked.
+pub fn network(name: &str) -> Result<Network, ConfigError> {
     Network::ALL.into_iter().find(|network| network.name() == name).ok_or_else(|| ConfigError::Network(name.into()))
 }
 

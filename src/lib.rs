@@ -11,6 +11,7 @@ pub mod demo;
 pub mod exit;
 mod fetch;
 pub mod http;
+pub mod inspect;
 pub mod journal;
 pub mod limits;
 pub mod logging;

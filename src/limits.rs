@@ -131,6 +131,10 @@ pub const DIFFICULTY_START: f64 = 1.0;
 pub const HTTP_MAX: Duration = Duration::from_secs(30);
 /// Confirmed tips whose payouts can be asked for: a minute's, so that who has just seen a block can check what it pays.
 pub const PAYOUTS_KEPT: usize = 6;
+/// Shares in one list, if the question does not say.
+pub const SHARES_LISTED: u8 = 20;
+/// Shares in one list: as many as the reader has read before anybody notices; who wants more asks again, from further down.
+pub const SHARES_LISTED_MAX: u8 = 200;
 
 // The node
 

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rockpool::cli::{self, Command, HELP};
-use rockpool::config::Config;
+use rockpool::cli::{self, Command, HELP, Look};
+use rockpool::config::{self, Config};
 use rockpool::demo::Demo;
 use rockpool::exit::Failure;
+use rockpool::inspect::{self, Place};
 use rockpool::signals::Signals;
 use rockpool::{logging, run};
 use rockpool_store::error::StoreError;
 use rockpool_store::kv::Kv;
+use rockpool_store::params::Network;
 use rockpool_store::rocks::RocksKv;
+use rockpool_store::schema;
 
 fn main() -> ExitCode {
     let ended = begin();
@@ -33,11 +36,20 @@ fn begin() -> Result<(), Failure> {
     match cli::parse(env::args_os().skip(1))? {
         Command::Help => say(out, HELP.trim_end()),
         Command::Version => say(out, concat!("rockpool ", env!("CARGO_PKG_VERSION"))),
-        Command::Status { json, datadir, http } => run::status(json, datadir.as_deref(), http.as_deref(), out)?,
-        Command::Run { flags, config } => {
-            let home = env::var_os("HOME").map(PathBuf::from);
-            let config = Config::new(*flags, config.as_deref(), home.as_deref())?;
+        Command::Status(Look { json, datadir, http }) => run::status(json, datadir.as_deref(), http.as_deref(), out)?,
+        Command::Shares { of, from, count } => inspect::shares(&place(&of)?, from, count, of.json, out)?,
+        Command::Payouts(of) => inspect::payouts(&place(&of)?, of.json, out)?,
+        Command::Check { json, network, datadir } => {
+            let wanted = network.as_deref().map(config::network).transpose()?;
+            let dir = config::datadir(datadir, wanted.unwrap_or(Network::Main), home().as_deref())?;
+            inspect::check(open_read_only(&dir), &dir.display().to_string(), wanted, json, out)?;
+        }
+        Command::Run { flags, config, resync } => {
+            let config = Config::new(*flags, config.as_deref(), home().as_deref())?;
             let signals = start(logging::RUN_LEVELS)?;
+            if resync {
+                delete_chain(&config, out)?;
+            }
             let kv = open(&config.datadir)?;
             run::run(&config, kv, signals, out)?;
         }
@@ -56,15 +68,64 @@ fn start(levels: &str) -> Result<Signals, Failure> {
     logging::start(levels).and_then(|()| Signals::catch()).map_err(|error| Failure::Fault(format!("cannot start: {error}")))
 }
 
-/// The rows of a data directory. Errors name the directory that the user gave.
-fn open(datadir: &Path) -> Result<Arc<dyn Kv>, Failure> {
+fn home() -> Option<PathBuf> {
+    env::var_os("HOME").map(PathBuf::from)
+}
+
+/// Where the share chain is in a data directory.
+fn chain_dir(datadir: &Path) -> PathBuf {
+    datadir.join("chain")
+}
+
+/// The rows of a data directory.
+fn open(datadir: &Path) -> Result<Arc<dyn Kv>, StoreError> {
+    Ok(Arc::new(RocksKv::open(&chain_dir(datadir)).map_err(|error| of_user(datadir, error))?))
+}
+
+/// The same, to be read alone.
+fn open_read_only(datadir: &Path) -> Result<Arc<dyn Kv>, StoreError> {
+    Ok(Arc::new(RocksKv::open_read_only(&chain_dir(datadir)).map_err(|error| of_user(datadir, error))?))
+}
+
+/// Errors name the directory that the user gave.
+fn of_user(datadir: &Path, error: StoreError) -> StoreError {
     let dir = datadir.display().to_string();
-    let kv = RocksKv::open(&datadir.join("chain")).map_err(|error| match error {
+    match error {
         StoreError::InUse(_) => StoreError::InUse(dir),
         StoreError::Open { why, .. } => StoreError::Open { dir, why },
+        StoreError::WrongFormat { found, wanted, .. } => StoreError::WrongFormat { dir, found, wanted },
         other => other,
-    })?;
-    Ok(Arc::new(kv))
+    }
+}
+
+/// Where a question about a chain is answered. On a data directory that a node has open it is that node who answers.
+fn place(of: &Look) -> Result<Place, Failure> {
+    if let Some(dir) = &of.datadir {
+        match open_read_only(dir) {
+            Ok(kv) => return Ok(Place::Rows { kv, dir: dir.display().to_string() }),
+            Err(StoreError::InUse(_)) => {}
+            Err(other) => return Err(other.into()),
+        }
+    }
+    Ok(Place::Node(run::node(of.datadir.as_deref(), of.http.as_deref())?))
+}
+
+/// `--resync`: the chain's rows go, whatever is wrong with them, unless they are known to be another network's.
+fn delete_chain(config: &Config, out: &mut impl Write) -> Result<(), Failure> {
+    let (datadir, dir) = (&config.datadir, chain_dir(&config.datadir));
+    if !dir.exists() {
+        return Ok(());
+    }
+    if let Ok(kv) = open_read_only(datadir)
+        && let Ok(params) = schema::network(&*kv)
+        && params.network != config.network
+    {
+        let (found, wanted) = (params.name.into(), config.network.name().into());
+        return Err(StoreError::WrongNetwork { dir: datadir.display().to_string(), found, wanted }.into());
+    }
+    RocksKv::destroy(&dir).map_err(|error| of_user(datadir, error))?;
+    say(out, &format!("--resync: the share chain in {} is deleted and will be fetched anew", datadir.display()));
+    Ok(())
 }
 
 /// Where a demo keeps its rows: a directory that was given, or one that goes with the demo.

@@ -92,17 +92,22 @@ fn die(why: &str) -> ! {
 
 /// Asks a running node how it is, and tells it as JSON or for a person.
 pub fn status(json: bool, datadir: Option<&Path>, http: Option<&str>, out: &mut impl Write) -> Result<(), Failure> {
-    let addr = match (datadir, http) {
-        (Some(dir), _) => find(dir)?,
-        (None, Some(addr)) => http_address(addr)?,
-        (None, None) => SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)),
-    };
+    let addr = node(datadir, http)?;
     let silent = |why: String| Failure::Mistake(format!("no Rockpool node answers at {addr} ({why}): is it running?"));
     let (code, body) = ask::get(addr, "/api/v1/status").map_err(|error| silent(error.to_string()))?;
     let status: Value = serde_json::from_str(&body).map_err(|_| silent(format!("HTTP {code}, but no status")))?;
     let text = if json { body } else { describe(&status) };
     let _ = writeln!(out, "{}", text.trim_end());
     Ok(())
+}
+
+/// Where a node answers: the one that runs on this data directory, or listens at this address, or at the usual one.
+pub fn node(datadir: Option<&Path>, http: Option<&str>) -> Result<SocketAddr, Failure> {
+    match (datadir, http) {
+        (Some(dir), _) => find(dir),
+        (None, Some(addr)) => Ok(http_address(addr)?),
+        (None, None) => Ok(SocketAddr::from(([127, 0, 0, 1], HTTP_PORT))),
+    }
 }
 
 /// Where the node that runs on this data directory answers.

@@ -46,13 +46,12 @@ impl Web {
         self.serve(conn, pages, status, turn);
     }
 
-    /// The row that a request waited for.
+    /// The rows that a request waited for.
     pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: &[Option<Vec<u8>>], pages: &mut Pages, status: &Status, turn: &mut Turn<'_>) {
         if self.reading.take_if(|reading| *reading == tag).is_none() {
             return;
         }
-        let row = rows.first().and_then(Option::as_deref);
-        let answer = pages.read(tag, row, facts(status, turn));
+        let answer = pages.read(tag, rows, facts(status, turn));
         self.finish(conn, answer, turn);
         self.serve(conn, pages, status, turn);
     }
@@ -72,9 +71,9 @@ impl Web {
         while self.reading.is_none() && turn.out.room(conn) {
             let Some((request, ticket)) = self.waiting.pop_front() else { return };
             match pages.answer(turn.now, &request, facts(status, turn)) {
-                Answer::Read { height, id, tag } => {
+                Answer::Read { rows, tag } => {
                     self.reading = Some(tag);
-                    turn.jobs.read.push(ReadJob { conn, tag, rows: vec![(height, id)], ticket });
+                    turn.jobs.read.push(ReadJob { conn, tag, rows, ticket });
                 }
                 answer @ Answer::Send { .. } => {
                     // In this order: a client that has ended is closed once all its tickets are home and what was said is flushed.

@@ -12,12 +12,14 @@ use rockpool_net::wire::share::{Class, Layout, Script, Share};
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_store::params::{Network, Params};
 use rockpool_store::payouts::Payouts;
+use rockpool_store::rules::target::target;
 use rockpool_workers::jobs::Fate;
 use serde::Serialize;
 
 use crate::http::trouble;
 use crate::peer::Progress;
 use crate::status::Facts;
+use crate::stratum::difficulty::difficulty_of;
 
 /// All satoshis that there will ever be.
 pub const SATS_MAX: u64 = 2_100_000_000_000_000;
@@ -231,6 +233,46 @@ pub fn share(share: &Share, params: &Params, chain: &ChainStoreHandle) -> ShareV
     }
 }
 
+/// `GET /api/v1/shares`.
+#[derive(Debug, Serialize)]
+pub struct SharesView {
+    network: &'static str,
+    /// Height of the share that the chain begins with; 0 is genesis.
+    lowest: u32,
+    /// Height of the confirmed tip.
+    height: u32,
+    shares: Vec<ListedShare>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedShare {
+    height: u32,
+    id: String,
+    time: u32,
+    difficulty: f64,
+    script: String,
+    address: Option<String>,
+    uncles: Vec<String>,
+    class: &'static str,
+    bitcoin_height: u32,
+}
+
+/// Shares of a confirmed chain between these heights.
+pub fn shares(params: &Params, lowest: u32, height: u32, shares: &[Share]) -> SharesView {
+    let listed = |share: &Share| ListedShare {
+        height: share.height,
+        id: share.id().to_string(),
+        time: share.time,
+        difficulty: target(share.bits).map_or(0.0, |target| difficulty_of(&target.to_le_bytes())),
+        script: share.script.script_pubkey().to_lower_hex_string(),
+        address: address(&share.script, params),
+        uncles: share.uncles.iter().map(ShareId::to_string).collect(),
+        class: class(share.class),
+        bitcoin_height: share.bitcoin_height,
+    };
+    SharesView { network: params.name, lowest, height, shares: shares.iter().map(listed).collect() }
+}
+
 /// `GET /api/v1/payouts`.
 #[derive(Debug, Serialize)]
 pub struct PayoutsView {
@@ -239,6 +281,8 @@ pub struct PayoutsView {
     class: &'static str,
     value: u64,
     bitcoin_height: u32,
+    /// Scripts that have something in the window; where a class has no room for all of them, some are drawn.
+    payees: usize,
     pays: Vec<Pay>,
     note: Option<&'static str>,
 }
@@ -248,6 +292,8 @@ struct Pay {
     script: String,
     address: Option<String>,
     sats: u64,
+    /// Its part of the window's work.
+    weight: f64,
 }
 
 /// What a block with these payouts pays.
@@ -255,10 +301,14 @@ pub fn payouts(params: &Params, payouts: &Payouts, of: Class, value: u64, bitcoi
     let first = payouts.weights.is_empty();
     // Without weights all goes to the share's own script, which nobody has told us here (SHARECHAIN §7).
     let outputs = if first { Vec::new() } else { payouts.outputs(params, of, value, bitcoin_height, &Script::P2wpkh([0; 20])) };
+    let all: f64 = payouts.weights.iter().map(|(_, weight)| *weight as f64).sum();
+    let place = |script: &Script| payouts.weights.binary_search_by(|(of, _)| of.cmp(script));
+    let weight = |script: &Script| place(script).map_or(0.0, |place| payouts.weights[place].1 as f64);
     let pays = outputs.iter().map(|(script, sats)| Pay {
         script: script.script_pubkey().to_lower_hex_string(),
         address: address(script, params),
         sats: *sats,
+        weight: weight(script) / all,
     });
     PayoutsView {
         parent: payouts.parent.to_string(),
@@ -266,6 +316,7 @@ pub fn payouts(params: &Params, payouts: &Payouts, of: Class, value: u64, bitcoi
         class: class(of),
         value,
         bitcoin_height,
+        payees: payouts.weights.len(),
         pays: pays.collect(),
         note: first.then_some("the first share after genesis pays all to its own miner"),
     }

@@ -6,7 +6,7 @@ pub mod metrics;
 pub mod page;
 pub mod reply;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
 
 use crate::http::reply::Reply;
-use crate::limits::PAYOUTS_KEPT;
+use crate::limits::{PAYOUTS_KEPT, SHARES_LISTED, SHARES_LISTED_MAX};
 use crate::status::{Facts, Serving};
 
 /// What is to be done about a request.
@@ -33,12 +33,10 @@ pub enum Answer {
         /// Close the connection once it is sent.
         close: bool,
     },
-    /// A share's row must be read from disk: a job for the reader, whose answer goes to [`Pages::read`].
+    /// Rows of shares must be read from disk: a job for the reader, whose answer goes to [`Pages::read`].
     Read {
-        /// The share's height.
-        height: u32,
-        /// Its id.
-        id: ShareId,
+        /// Heights and ids of the shares.
+        rows: Vec<(u32, ShareId)>,
         /// The word for the job, given back with its answer.
         tag: u64,
     },
@@ -58,6 +56,10 @@ pub struct Pages {
 /// Bits of a read job's tag.
 const KEEP: u64 = 1;
 const HEAD: u64 = 2;
+/// A list of shares: how many of them, and the height that it begins with.
+const LIST: u64 = 4;
+const COUNT_SHIFT: u32 = 8;
+const FROM_SHIFT: u32 = 32;
 
 impl Pages {
     /// Of a node on this network.
@@ -91,9 +93,16 @@ impl Pages {
             "/api/v1/status" => self.status(now, facts),
             "/api/v1/turns" => Reply::json(&json::turns(facts.times)),
             "/api/v1/payouts" => self.payouts(query, facts),
+            "/api/v1/shares" => match listed(query) {
+                Ok((from, count)) => {
+                    let tag = tag | LIST | u64::from(count) << COUNT_SHIFT | u64::from(from) << FROM_SHIFT;
+                    return self.shares(tag, None, facts);
+                }
+                Err(reply) => reply,
+            },
             _ => match path.strip_prefix("/api/v1/share/") {
                 Some(id) => match self.share(id, facts) {
-                    Ok((height, id)) => return Answer::Read { height, id, tag },
+                    Ok(row) => return Answer::Read { rows: vec![row], tag },
                     Err(reply) => reply,
                 },
                 None => Reply::error(404, "there is nothing here; begin with / or /api/v1/status"),
@@ -102,9 +111,12 @@ impl Pages {
         send(tag, &reply)
     }
 
-    /// The answer to a request that waited for a row.
-    pub fn read(&self, tag: u64, row: Option<&[u8]>, facts: Facts<'_>) -> Answer {
-        let share = row.and_then(|bytes| Share::decode(bytes).ok());
+    /// The answer to a request that waited for rows.
+    pub fn read(&self, tag: u64, rows: &[Option<Vec<u8>>], facts: Facts<'_>) -> Answer {
+        if tag & LIST != 0 {
+            return self.shares(tag, Some(rows), facts);
+        }
+        let share = rows.first().and_then(Option::as_deref).and_then(|bytes| Share::decode(bytes).ok());
         send(tag, &share.map_or_else(no_such_share, |share| Reply::json(&json::share(&share, self.params, facts.chain))))
     }
 
@@ -141,6 +153,23 @@ impl Pages {
         Reply::json(&json::payouts(self.params, payouts, class, value, height))
     }
 
+    /// Shares of the confirmed chain, the newest first. What is in no memory is read first; what has left the chain meanwhile is left out.
+    fn shares(&self, tag: u64, rows: Option<&[Option<Vec<u8>>]>, facts: Facts<'_>) -> Answer {
+        let view = &facts.chain.view;
+        let (lowest, top) = (view.lowest().height, view.confirmed_height());
+        let (from, count) = ((tag >> FROM_SHIFT) as u32, (tag >> COUNT_SHIFT) as u8);
+        let heights = (lowest.max(1)..=top.min(from)).rev().take(count.into());
+        let records: Vec<_> = heights.filter_map(|height| view.at_height(height)).collect();
+        let cold = records.iter().filter(|record| view.bytes(&record.id).is_none()).map(|record| (record.height, record.id));
+        let cold: Vec<_> = cold.collect();
+        let Some(rows) = rows.or(cold.is_empty().then_some(&[])) else { return Answer::Read { rows: cold, tag } };
+        let read = rows.iter().flatten().filter_map(|bytes| Share::decode(bytes).ok());
+        let read: BTreeMap<ShareId, Share> = read.map(|share| (share.id(), share)).collect();
+        let share = |id: &ShareId| read.get(id).cloned().or_else(|| Share::decode(&view.bytes(id)?).ok());
+        let shares: Vec<Share> = records.iter().filter_map(|record| share(&record.id)).collect();
+        send(tag, &Reply::json(&json::shares(self.params, lowest, top, &shares)))
+    }
+
     /// The share itself if it is in memory, else where its row is.
     fn share(&self, id: &str, facts: Facts<'_>) -> Result<(u32, ShareId), Reply> {
         let Some(id) = json::parse_id(id) else { return Err(Reply::error(400, "a share's id is 64 hexadecimal digits")) };
@@ -157,6 +186,22 @@ impl Pages {
             Err(error) => Err(Reply::error(500, &error.to_string())),
         }
     }
+}
+
+/// `?from=HEIGHT&count=N`: the highest share that is listed, and how many.
+fn listed(query: &str) -> Result<(u32, u8), Reply> {
+    let (mut from, mut count) = (u32::MAX, SHARES_LISTED);
+    for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+        match name {
+            "from" => from = text.parse().map_err(|_| Reply::error(400, "from is a height"))?,
+            "count" => match text.parse().ok().filter(|count| *count <= SHARES_LISTED_MAX) {
+                Some(read) => count = read,
+                None => return Err(Reply::error(400, &format!("count is a number, at most {SHARES_LISTED_MAX}"))),
+            },
+            _ => return Err(Reply::error(400, "from and count are understood here")),
+        }
+    }
+    Ok((from, count))
 }
 
 /// Why miners are not served, or not well; `None` if all is as it should be.

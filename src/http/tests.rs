@@ -181,14 +181,72 @@ fn a_share_on_disk_is_read_first() {
     };
     for method in [Method::Get, Method::Head] {
         let facts = Facts { status: &front.status, chain: &front.chain, counters: &front.counters, net: &front.net, times: &front.times };
-        let Answer::Read { height: 1, id, tag } = front.pages.answer(front.now, &request(method), facts) else { panic!("not read") };
-        assert_eq!(id, share.id());
-        let Answer::Send { payload, close } = front.pages.read(tag, Some(&share.encode()), facts) else { panic!("not sent") };
+        let Answer::Read { rows, tag } = front.pages.answer(front.now, &request(method), facts) else { panic!("not read") };
+        assert_eq!(rows, [(1, share.id())]);
+        let Answer::Send { payload, close } = front.pages.read(tag, &[Some(share.encode())], facts) else { panic!("not sent") };
         let (code, _, body) = split(&payload);
         assert_eq!((code, close, body.is_empty()), (200, method == Method::Head, method == Method::Head));
-        let Answer::Send { payload, .. } = front.pages.read(tag, None, facts) else { panic!("not sent") };
+        let Answer::Send { payload, .. } = front.pages.read(tag, &[None], facts) else { panic!("not sent") };
         assert_eq!(split(&payload).0, 404);
     }
+}
+
+fn heights(list: &Value) -> Vec<u64> {
+    list["shares"].as_array().unwrap().iter().map(|share| share["height"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn shares_are_listed_from_the_newest_down() {
+    let mut front = Front::new();
+    let all = front.json("/api/v1/shares");
+    assert_eq!((&all["network"], &all["lowest"], &all["height"]), (&"regtest".into(), &0.into(), &3.into()));
+    assert_eq!(heights(&all), [3, 2, 1]);
+    let (newest, share) = (&all["shares"][0], &front.shares[2]);
+    assert_eq!((&newest["id"], &newest["time"]), (&share.id().to_string().into(), &share.time.into()));
+    assert_eq!((&newest["class"], &newest["uncles"]), (&"N12".into(), &serde_json::json!([])));
+    assert!(newest["address"].as_str().unwrap().starts_with("bcrt1q"), "{newest}");
+    // Regtest's easiest target.
+    assert!((newest["difficulty"].as_f64().unwrap() / 4.6565e-10 - 1.0).abs() < 1e-4, "{newest}");
+    for (query, wanted) in [
+        ("from=2", vec![2, 1]),
+        ("count=1", vec![3]),
+        ("from=2&count=1", vec![2]),
+        ("from=0", vec![]),
+        ("count=0", vec![]),
+        ("from=9&", vec![3, 2, 1]),
+    ] {
+        assert_eq!(heights(&front.json(&format!("/api/v1/shares?{query}"))), wanted, "{query}");
+    }
+    assert_eq!(heights(&front.json(&format!("/api/v1/shares?count={SHARES_LISTED_MAX}"))), [3, 2, 1]);
+    front.refused(&format!("/api/v1/shares?count={}", u16::from(SHARES_LISTED_MAX) + 1), 400, "count is");
+    front.refused("/api/v1/shares?from=-1", 400, "from is");
+    front.refused("/api/v1/shares?height=1", 400, "understood");
+    const { assert!(SHARES_LISTED < SHARES_LISTED_MAX) };
+}
+
+#[test]
+fn listed_shares_on_disk_are_read_first() {
+    let mut front = Front::new();
+    let ids: Vec<ShareId> = front.shares.iter().map(Share::id).collect();
+    front.chain.view.stored(&[ids[0], ids[1]]);
+    let request = Request {
+        method: Method::Get,
+        path: "/api/v1/shares?from=3&count=3".into(),
+        authorization: None,
+        content_type: None,
+        body: Box::default(),
+        keep_alive: true,
+    };
+    let facts = Facts { status: &front.status, chain: &front.chain, counters: &front.counters, net: &front.net, times: &front.times };
+    let Answer::Read { rows, tag } = front.pages.answer(front.now, &request, facts) else { panic!("not read") };
+    assert_eq!(rows, [(2, ids[1]), (1, ids[0])]);
+    let list = |rows: &[Option<Vec<u8>>]| {
+        let Answer::Send { payload, close: false } = front.pages.read(tag, rows, facts) else { panic!("not sent") };
+        heights(&serde_json::from_str(&split(&payload).2).unwrap())
+    };
+    assert_eq!(list(&[Some(front.shares[1].encode()), Some(front.shares[0].encode())]), [3, 2, 1]);
+    // What has left the chain while it was read is left out.
+    assert_eq!(list(&[None, Some(front.shares[0].encode())]), [3, 1]);
 }
 
 #[test]
@@ -203,6 +261,9 @@ fn payouts_are_those_of_the_tip_or_of_one_before() {
     let scripts: Vec<_> = pays.iter().map(|pay| pay["script"].as_str().unwrap().to_owned()).collect();
     let script = |n: u8| bitcoin::hex::DisplayHex::to_lower_hex_string(&Script::P2wpkh([n; 20]).script_pubkey()[..]);
     assert_eq!(scripts, [script(1), script(2)]);
+
+    let weights: Vec<f64> = pays.iter().map(|pay| pay["weight"].as_f64().unwrap()).collect();
+    assert!(now["payees"] == 2 && (weights[0] - 2.0 / 3.0).abs() < 1e-12 && (weights[1] - 1.0 / 3.0).abs() < 1e-12, "{now}");
 
     let before = front.json(&format!("/api/v1/payouts?value={value}&parent={}", front.shares[1].id()));
     assert_eq!(before["pays"].as_array().unwrap().len(), 1);

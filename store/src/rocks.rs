@@ -290,6 +290,69 @@ mod tests {
         assert!(!is_lock("IO error: While open a file for appending: /x/LOCK: Permission denied"));
     }
 
+    /// Names and contents of what lies in a directory.
+    fn files(dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+        let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    }
+
+    #[test]
+    fn another_format_is_refused_with_a_sentence_and_never_touched() {
+        for (format, of, says) in [(1, vec![SHARES], "--resync"), (schema::FORMAT + 1, vec![SHARES, BITCOIN, "later"], "a newer version")] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut options = Options::default();
+            options.create_if_missing(true);
+            options.create_missing_column_families(true);
+            let db = DB::open_cf(&options, dir.path(), &of).unwrap();
+            db.put(b"format", format.to_be_bytes()).unwrap();
+            db.put(b"network", b"regtest:whatever it was then").unwrap();
+            db.put_cf(db.cf_handle(SHARES).unwrap(), [7; 36], [7; 99]).unwrap();
+            drop(db);
+            let before = files(dir.path());
+            let error = RocksKv::open(dir.path()).map(drop).unwrap_err();
+            assert!(matches!(error, StoreError::WrongFormat { found, .. } if found == format), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+            let kv = RocksKv::open_read_only(dir.path()).unwrap();
+            let error = crate::check::check(&kv, [1, 2], None, "d", &mut |_, _| {}).unwrap_err();
+            assert!(matches!(error, StoreError::WrongFormat { found, .. } if found == format), "{error}");
+            drop(kv);
+            assert!(files(dir.path()) == before);
+            // What `--resync` does.
+            RocksKv::destroy(dir.path()).unwrap();
+            assert!(!schema::has_format(&RocksKv::open(dir.path()).unwrap(), "d").unwrap());
+        }
+    }
+
+    #[test]
+    fn an_older_store_of_this_format_gains_what_it_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let db = DB::open_cf(&options, dir.path(), [SHARES]).unwrap();
+        db.put(b"format", schema::FORMAT.to_be_bytes()).unwrap();
+        drop(db);
+        let kv = RocksKv::open(dir.path()).unwrap();
+        assert_eq!(kv.get(Family::Bitcoin, &[1]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_store_that_is_torn_or_held_is_deleted_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let kv = RocksKv::open(&db).unwrap();
+        assert!(matches!(RocksKv::destroy(&db), Err(StoreError::InUse(_))));
+        drop(kv);
+        fs::write(db.join("CURRENT"), b"MANIFEST-999999\n").unwrap();
+        fs::write(db.join("notes.txt"), b"the user's").unwrap();
+        RocksKv::destroy(&db).unwrap();
+        assert_eq!(files(&db).into_keys().collect::<Vec<_>>(), [db.join("notes.txt")]);
+        RocksKv::open(&db).unwrap();
+        // There is nothing to be read where there is nothing, and nothing is made.
+        assert!(matches!(RocksKv::open_read_only(&dir.path().join("none")), Err(StoreError::Open { .. })));
+        assert!(!dir.path().join("none").exists());
+    }
+
     #[test]
     fn the_cache_tier_never_asks_the_disk() {
         let dir = tempfile::tempdir().unwrap();
