@@ -102,9 +102,7 @@ pub fn payouts(of: &Place, json: bool, out: &mut impl Write) -> Result<(), Failu
         Place::Rows { kv, dir } => {
             let (params, _) = begin(&**kv, dir)?;
             let chain = Chain::open(params, [random()?, random()?], &**kv)?;
-            // The newest block that the rows know of is one of Bitcoin's headers, or where every share is a block, the tip.
-            let next = chain.bitcoin().best().map_or(0, |best| best.height.saturating_add(1));
-            let height = next.max(chain.confirmed_tip().bitcoin_height());
+            let height = json::next_height(params, chain.confirmed_tip(), chain.bitcoin());
             to_json(&json::payouts(params, chain.payouts(), class, params.subsidy(height), height))?
         }
     };

@@ -6,7 +6,17 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rockpool_net::time::Now;
+use rockpool_store::chain::{Chain, Offer, Source};
+use rockpool_store::kv::{Family, Kv, Op};
+use rockpool_store::params::{Network, params};
+use rockpool_store::rocks::RocksKv;
+use rockpool_store::schema;
+use rockpool_store::testing::ShareBuilder;
+use serde_json::Value;
 
 /// Arguments that a node on regtest needs to disturb nobody.
 const QUIET: [&str; 9] = ["run", "--network", "regtest", "--p2p", "127.0.0.1:0", "--stratum", "127.0.0.1:0", "--http", "127.0.0.1:0"];
@@ -148,4 +158,154 @@ fn status_finds_a_node_by_its_directory() {
     node.wait().unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("http")).unwrap().trim(), http);
     refused(&["status", "--datadir", path], "is it running?");
+}
+
+/// A data directory with a chain of thirty shares, some with uncles.
+fn made() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (kv, params) = (RocksKv::open(&dir.path().join("chain")).unwrap(), params(Network::Regtest));
+    schema::open(&kv, params, "d").unwrap();
+    let mut chain = Chain::open(params, [1, 2], &kv).unwrap();
+    let late = Now { mono: Duration::ZERO, wall: Duration::from_secs(2_000_000_000) };
+    let mut below = chain.tip().id;
+    for height in 1..=30 {
+        let (parent, mut builder) = (chain.tip().id, ShareBuilder::new(params).miner(height % 3));
+        if height % 5 == 2 {
+            let uncle = ShareBuilder::new(params).salt(9).build(&chain, &below);
+            assert_eq!(chain.offer(late, &uncle, Source::Peer), Offer::Taken);
+            builder = builder.uncles(&[uncle.id()]);
+        }
+        let share = builder.build(&chain, &parent);
+        assert_eq!(chain.offer(late, &share, Source::Peer), Offer::Taken);
+        while chain.confirm(8) > 0 {}
+        below = parent;
+    }
+    let (_, batches) = chain.take_change().unwrap();
+    batches.iter().for_each(|batch| kv.write(&batch.ops, true).unwrap());
+    dir
+}
+
+/// A running node, which is killed when it goes.
+struct Node(Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// A node and what it said until it told where it answers.
+fn node(args: &[&str]) -> (Node, Vec<String>, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rockpool"))
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    let (node, mut said) = (Node(child), Vec::new());
+    for line in std::io::BufRead::lines(lines).map_while(Result::ok) {
+        if let Some(http) = line.strip_prefix("http ") {
+            return (node, said, http.to_owned());
+        }
+        said.push(line);
+    }
+    panic!("the node has ended: {said:?}");
+}
+
+fn json(args: &[&str]) -> Value {
+    let out = rockpool(args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+#[test]
+fn a_chain_is_the_same_from_its_directory_and_from_the_node_on_it() {
+    let dir = made();
+    let path = dir.path().to_str().unwrap();
+    let ask = |by: &str, at: &str| {
+        let shares = json(&["shares", "--json", "--from", "29", "--count", "25", by, at]);
+        (shares, json(&["payouts", "--json", by, at]))
+    };
+    let (shares, payouts) = ask("--datadir", path);
+    assert_eq!((&shares["height"], shares["shares"].as_array().unwrap().len()), (&30.into(), 25));
+    assert_eq!((&shares["shares"][0]["height"], &payouts["height"]), (&29.into(), &30.into()));
+    let checked = json(&["check", "--json", "--datadir", path, "--network", "regtest"]);
+    assert_eq!((&checked["ok"], &checked["shares"], &checked["uncles"]), (&true.into(), &30.into(), &6.into()), "{checked}");
+    refused(&["check", "--datadir", path, "--network", "main"], "belongs to network regtest, not main");
+
+    let (node, _, http) = node(&on(dir.path(), &[]));
+    let asked = (shares, payouts);
+    // By its directory too it is the node who is asked, since it has the rows.
+    assert!(ask("--http", &http) == asked && ask("--datadir", path) == asked);
+    refused(&["check", "--datadir", path], &format!("data directory {path} is in use"));
+    drop(node);
+    // Killed as it was it has left the rows whole, and to be read.
+    assert_eq!(json(&["check", "--json", "--datadir", path])["ok"], true);
+    let out = rockpool(&["check", "--datadir", path]);
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(said.contains("good up to 30 of 30") && said.ends_with("\nok\n") && out.stderr.is_empty(), "{said}");
+    let out = rockpool(&["shares", "--datadir", path, "--count", "3"]);
+    assert_eq!(String::from_utf8(out.stdout).unwrap().lines().count(), 5);
+    refused(&["shares", "--datadir", &format!("{path}/none")], "there is no share chain");
+    assert!(!dir.path().join("none").exists());
+}
+
+#[test]
+fn a_damaged_chain_is_told_of_and_resync_begins_anew() {
+    let dir = made();
+    let path = dir.path().to_str().unwrap();
+    let kv = RocksKv::open(&dir.path().join("chain")).unwrap();
+    let mut key = Vec::new();
+    kv.scan(Family::Shares, &20u32.to_be_bytes(), &mut |at, _| {
+        key = at.to_vec();
+        false
+    })
+    .unwrap();
+    kv.write(&[Op::Delete(Family::Shares, key)], true).unwrap();
+    drop(kv);
+    let out = rockpool(&["check", "--datadir", path]);
+    let (told, said) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert_eq!(out.status.code(), Some(3));
+    assert!(told.contains("no good row at height 20") && told.ends_with("\ndamaged\n"), "{told}");
+    assert!(said.contains("--resync") && said.matches('\n').count() == 1, "{said}");
+    let out = rockpool(&on(dir.path(), &[]));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(3) && said.contains("--resync"), "{said}");
+    // Nobody answers at this bitcoind, but another network's chain is not deleted.
+    let other = ["--resync", "--network", "testnet4", "--bitcoind", "http://u:p@127.0.0.1:1"];
+    refused(&on(dir.path(), &other), "belongs to network regtest, not testnet4");
+    assert!(!json_of_damaged(path)["faults"].as_array().unwrap().is_empty());
+
+    let (node, said, http) = node(&on(dir.path(), &["--resync"]));
+    assert!(said[0].contains("is deleted and will be fetched anew"), "{said:?}");
+    assert_eq!(json(&["status", "--json", "--http", &http])["tip"]["height"], 0);
+    refused(&on(dir.path(), &["--resync"]), &format!("data directory {path} is in use"));
+    drop(node);
+    assert_eq!(json(&["check", "--json", "--datadir", path])["rows"], 0);
+}
+
+fn json_of_damaged(path: &str) -> Value {
+    let out = rockpool(&["check", "--json", "--datadir", path]);
+    assert_eq!(out.status.code(), Some(3));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+#[test]
+fn a_chain_of_another_format_is_refused_with_what_to_do() {
+    let dir = made();
+    let path = dir.path().to_str().unwrap();
+    for (format, says) in [(schema::FORMAT - 1, "--resync"), (schema::FORMAT + 1, "use a newer version")] {
+        let kv = RocksKv::open(&dir.path().join("chain")).unwrap();
+        kv.write(&[Op::Put(Family::Meta, b"format".to_vec(), format.to_be_bytes().to_vec())], true).unwrap();
+        drop(kv);
+        for args in
+            [vec!["check", "--datadir", path], vec!["shares", "--datadir", path], vec!["payouts", "--datadir", path], on(dir.path(), &[])]
+        {
+            refused(&args, &format!("data directory {path} has format {format}, this version reads {}; ", schema::FORMAT));
+            refused(&args, says);
+        }
+    }
 }

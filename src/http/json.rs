@@ -9,9 +9,11 @@ use rockpool_net::hub::io::Stage;
 use rockpool_net::id::ShareId;
 use rockpool_net::times::Times;
 use rockpool_net::wire::share::{Class, Layout, Script, Share};
+use rockpool_store::bitcoin::Tree;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_store::params::{Network, Params};
 use rockpool_store::payouts::Payouts;
+use rockpool_store::record::Record;
 use rockpool_store::rules::target::target;
 use rockpool_workers::jobs::Fate;
 use serde::Serialize;
@@ -294,6 +296,13 @@ struct Pay {
     sats: u64,
     /// Its part of the window's work.
     weight: f64,
+}
+
+/// Height of the block that is looked for on this tip, where no template tells it: above the best of Bitcoin's headers that is known. On
+/// regtest every share is a block.
+pub fn next_height(params: &Params, tip: &Record, bitcoin: &Tree) -> u32 {
+    let tried = tip.bitcoin_height().saturating_add(u32::from(params.network == Network::Regtest && tip.height > 0));
+    bitcoin.best().map_or(0, |best| best.height.saturating_add(1)).max(tried)
 }
 
 /// What a block with these payouts pays.

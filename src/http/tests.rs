@@ -271,6 +271,11 @@ fn payouts_are_those_of_the_tip_or_of_one_before() {
     let first = front.json(&format!("/api/v1/payouts?parent={}", params(Network::Regtest).genesis_id()));
     assert!(first["pays"].as_array().unwrap().is_empty() && first["note"].is_string(), "{first}");
 
+    // Without a template the chain's own headers tell the height.
+    assert_eq!(now["bitcoin_height"], 100);
+    front.status.bitcoin = None;
+    assert_eq!(front.json("/api/v1/payouts")["bitcoin_height"], 2);
+
     front.refused("/api/v1/payouts?value=-1", 400, "value is");
     front.refused("/api/v1/payouts?value=2100000000000001", 400, "value is");
     front.refused("/api/v1/payouts?class=N13", 400, "class is");
