@@ -1,4 +1,4 @@
-//! `rockpool check`, `shares` and `payouts`: a share chain looked at from outside, in its data directory or through the node that runs on it.
+//! `rockpool check`, `shares` and `payouts`: a share chain looked at from outside, in its directory or through the node that runs on it.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};

@@ -1,5 +1,6 @@
 use super::*;
 use crate::kv::Op;
+use crate::limits::SIDE_MAX;
 use crate::rules::target::hash_meets;
 use crate::schema::{FORMAT, block_key, share_key};
 use crate::testing::{ShareBuilder, least_time};
@@ -58,25 +59,34 @@ impl Made {
         Made { kv, chain, shares: Vec::new(), uncles: Vec::new(), headers }
     }
 
-    /// So many heights of four miners. Every fifth share has a sibling that the next one credits; from height 10 on they build on the newest
-    /// Bitcoin header.
+    /// So many heights of four miners, each fifth with an uncle.
     fn of(heights: u32) -> Made {
+        Made::with(heights, 5)
+    }
+
+    /// So many heights of four miners. Every so many have a sibling that the next one credits; from height 10 on they build on the newest
+    /// Bitcoin header.
+    fn with(heights: u32, every: u32) -> Made {
         let mut made = Made::new();
+        let mut uncle: Option<Share> = None;
         for height in 1..=heights {
+            let tip = made.chain.tip().id;
             let mut builder = build().miner(height as u8 % 4);
             if height == 10 {
                 let prev = sha256d(&made.headers[2]);
                 builder = builder.bitcoin(prev, 4, 0x207f_ffff);
             }
-            if height > 2 && height % 5 == 1 {
-                let uncle = build().miner(9).salt(7).build(&made.chain, &made.shares[height as usize - 3].id());
-                made.take(&uncle);
+            if let Some(uncle) = uncle.take() {
                 builder = builder.uncles(&[uncle.id()]);
                 made.uncles.push(uncle);
             }
-            let share = builder.build(&made.chain, &made.chain.tip().id);
+            let share = builder.build(&made.chain, &tip);
+            if height % every == 0 && height < heights {
+                uncle = Some(build().miner(9).salt(7).build(&made.chain, &tip));
+            }
             made.take(&share);
             made.shares.push(share);
+            uncle.iter().for_each(|uncle| made.take(uncle));
         }
         made.store();
         made
@@ -190,6 +200,14 @@ fn an_unconfirmed_share_that_does_not_hold_is_no_damage() {
     let report = checked(&made.kv);
     assert!(report.ok() && report.candidate.unwrap().contains("COIN-9"));
     assert_eq!(report.shares, HEIGHTS);
+}
+
+#[test]
+fn more_uncles_than_are_kept_beside_a_chain_are_no_damage() {
+    let made = Made::with(SIDE_MAX as u32 + 100, 1);
+    let report = checked(&made.kv);
+    assert_eq!(report.faults, [""; 0]);
+    assert_eq!((report.shares, report.coinbases, report.uncles), (SIDE_MAX as u32 + 100, SIDE_MAX as u32 + 100, SIDE_MAX as u32 + 99));
 }
 
 /// What is done to a store, and what must be said of it.
