@@ -9,7 +9,7 @@ use rockpool_net::hub::Outlet;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::time::Now;
 use rockpool_net::wire::message::Message;
-use rockpool_net::wire::share::Share;
+use rockpool_net::wire::share::{Class, Share};
 use rockpool_store::handle::Found;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::record::Record;
@@ -182,7 +182,8 @@ impl<S: Stages> Node<S> {
             let Ok(Found::Bytes(bytes)) = self.chain.share_bytes(id) else { continue };
             let own = Share::decode(&bytes).ok().filter(|share| self.server.boards.ours(share.salt));
             if let Some(template) = own.as_ref().and_then(|share| self.server.boards.template_of(share.salt)) {
-                self.templates.remember(*id, template.sequence, &template.ids);
+                let kept = template.trim(own.as_ref().map_or(Class::N12, |share| share.class)).kept;
+                self.templates.remember(*id, template.sequence, &template.ids[..kept.min(template.ids.len())]);
             }
             out.publish(Event::ShareAccepted { id: *id, height, own: own.is_some() });
             pushes.extend(self.push(Arc::clone(record), &bytes));

@@ -50,9 +50,10 @@ mod tests {
     use std::time::Duration;
 
     use rockpool_net::time::Now;
-    use rockpool_net::wire::share::Class;
+    use rockpool_net::wire::share::{Class, Layout};
     use rockpool_store::chain::Chain;
     use rockpool_store::kv::MemKv;
+    use rockpool_store::rules::target::target_bytes;
     use rockpool_workers::embedded::EmbeddedChain;
     use rockpool_workers::template::Template;
     use rockpool_workers::work::{Work, meets};
@@ -92,8 +93,8 @@ mod tests {
         let template = Template { bits: 0x1d00_ffff, ..EmbeddedChain::new(regtest(), None).template(at.unix()) };
         let (parent, bits) = (template.prev, template.bits);
         let next = view.next(regtest(), at);
-        let work = Work::new(regtest(), Arc::new(template), &next, view.payouts(), Class::N12, Some(ALICE), 9).unwrap();
-        let share = mined(&work, &ALICE, [5; 12], |hash| meets(hash, &work.share_target()));
+        let work = Work::new(regtest(), Arc::new(template), &next, view.payouts(), (Class::N12, Layout::Tail), Some(ALICE), 9).unwrap();
+        let share = mined(&work, &ALICE, [5; 12], |hash| meets(hash, &target_bytes(work.draft.bits)));
         assert_eq!(verdict(&share, parent, OTHER, bits), Err(Refusal::NoNews("its hash is no block's")));
     }
 

@@ -182,7 +182,9 @@ mod tests {
     impl Harder {
         /// The next share of the chain, made at so many halvings.
         fn add(&mut self, script: Script, halvings: usize) {
-            let record = Record { work: 100 << halvings, demand: 100, script, ..regtest().genesis_record() };
+            let allowed = 0x1f0f_ff00;
+            let bits = target::compact(target::target(allowed).unwrap() >> halvings);
+            let record = Record { height: 1, bits, allowed_bits: allowed, script: Arc::new(script), ..regtest().genesis_record() };
             let last = self.recent.enter(&record);
             self.recent.shares.push_back(last);
             if self.recent.shares.len() > HARDER_SPAN {
@@ -296,7 +298,7 @@ mod tests {
                 let share = ShareBuilder::new(params).miner((rng.next_u32() % 5) as u8).salt(salt).harder(rng.next_u32() as usize % 5);
                 let share = share.build(&chain, &parent);
                 parent = share.id();
-                if chain.offer(at(seconds(200_000)), Arc::new(share), Source::Peer) != Offer::Taken {
+                if chain.offer(at(seconds(200_000)), &share, Source::Peer) != Offer::Taken {
                     break;
                 }
             }
@@ -312,7 +314,7 @@ mod tests {
             );
             let mut made = BTreeMap::<Script, Made>::new();
             for record in newest {
-                let of = made.entry(record.script).or_default();
+                let of = made.entry(*record.script).or_default();
                 (of.shares, of.easy) = (of.shares + 1, of.easy + easy(record));
             }
             assert_eq!(recent.made, made);

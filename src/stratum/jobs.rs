@@ -407,7 +407,7 @@ mod tests {
     fn each_class_and_layout_has_one_board_for_all_its_miners() {
         let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
         let share = ShareBuilder::new(regtest()).time(1_700_000_000).build(&chain, &chain.tip().id);
-        chain.offer(at(Duration::from_secs(1)), Arc::new(share), Source::Peer);
+        chain.offer(at(Duration::from_secs(1)), &share, Source::Peer);
         chain.confirm(1);
         let (view, now) = (chain.view(), at(Duration::from_secs(3)));
         let mut boards = Boards::default();

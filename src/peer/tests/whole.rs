@@ -8,10 +8,12 @@ use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::limits::{TEMPLATE_PART_MAX, TICKETS_PER_CONN};
 use rockpool_net::wire::message::{GetHeaders, GetTemplate, Message, Start, TemplatePart, TxIds};
-use rockpool_net::wire::share::Share;
+use rockpool_net::wire::share::{Class, Layout, Share};
+use rockpool_store::rules::target::target_bytes;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::{Answer, Jobs};
 use rockpool_workers::template::{Template, branch};
+use rockpool_workers::trim::Trim;
 use rockpool_workers::work::meets;
 
 use crate::limits::{CHAINTIP_EVERY, PUSH_DEPTH, REQUESTS_MAX, SYNC_BARREN_MAX, SYNC_SHARES, TEMPLATE_EVERY};
@@ -177,11 +179,13 @@ fn a_range_by_height_is_of_the_confirmed_chain_from_there_on() {
 fn own_share(world: &mut World<Inline>, sequence: u64, ids: Vec<TxIds>) -> Share {
     let txids: Vec<[u8; 32]> = ids.iter().map(|tx| tx.txid).collect();
     let embedded = EmbeddedChain::new(regtest(), None).template(world.now().unix());
-    let template = Template { sequence, branch: branch(&txids), ids, ..embedded };
+    let whole = Trim { kept: ids.len(), branch: branch(txids), ..embedded.trim(Class::N360).clone() };
+    let template = Template { sequence, trims: [0; 4].map(|_| whole.clone()), ids, ..embedded };
     world.mail(Answer::Template(Arc::new(template)), Vec::new());
     let now = world.now();
-    let board = world.node.server.boards.board(regtest(), &world.node.chain.view, &ALICE, now).unwrap().unwrap();
-    let share = mined(&board.work, &ALICE, [1; 12], |hash| meets(hash, &board.work.share_target()));
+    let board =
+        world.node.server.boards.board(regtest(), &world.node.chain.view, (Class::N12, Layout::Tail), &ALICE, now).unwrap().unwrap();
+    let share = mined(&board.work, &ALICE, [1; 12], |hash| meets(hash, &target_bytes(board.work.draft.bits)));
     world.offer(vec![share.clone()]);
     assert_eq!(confirmed(world).1, share.id());
     share
@@ -211,7 +215,7 @@ fn what_the_block_of_an_own_share_would_hold_is_told_once_a_second_and_written_d
     };
     assert_eq!(ask(first.id(), 0), part(first.id(), 0, 9, &ids(9)));
     let txids: Vec<[u8; 32]> = ids(9).iter().map(|tx| tx.txid).collect();
-    assert_eq!(first.proof.branch, branch(&txids), "the list can be checked against the share");
+    assert_eq!(first.proof.branch, branch(txids), "the list can be checked against the share");
     assert_eq!(ask(second.id(), 0), Message::NotFound(vec![second.id()]), "a second has not passed");
     let (long, all) = (ids(TEMPLATE_PART_MAX + 1), TEMPLATE_PART_MAX + 1);
     assert_eq!(ask(second.id(), 0), part(second.id(), 0, all, &long[..TEMPLATE_PART_MAX]));
