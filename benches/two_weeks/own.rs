@@ -1,0 +1,81 @@
+//! Own miners' shares while a sync keeps the organiser busy: how long each waits for its answer.
+
+use std::time::Duration;
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rockpool_net::hub::tickets::Ticket;
+use rockpool_net::id::{ConnId, Lane};
+use rockpool_net::time::Now;
+use rockpool_store::chain::Chain;
+use rockpool_store::kv::MemKv;
+use rockpool_store::testing::ShareBuilder;
+use rockpool_workers::jobs::{Answer, Claim, OrganiseJob, Output, Stage};
+use rockpool_workers::organise::OrganiseWorker;
+use serde_json::value::RawValue;
+
+use crate::fed::Sync;
+use crate::figures::{Times, clock, goal, info};
+use crate::made::LATE;
+use crate::report::Figure;
+use crate::{Bench, Outcome};
+
+/// Steps between two own shares, at most.
+const EVERY: u32 = 8;
+const MINER: ConnId = ConnId { slot: 2, generation: 1 };
+
+/// A sync of the whole chain, in the organiser alone. Own shares come at random moments of its steps: such a share waits for the rest of
+/// that step, is taken first in the next one, and is told of at that one's end.
+pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
+    let made = &bench.made;
+    let mut worker = OrganiseWorker::new(made.params, Chain::open(made.params, [1, 2], &MemKv::new())?);
+    let (mut sync, mut rng, begin) = (Sync::new(made, 0), ChaCha12Rng::seed_from_u64(8), clock());
+    let (mut waited, mut steps, mut asleep) = (Times::default(), Times::default(), Duration::ZERO);
+    let (mut jobs, mut wait, mut next, mut taken) = (sync.first(), None::<Duration>, 3, 0);
+    while worker.chain().confirmed_height() < made.heights {
+        if wait.is_some() {
+            // The job was made of the chain of a moment ago. Making the share is not the organiser's time.
+            let paused = clock();
+            let chain = worker.chain();
+            let share = ShareBuilder::new(made.params).miner(9).salt(rng.next_u32()).time(chain.confirmed_tip().time + 2);
+            let share = std::sync::Arc::new(share.build(chain, &chain.confirmed_tip().id));
+            let request = RawValue::from_string("1".to_owned())?.into();
+            let claim = Claim { conn: MINER, request, difficulty: 1.0 };
+            jobs.push(OrganiseJob::Own { share, claim, ticket: Ticket::for_test(Lane::Stratum, MINER) });
+            asleep += paused.elapsed();
+        }
+        let now = Now { mono: begin.elapsed() - asleep, wall: LATE.wall };
+        let (mut out, started) = (Output::default(), clock());
+        worker.step(now, &mut jobs, &mut out);
+        let took = started.elapsed();
+        steps.push(took);
+        if let Some(before) = wait.take() {
+            let told = out.mail.iter().any(|(answer, _)| matches!(answer, Answer::Organised { change: Some(_), .. }));
+            let stored = out.write.iter().any(|write| write.sync && write.claims.len() == 1);
+            if !(told && stored) {
+                return Err(format!("an own share was not taken: {:?}", out.mail).into());
+            }
+            waited.push(before + took);
+            taken += 1;
+        }
+        next -= 1;
+        if next == 0 && worker.chain().confirmed_height() > 0 {
+            // At a random moment of the step that has just ended.
+            wait = Some(took.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX)));
+        }
+        if next == 0 {
+            next = 1 + rng.next_u32() % EVERY;
+        }
+        jobs = sync.next(&out);
+        if worker.chain().tip().height >= made.heights && worker.chain().backlog() == 0 {
+            break;
+        }
+    }
+    eprintln!("own share in a sync: {taken} of them, the chain is at height {}", worker.chain().tip().height);
+    Ok(vec![
+        info("own share in a sync, p50", waited.us(0.5) / 1e3, "ms"),
+        info("own share in a sync, p99", waited.us(0.99) / 1e3, "ms"),
+        goal("own share in a sync, the longest", waited.us(1.0) / 1e3, "ms", 20.0),
+        info("own share in a sync: the organiser's step, p99", steps.us(0.99) / 1e3, "ms"),
+    ])
+}
