@@ -54,7 +54,7 @@ impl Sync {
         let blocks = made.headers.chunks(HEADERS);
         let mut jobs: VecDeque<_> = blocks.map(|headers| OrganiseJob::Blocks { headers: headers.to_vec(), ticket: ticket() }).collect();
         let shares: Vec<Share> = made.shares.iter().filter(|share| share.height > above).cloned().collect();
-        let bulk = |shares: &[Share]| OrganiseJob::Bulk { shares: shares.to_vec(), base: false, ticket: ticket() };
+        let bulk = |shares: &[Share]| OrganiseJob::Bulk { sync: PEER, shares: shares.to_vec(), base: false, ticket: ticket() };
         jobs.extend(shares.chunks(SYNC_SHARES).map(bulk));
         Sync { jobs }
     }

@@ -34,7 +34,7 @@ pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
         let first = 1 + rng.next_u32() % (tip - SYNC_SHARES as u32);
         let rows = handle.range(first, SYNC_SHARES);
         for (height, id) in &rows {
-            handle.store.get_share(*height, id)?;
+            handle.store.get_share(*height, id)?.ok_or_else(|| format!("share {id} of height {height} has no row"))?;
         }
         for _ in 0..TIMES {
             let message = all.of(|| assemble(&handle, bench.made.params.magic, first))?;

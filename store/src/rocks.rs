@@ -19,8 +19,12 @@ const MEMORY_BYTES: usize = 16 << 20;
 const WRITE_BUFFER_BYTES: usize = 2 << 20;
 /// Memtables of a family, the one being flushed included.
 const WRITE_BUFFERS: i32 = 2;
-/// Open table files. The rest of the process's descriptors are for connections.
-const OPEN_FILES: i32 = 64;
+/// Open table files: four weeks of shares are 90 files of a memtable each, and a row of a file that is not open counts as not in memory.
+/// The rest of the process's descriptors are for connections.
+const OPEN_FILES: i32 = 128;
+/// Parts of the list of open files, as a power of two. With the 64 of the default each part would hold one file or two, and where the start
+/// has pinned one, others of its part would be opened anew for every row.
+const OPEN_FILES_PARTS_LOG2: i32 = 0;
 /// Write-ahead log, bytes: what a start has to replay.
 const WAL_BYTES: u64 = 16 << 20;
 /// One flush and one compaction at a time: more would fight the reactor for four cores.
@@ -209,6 +213,7 @@ fn db_options(cache: &Cache) -> Options {
     options.create_missing_column_families(true);
     options.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager_with_cache(MEMORY_BYTES / 2, false, cache.clone()));
     options.set_max_open_files(OPEN_FILES);
+    options.set_table_cache_num_shard_bits(OPEN_FILES_PARTS_LOG2);
     options.set_max_file_opening_threads(1);
     options.set_max_background_jobs(BACKGROUND_JOBS);
     options.set_max_total_wal_size(WAL_BYTES);
@@ -368,5 +373,25 @@ mod tests {
         assert_eq!(kv.get(Family::Shares, &[1]).unwrap(), Some(vec![7; 900]));
         assert_eq!(kv.get_cached(Family::Shares, &[1]).unwrap(), Cached::Hit(vec![7; 900]));
         assert!(kv.free_space().unwrap() > 0);
+    }
+
+    /// Rows of many files, as four weeks of shares are: what was read once is in memory, whichever file it is of.
+    #[test]
+    fn rows_of_many_files_stay_in_memory_once_they_were_read() {
+        const FILES: u8 = 90;
+        let dir = tempfile::tempdir().unwrap();
+        let kv = RocksKv::open(dir.path()).unwrap();
+        for file in 0..FILES {
+            kv.write(&[Op::Put(Family::Shares, vec![file], vec![file; 900])], false).unwrap();
+            kv.db.flush_cf(kv.family(Family::Shares).unwrap()).unwrap();
+        }
+        drop(kv);
+        let kv = RocksKv::open(dir.path()).unwrap();
+        assert!(kv.db.live_files().unwrap().len() > 60, "they were made one");
+        for file in 0..FILES {
+            assert_eq!(kv.get(Family::Shares, &[file]).unwrap(), Some(vec![file; 900]));
+        }
+        let cold = (0..FILES).filter(|file| kv.get_cached(Family::Shares, &[*file]).unwrap() == Cached::Unknown).count();
+        assert_eq!(cold, 0, "of {FILES}");
     }
 }
