@@ -20,8 +20,8 @@ use crate::made::LATE;
 use crate::report::Figure;
 use crate::{Bench, Outcome};
 
-/// Steps between two own shares, at most.
-const EVERY: u32 = 8;
+/// Own shares of a run, about: fewer than are kept beside the chain, where all of them end.
+const OWN: u32 = 1_000;
 const MINER: ConnId = ConnId { slot: 2, generation: 1 };
 
 /// A sync of the whole chain, in the organiser alone. Own shares come at random moments of its steps: such a share waits for the rest of
@@ -53,7 +53,7 @@ pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
             let told = out.mail.iter().any(|(answer, _)| matches!(answer, Answer::Organised { change: Some(_), .. }));
             let stored = out.write.iter().any(|write| write.sync && write.claims.len() == 1);
             if !(told && stored) {
-                return Err(format!("an own share was not taken: {:?}", out.mail).into());
+                return Err(refused(&out).into());
             }
             waited.push(before + took);
             taken += 1;
@@ -64,7 +64,8 @@ pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
             wait = Some(took.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX)));
         }
         if next == 0 {
-            next = 1 + rng.next_u32() % EVERY;
+            // A step rebuilds eight coinbases.
+            next = 1 + rng.next_u32() % (made.heights / (8 * OWN) * 2).max(2);
         }
         jobs = sync.next(&out);
         if worker.chain().tip().height >= made.heights && worker.chain().backlog() == 0 {
@@ -78,4 +79,13 @@ pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
         goal("own share in a sync, the longest", waited.us(1.0) / 1e3, "ms", 20.0),
         info("own share in a sync: the organiser's step, p99", steps.us(0.99) / 1e3, "ms"),
     ])
+}
+
+/// Why an own share was not taken.
+fn refused(out: &Output) -> String {
+    let refused = out.mail.iter().find_map(|(answer, _)| match answer {
+        Answer::Organised { refused, .. } => refused.first().map(|(_, why)| format!("{why:?}")),
+        _ => None,
+    });
+    format!("an own share was not taken: {}", refused.unwrap_or_default())
 }
