@@ -287,7 +287,7 @@ mod tests {
         let params = regtest();
         let mut chain = Chain::open(params, [1, 2], &MemKv::new()).unwrap();
         let (mut recent, mut rng) = (Recent::default(), ChaCha12Rng::seed_from_u64(5));
-        let (mut reorgs, mut salt) = (0, 0);
+        let (mut reorgs, mut salt, mut shorter) = (0, 0, None);
         while chain.tip().height < HARDER_SPAN as u32 + 40 {
             salt += 1;
             // Mostly the tip is built on; now and then a branch begins below it, hard enough to be the better one sooner or later.
@@ -318,11 +318,20 @@ mod tests {
                 (of.shares, of.easy) = (of.shares + 1, of.easy + easy(record));
             }
             assert_eq!(recent.made, made);
+            if shorter.is_none() && view.confirmed_height() > HARDER_SPAN as u32 + 10 {
+                shorter = Some(view);
+            }
         }
         assert!(reorgs > 5, "{reorgs}");
         // One that looks for the first time, or again after long, sees the same.
         let mut late = Recent::default();
         late.follow(&chain.view());
-        assert_eq!((late.shares, late.made, late.top), (recent.shares, recent.made, recent.top));
+        assert_eq!((&late.shares, &late.made, late.top), (&recent.shares, &recent.made, recent.top));
+        // On a shorter branch older shares are among the newest again.
+        let (shorter, mut anew) = (shorter.unwrap(), Recent::default());
+        assert!(shorter.confirmed_height() < recent.top);
+        anew.follow(&shorter);
+        late.follow(&shorter);
+        assert_eq!((late.shares, late.made, late.top), (anew.shares, anew.made, anew.top));
     }
 }

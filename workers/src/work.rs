@@ -63,7 +63,8 @@ pub struct Roll {
 }
 
 impl Work {
-    /// Joins a template with the payouts at the confirmed tip, whose successor `next` describes, and checks the result once (SHARECHAIN §1).
+    /// Joins a template with the payouts at the confirmed tip, whose successor `next` describes, and checks the result once
+    /// (SHARECHAIN §1).
     pub fn new(
         params: &Params,
         template: Arc<Template>,
