@@ -13,7 +13,7 @@ use rockpool_net::wire::share::Share;
 use crate::chain::{Chain, Offer, Source};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, MemKv};
-use crate::limits::FAULTS_LISTED;
+use crate::limits::{FAULTS_LISTED, REACH, UNCLE_DEPTH};
 use crate::params::{Network, Params, params};
 use crate::schema::{self, TipRow};
 
@@ -233,8 +233,9 @@ impl Check<'_> {
         if !on_chain && !best.uncles.contains(&row.id) || on_chain && row.height == lowest {
             return true;
         }
-        // An uncle around a base builds on what is not kept, which a chain takes from the sync under way alone.
-        let source = if self.chain.get(&share.parent).is_some() { Source::Peer } else { Source::Bulk(NOBODY) };
+        // What lies around a base a chain takes from the sync under way alone.
+        let around = lowest > 0 && row.height <= lowest + REACH as u32 + UNCLE_DEPTH;
+        let source = if around { Source::Bulk(NOBODY) } else { Source::Peer };
         let offered = self.chain.offer(NEVER_TOO_EARLY, share, source);
         if !matches!(offered, Offer::Taken | Offer::Known) {
             self.report.fault(format!("share {} at height {}: {}", row.id, row.height, why(&offered)));

@@ -165,11 +165,14 @@ fn above_a_base_rules_hold_from_where_they_can_be_checked() {
     // Scores may be invented up to BASE_GIVEN above, no further.
     let mut chain = begin();
     let mut parent = main[19].id();
+    chain.begin_sync(peer(1));
     for above in 1..=BASE_GIVEN + 1 {
         let mut share = ShareBuilder::new(params).build(&chain, &parent);
         share.score += 1 << 80;
         let share = crate::testing::proved(params, share, &chain);
-        let fate = chain.offer(late(), &share, Source::Peer);
+        // Only of the sync that began here: whoever found one share on the lowest ones could claim any score for it.
+        assert!(above > BASE_GIVEN || matches!(chain.offer(late(), &share, Source::Peer), Offer::Dropped(_)));
+        let fate = chain.offer(late(), &share, Source::Bulk(peer(1)));
         if above <= BASE_GIVEN {
             assert_eq!(fate, Offer::Taken, "{above} above");
         } else {
