@@ -39,6 +39,8 @@ struct World {
     kv: Arc<MemKv>,
     found: Receiver<SubmitJob>,
     bitcoin: EmbeddedChain,
+    /// How many of its headers the organiser has heard of.
+    headers: u64,
     mailbox: Mailbox,
     view: ChainView,
     works: Vec<Arc<Work>>,
@@ -84,6 +86,7 @@ impl World {
             templates_stored: 0,
             rng: ChaCha12Rng::seed_from_u64(seed),
             bitcoin: EmbeddedChain::new(regtest(), None),
+            headers: 0,
             ms: 0,
             organise,
             stalled: 0,
@@ -118,6 +121,11 @@ impl World {
 
     fn submits(&mut self) {
         let now = at(self.ms);
+        let (headers, heard) = self.bitcoin.headers(self.headers);
+        if !headers.is_empty() && self.organise.len() < ORGANISE_FREE_SLOTS {
+            self.headers = heard;
+            give(&self.organise, vec![OrganiseJob::Bitcoin(BitcoinNews::Headers(headers))]).unwrap();
+        }
         if self.works.is_empty() || self.draw(4) == 0 {
             let chain = self.organiser.stage.chain();
             let work = work_on(chain, &self.bitcoin, now, script(1), self.next);
