@@ -5,6 +5,7 @@
 mod based;
 mod found;
 mod node;
+mod rows;
 mod slow;
 mod world;
 
