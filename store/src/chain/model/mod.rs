@@ -7,6 +7,7 @@ mod found;
 mod node;
 mod rows;
 mod slow;
+mod vectors;
 mod world;
 
 use std::collections::BTreeSet;
