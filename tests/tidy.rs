@@ -68,7 +68,6 @@ const UNTESTED: &[(&str, &str, &str)] = &[
     ("workers", "EMBEDDED_REFRESH", "a pause of the real clock"),
     ("store", "HEADER_AHEAD_MAX_S", "rules/share.rs reaches it by its value, which the rules fix"),
     ("store", "WINDOW_BLOCKS", "the rules fix it; rules/second.rs compares the window with a second implementation"),
-    ("store", "TENTHS", "the rules fix it; rules/second.rs compares the payouts with a second implementation"),
 ];
 
 /// What may lie at the top of the repository, dotfiles aside.
