@@ -23,7 +23,7 @@ use super::{Chain, Offer, Source};
 use crate::kv::{Kv, MemKv};
 
 /// Random chains in a normal run.
-const CHAINS: u64 = 150;
+const CHAINS: u64 = 300;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
