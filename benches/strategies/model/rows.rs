@@ -1,0 +1,216 @@
+//! The table: who plays what against whom, and what may be gained by it.
+
+use super::chain::{Harder, Other, Scored};
+use super::chooser::Chooser;
+use super::miners::{Credited, Dated, Dater, Hoarder, Honest, Lagging, Polite, Sibling};
+use super::selfish::{Manner, Selfish};
+use super::world::{FAST_WAY, HONEST_WAY, Miner, Outcome, Strategy, World};
+
+/// How long and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Heights of a run.
+    pub heights: u32,
+    /// Runs of a row, each from a seed of its own.
+    pub seeds: u64,
+}
+
+/// Honest nodes beside the player.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// Of equal hash rates, their targets as easy as allowed: as if there were more and smaller ones.
+    Small,
+    /// Of equal hash rates, each too large for the policy of harder targets, which they follow.
+    Large,
+    /// One has half of the honest hash rate. All follow the policy.
+    OneLarge,
+}
+
+/// How many they are.
+const HONEST: usize = 12;
+
+impl Pool {
+    /// Their parts of the honest hash rate.
+    fn parts(self) -> [f64; HONEST] {
+        let mut parts = [1.0 / HONEST as f64; HONEST];
+        if self == Pool::OneLarge {
+            // The others stand for many small ones: their targets stay easy because each is said to be below the policy's bound.
+            parts = [0.5 / (HONEST - 1) as f64; HONEST];
+            parts[0] = 0.5;
+        }
+        parts
+    }
+
+    fn strategy(self, number: usize) -> Box<dyn Strategy> {
+        match (self, number) {
+            (Pool::Large, _) | (Pool::OneLarge, 0) => Box::new(Polite::default()),
+            _ => Box::new(Honest::default()),
+        }
+    }
+}
+
+/// One game.
+pub struct Game {
+    pub name: String,
+    /// The player's part of all hashes.
+    pub hash: f64,
+    /// Points above its part of the hashes that it should gain at most.
+    pub goal: Option<f64>,
+    way: (f64, f64),
+    other: Other,
+    pool: Pool,
+    player: Box<dyn Fn() -> Box<dyn Strategy>>,
+}
+
+/// A mean of runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Mean {
+    pub value: f64,
+    pub error: f64,
+}
+
+/// Mean and standard error.
+pub fn mean(values: &[f64]) -> Mean {
+    let count = values.len() as f64;
+    let value = values.iter().sum::<f64>() / count;
+    let spread = values.iter().map(|one| (one - value).powi(2)).sum::<f64>();
+    Mean { value, error: (spread / (count - 1.0).max(1.0) / count).sqrt() }
+}
+
+impl Game {
+    fn new<S: Strategy + 'static>(what: &str, hash: f64, goal: Option<f64>, player: impl Fn() -> S + 'static) -> Game {
+        let player = Box::new(move || Box::new(player()) as Box<dyn Strategy>);
+        let name = format!("{what}, {:.0} %", hash * 100.0);
+        Game { name, hash, goal, way: FAST_WAY, other: Other::default(), pool: Pool::Small, player }
+    }
+
+    fn with(self, change: impl FnOnce(&mut Game)) -> Game {
+        let mut game = self;
+        change(&mut game);
+        game
+    }
+
+    /// Plays it.
+    pub fn play(&self, effort: &Effort) -> Vec<Outcome> {
+        (1..=effort.seeds).map(|seed| World::new(self.miners(), self.other, seed).run(effort.heights)).collect()
+    }
+
+    fn miners(&self) -> Vec<Miner> {
+        let mut miners = vec![Miner { hash: self.hash, way: self.way, strategy: (self.player)() }];
+        miners.extend(self.pool.parts().iter().enumerate().map(|(number, part)| Miner {
+            hash: (1.0 - self.hash) * part,
+            way: HONEST_WAY,
+            strategy: self.pool.strategy(number),
+        }));
+        miners
+    }
+}
+
+/// All games.
+pub fn games() -> Vec<Game> {
+    [honest(), heavy(), selfish(), polite(), uncles_and_times(), mended()].into_iter().flatten().collect()
+}
+
+fn honest() -> Vec<Game> {
+    let plain = [0.01, 0.1, 0.3].map(|hash| Game::new("honest", hash, Some(0.5), Honest::default).with(|game| game.way = HONEST_WAY));
+    let heavy = Game::new("honest, 16 times harder", 0.3, Some(0.5), || Honest { log2: 4 }).with(|game| game.way = HONEST_WAY);
+    let fast = Game::new("honest, well connected", 0.3, Some(0.5), Honest::default);
+    plain.into_iter().chain([heavy, fast]).collect()
+}
+
+fn heavy() -> Vec<Game> {
+    let lagging = |lag: u32| Game::new(&format!("lagging by {lag}, 16 times harder"), 0.1, Some(0.0), move || Lagging::new(lag));
+    let siblings = Game::new("siblings 1 % harder", 0.3, Some(0.0), || Sibling(Harder::Percent));
+    let at_once = |uncles_max| move |game: &mut Game| game.other = Other { scored: Scored::AtOnce, uncles_max, ..Other::default() };
+    let named = |game: Game, with: &str| {
+        game.with(|game| (game.name, game.goal) = (format!("if excess counted at once{with}: {}", game.name), None))
+    };
+    let mut games: Vec<Game> = [1, 4, 15].map(lagging).into();
+    games.push(siblings);
+    games.push(named(lagging(4).with(at_once(0)), " and no uncles"));
+    games.push(named(lagging(4).with(at_once(3)), ""));
+    games
+}
+
+/// Who withholds, with what it is called: as it is in the books; who credits no one else's uncles; and who shows nothing at all before it
+/// is about to be level, dates its shares back so that its branch is a little better then, and goes on while it is two behind.
+const SELFISH: [(&str, Manner); 3] = [
+    ("selfish", Manner { dated: Dated::Honestly, credited: Credited::All, waits: false, trail: 0, matches: true }),
+    ("selfish, credits no one", Manner { dated: Dated::Honestly, credited: Credited::Own, waits: false, trail: 0, matches: true }),
+    ("selfish, shows nothing", Manner { dated: Dated::Early, credited: Credited::Own, waits: true, trail: 2, matches: false }),
+];
+
+/// Points that a selfish miner should gain at most: two percent of what it would earn, and what SHARECHAIN says of 40 %.
+fn selfish_goal(hash: f64) -> Option<f64> {
+    Some(if hash < 0.4 { 2.0 } else { 5.0 })
+}
+
+fn selfish() -> Vec<Game> {
+    let each = |hash: f64| SELFISH.map(|(what, manner)| Game::new(what, hash, selfish_goal(hash), move || Selfish::new(manner)));
+    [0.2, 0.33, 0.4].into_iter().flat_map(each).collect()
+}
+
+/// The same against honest ones who make their targets harder by choice.
+fn polite() -> Vec<Game> {
+    let (_, manner) = SELFISH[1];
+    let against = |hash: f64, pool: Pool, whom: &str| {
+        let what = format!("selfish, credits no one, {whom}");
+        Game::new(&what, hash, selfish_goal(hash), move || Selfish::new(manner)).with(|game| game.pool = pool)
+    };
+    let large = [0.1, 0.2, 0.33].map(|hash| against(hash, Pool::Large, "against 12 who keep to 3 %"));
+    let one = [0.2, 0.33].map(|hash| against(hash, Pool::OneLarge, "against one half that keeps to 3 %"));
+    large.into_iter().chain(one).collect()
+}
+
+fn uncles_and_times() -> Vec<Game> {
+    let hoards = [(Credited::All, "credits all"), (Credited::Own, "credits its own")];
+    let hoards =
+        hoards.map(|(credited, what)| Game::new(&format!("hoards siblings, {what}"), 0.3, Some(0.5), move || Hoarder::new(credited, 3)));
+    let denies = Game::new("credits no one's uncles", 0.3, Some(0.5), || Hoarder::new(Credited::Own, 0));
+    let dates =
+        [(Dated::Early, "times as early as may be"), (Dated::Late, "times as late as may be"), (Dated::InTurn, "times late and early")];
+    let dates = dates.map(|(dated, what)| Game::new(what, 0.3, Some(0.5), move || Dater(dated)));
+    hoards.into_iter().chain([denies]).chain(dates).collect()
+}
+
+/// What other rules would do about what stands above.
+fn mended() -> Vec<Game> {
+    let multiples = Other { scored: Scored::Multiples, ..Other::default() };
+    let deep = Other { uncle_depth: 24, ..Other::default() };
+    let both = Other { uncle_depth: 24, ..multiples };
+    let game = |with: &str, other: Other, pool: Pool, hash: f64, manner: usize| {
+        let whom = if pool == Pool::Large { ", against 12 who keep to 3 %" } else { "" };
+        let (what, manner) = SELFISH[manner];
+        Game::new(&format!("if {with}: {what}{whom}"), hash, selfish_goal(hash), move || Selfish::new(manner))
+            .with(|game| (game.other, game.pool) = (other, pool))
+    };
+    let mut games = vec![];
+    for hash in [0.1, 0.2, 0.33] {
+        games.push(game("whole multiples counted at once", multiples, Pool::Large, hash, 1));
+    }
+    games.push(
+        Game::new("if whole multiples counted at once: siblings 1 % harder", 0.3, Some(0.0), || Sibling(Harder::Percent))
+            .with(|game| game.other = multiples),
+    );
+    for (what, hash, miner) in [("siblings twice as hard", 0.3, 0), ("lagging by 1", 0.1, 1), ("lagging by 15", 0.1, 15)] {
+        let name = format!("if whole multiples counted at once: {what}");
+        let game = match miner {
+            0 => Game::new(&name, hash, Some(0.6), || Sibling(Harder::Times2(1))),
+            lag => Game::new(&name, hash, Some(0.5), move || Lagging::new(lag)),
+        };
+        games.push(game.with(|game| game.other = multiples));
+    }
+    for hash in [0.33, 0.4] {
+        games.push(game("uncles were up to 24 below", deep, Pool::Small, hash, 2));
+        games.push(game("both", both, Pool::Small, hash, 2));
+    }
+    games
+}
+
+/// Choosers of classes, with their goals: what SHARECHAIN says they gain at most, percent of what they earn.
+pub fn choosers() -> Vec<(Chooser, f64)> {
+    let chooser = |hash, scripts| Chooser { hash, scripts, others: 200, spread: 6 };
+    let one = [0.01, 0.03, 0.05].map(|hash| (chooser(hash, 1), 2.1));
+    let split = [(0.2, 48), (0.3, 96), (0.5, 96)].map(|(hash, scripts)| (chooser(hash, scripts), 7.0));
+    one.into_iter().chain(split).collect()
+}
