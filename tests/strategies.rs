@@ -86,9 +86,10 @@ fn selfish_miners_gain_what_is_said_of_them() {
 }
 
 #[test]
-fn whole_multiples_counted_at_once_would_leave_nothing_to_gain_from_polite_ones() {
-    within_goals("if whole multiples counted at once: selfish", 3);
+fn with_whole_multiples_and_deeper_uncles_little_is_to_be_gained_from_polite_ones() {
+    within_goals("if whole multiples counted at once: selfish, credits no one, against 12", 3);
     within_goals("if whole multiples counted at once: siblings 1 % harder", 1);
+    within_goals("if both: selfish, credits no one, against one half that keeps to 3 %, 33", 1);
 }
 
 #[test]

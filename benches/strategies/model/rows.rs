@@ -22,7 +22,7 @@ pub enum Pool {
     Small,
     /// Of equal hash rates, each too large for the policy of harder targets, which they follow.
     Large,
-    /// One has half of the honest hash rate. All follow the policy.
+    /// One has half of the honest hash rate and follows the policy; the others stand for many small ones.
     OneLarge,
 }
 
@@ -32,13 +32,21 @@ const HONEST: usize = 12;
 impl Pool {
     /// Their parts of the honest hash rate.
     fn parts(self) -> [f64; HONEST] {
-        let mut parts = [1.0 / HONEST as f64; HONEST];
-        if self == Pool::OneLarge {
-            // The others stand for many small ones: their targets stay easy because each is said to be below the policy's bound.
-            parts = [0.5 / (HONEST - 1) as f64; HONEST];
-            parts[0] = 0.5;
+        if self != Pool::OneLarge {
+            return [1.0 / HONEST as f64; HONEST];
         }
+        let mut parts = [0.5 / (HONEST - 1) as f64; HONEST];
+        parts[0] = 0.5;
         parts
+    }
+
+    /// How a name tells of them.
+    fn against(self) -> &'static str {
+        match self {
+            Pool::Small => "",
+            Pool::Large => ", against 12 who keep to 3 %",
+            Pool::OneLarge => ", against one half that keeps to 3 %",
+        }
     }
 
     fn strategy(self, number: usize) -> Box<dyn Strategy> {
@@ -152,14 +160,13 @@ fn selfish() -> Vec<Game> {
 
 /// The same against honest ones who make their targets harder by choice.
 fn polite() -> Vec<Game> {
-    let (_, manner) = SELFISH[1];
-    let against = |hash: f64, pool: Pool, whom: &str| {
-        let what = format!("selfish, credits no one, {whom}");
-        Game::new(&what, hash, selfish_goal(hash), move || Selfish::new(manner)).with(|game| game.pool = pool)
+    let (what, manner) = SELFISH[1];
+    let against = |pool: Pool, hash: f64| {
+        let name = format!("{what}{}", pool.against());
+        Game::new(&name, hash, selfish_goal(hash), move || Selfish::new(manner)).with(|game| game.pool = pool)
     };
-    let large = [0.1, 0.2, 0.33].map(|hash| against(hash, Pool::Large, "against 12 who keep to 3 %"));
-    let one = [0.2, 0.33].map(|hash| against(hash, Pool::OneLarge, "against one half that keeps to 3 %"));
-    large.into_iter().chain(one).collect()
+    let large = [0.1, 0.2, 0.33].map(|hash| against(Pool::Large, hash));
+    large.into_iter().chain([0.2, 0.33].map(|hash| against(Pool::OneLarge, hash))).collect()
 }
 
 fn uncles_and_times() -> Vec<Game> {
@@ -177,33 +184,28 @@ fn uncles_and_times() -> Vec<Game> {
 fn mended() -> Vec<Game> {
     let multiples = Other { scored: Scored::Multiples, ..Other::default() };
     let deep = Other { uncle_depth: 24, ..Other::default() };
-    let both = Other { uncle_depth: 24, ..multiples };
-    let game = |with: &str, other: Other, pool: Pool, hash: f64, manner: usize| {
-        let whom = if pool == Pool::Large { ", against 12 who keep to 3 %" } else { "" };
-        let (what, manner) = SELFISH[manner];
-        Game::new(&format!("if {with}: {what}{whom}"), hash, selfish_goal(hash), move || Selfish::new(manner))
-            .with(|game| (game.other, game.pool) = (other, pool))
+    let (at_once, both) = ("if whole multiples counted at once", "if both");
+    let withheld = |with: &str, other: Other, pool: Pool, hash: f64, which: usize| {
+        let (what, manner) = SELFISH[which];
+        let name = format!("{with}: {what}{}", pool.against());
+        Game::new(&name, hash, selfish_goal(hash), move || Selfish::new(manner)).with(|game| (game.other, game.pool) = (other, pool))
     };
-    let mut games = vec![];
-    for hash in [0.1, 0.2, 0.33] {
-        games.push(game("whole multiples counted at once", multiples, Pool::Large, hash, 1));
-    }
-    games.push(
-        Game::new("if whole multiples counted at once: siblings 1 % harder", 0.3, Some(0.0), || Sibling(Harder::Percent))
-            .with(|game| game.other = multiples),
-    );
-    for (what, hash, miner) in [("siblings twice as hard", 0.3, 0), ("lagging by 1", 0.1, 1), ("lagging by 15", 0.1, 15)] {
-        let name = format!("if whole multiples counted at once: {what}");
-        let game = match miner {
-            0 => Game::new(&name, hash, Some(0.6), || Sibling(Harder::Times2(1))),
-            lag => Game::new(&name, hash, Some(0.5), move || Lagging::new(lag)),
-        };
-        games.push(game.with(|game| game.other = multiples));
-    }
-    for hash in [0.33, 0.4] {
-        games.push(game("uncles were up to 24 below", deep, Pool::Small, hash, 2));
-        games.push(game("both", both, Pool::Small, hash, 2));
-    }
+    let siblings = |what: &str, harder: Harder, goal: f64| {
+        let name = format!("{at_once}: siblings {what}");
+        Game::new(&name, 0.3, Some(goal), move || Sibling(harder)).with(|game| game.other = multiples)
+    };
+    let lagging = |lag: u32| {
+        let name = format!("{at_once}: lagging by {lag}, 16 times harder");
+        Game::new(&name, 0.1, Some(0.0), move || Lagging::new(lag)).with(|game| game.other = multiples)
+    };
+    let mut games: Vec<Game> = [0.1, 0.2, 0.33].map(|hash| withheld(at_once, multiples, Pool::Large, hash, 1)).into();
+    games.push(withheld(at_once, multiples, Pool::OneLarge, 0.33, 1));
+    games.extend([siblings("1 % harder", Harder::Percent, 0.0), siblings("twice as hard", Harder::Times2(1), 0.6)]);
+    games.extend([1, 15].map(lagging));
+    games.extend([0.33, 0.4].map(|hash| withheld("if uncles were up to 24 below", deep, Pool::Small, hash, 2)));
+    let whole = Other { uncle_depth: 24, ..multiples };
+    games.extend([0.33, 0.4].map(|hash| withheld(both, whole, Pool::Small, hash, 2)));
+    games.extend([0.33, 0.4].map(|hash| withheld(both, whole, Pool::OneLarge, hash, 1)));
     games
 }
 

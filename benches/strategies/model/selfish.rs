@@ -19,12 +19,6 @@ pub struct Manner {
     pub matches: bool,
 }
 
-impl Default for Manner {
-    fn default() -> Manner {
-        Manner { dated: Dated::Honestly, credited: Credited::All, waits: false, trail: 0, matches: true }
-    }
-}
-
 /// A selfish miner.
 pub struct Selfish {
     manner: Manner,
