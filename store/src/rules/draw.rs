@@ -20,7 +20,8 @@ pub struct Drawn {
 /// PAY-3: the result for a class. `weights` in script order, none zero; `subsidy` is Bitcoin's at the share's Bitcoin height.
 pub fn draw(weights: &[(Script, u128)], parent: &ShareId, dust: u64, subsidy: u64, class: Class) -> Drawn {
     let seed = tagged(b"rockpool/draw", &[&parent.0]);
-    let mut parts: Vec<Part> = weights.iter().map(|(script, weight)| Part::new(*script, U256::from(*weight))).collect();
+    let mut keys = Keys::new(&seed, weights);
+    let mut parts = parts(weights);
     let mut whole = parts.iter().fold(U256::ZERO, |sum, part| sum + part.n);
     let mut least = least(whole, dust, subsidy);
     for step_class in Class::ALL.into_iter().rev().take_while(|step_class| *step_class >= class) {
@@ -28,13 +29,12 @@ pub fn draw(weights: &[(Script, u128)], parent: &ShareId, dust: u64, subsidy: u6
         if parts.len() <= places && parts.iter().all(|part| part.n >= least) {
             continue;
         }
-        parts.iter_mut().for_each(|part| part.set_key(&seed));
-        let factor = step(&mut parts, places, least, |sum| point(&seed, places as u16, sum));
+        let factor = step(&mut parts, &mut keys, places, least, |sum| point(&seed, places as u16, sum));
         whole *= factor;
         least *= factor;
     }
     parts.sort_unstable_by_key(|part| part.script);
-    Drawn { parts: parts.into_iter().map(|part| (part.script, part.n)).collect(), whole }
+    Drawn { parts: parts.into_iter().map(|part| (weights[part.script].0, part.n)).collect(), whole }
 }
 
 /// PAY-7, PAY-8: what each is paid of `value`: rounded down, and one satoshi more to as many of the first as satoshis are left.
@@ -47,25 +47,54 @@ pub fn pay(drawn: &Drawn, value: u64) -> Vec<(Script, u64)> {
     pays
 }
 
-/// One script in the draw.
-#[derive(Clone, Debug)]
+/// One script in the draw. Small, since there are a thousand and they are sorted: a script's place among the weights, which are in script
+/// order, says all that the order of scripts is asked for.
+#[derive(Clone, Copy, Debug)]
 struct Part {
-    script: Script,
+    script: usize,
     n: U256,
-    /// Its place in the order of chance; none before it is needed.
-    key: Option<[u8; 32]>,
 }
 
-impl Part {
-    fn new(script: Script, n: U256) -> Part {
-        Part { script, n, key: None }
+/// All of them at the start.
+fn parts(weights: &[(Script, u128)]) -> Vec<Part> {
+    weights.iter().enumerate().map(|(script, (_, weight))| Part { script, n: U256::from(*weight) }).collect()
+}
+
+/// The order of chance. Keys are made when they are first asked for: who is certain in every class needs none.
+struct Keys<'a> {
+    seed: [u8; 32],
+    weights: &'a [(Script, u128)],
+    made: Vec<Option<[u8; 32]>>,
+}
+
+impl<'a> Keys<'a> {
+    fn new(seed: &[u8; 32], weights: &'a [(Script, u128)]) -> Keys<'a> {
+        Keys { seed: *seed, weights, made: vec![None; weights.len()] }
     }
 
     /// PAY-5: key = SHA256(seed ‖ script), the script as a share encodes it.
-    fn set_key(&mut self, seed: &[u8; 32]) {
-        let script = &self.script;
-        self.key.get_or_insert_with(|| sha256(&[&seed[..], &[script.type_byte()], script.program()].concat()));
+    fn of(&mut self, script: usize) -> [u8; 32] {
+        *self.made[script].get_or_insert_with(|| {
+            let script = &self.weights[script].0;
+            let (mut bytes, program) = ([0; 65], script.program());
+            bytes[..32].copy_from_slice(&self.seed);
+            bytes[32] = script.type_byte();
+            bytes[33..33 + program.len()].copy_from_slice(program);
+            sha256(&bytes[..33 + program.len()])
+        })
     }
+
+    /// Sorts by key, then script. The first bytes of a key tell nearly all apart.
+    fn sort(&mut self, parts: &mut [Part]) {
+        let mut keyed: Vec<(u64, Part)> = parts.iter().map(|part| (head(&self.of(part.script)), *part)).collect();
+        let whole = |part: &Part| (self.made[part.script], part.script);
+        keyed.sort_unstable_by(|(a, of_a), (b, of_b)| a.cmp(b).then_with(|| whole(of_a).cmp(&whole(of_b))));
+        parts.iter_mut().zip(keyed).for_each(|(part, (_, sorted))| *part = sorted);
+    }
+}
+
+fn head(key: &[u8; 32]) -> u64 {
+    key.iter().take(8).fold(0, |head, byte| head << 8 | u64::from(*byte))
 }
 
 /// PAY-4: D, the weight that `dust` satoshis of the subsidy are worth, rounded up, at least 1.
@@ -83,7 +112,7 @@ fn point(seed: &[u8; 32], places: u16, sum: U256) -> U256 {
 }
 
 /// PAY-6: one class's draw among `parts` for `places` outputs of at least `least` each; gives the factor by which everything grew.
-fn step(parts: &mut Vec<Part>, places: usize, least: U256, point: impl Fn(U256) -> U256) -> U256 {
+fn step(parts: &mut Vec<Part>, keys: &mut Keys<'_>, places: usize, least: U256, point: impl Fn(U256) -> U256) -> U256 {
     parts.sort_unstable_by(|a, b| b.n.cmp(&a.n).then(a.script.cmp(&b.script)));
     let (certain, drawn, sum) = split(parts, places, least);
     let m = U256::from(drawn);
@@ -91,7 +120,7 @@ fn step(parts: &mut Vec<Part>, places: usize, least: U256, point: impl Fn(U256) 
     let mut rest = parts.split_off(certain);
     parts.iter_mut().for_each(|part| part.n *= factor);
     if drawn > 0 {
-        rest.sort_unstable_by_key(|part| (part.key, part.script));
+        keys.sort(&mut rest);
         // Points u, u + S, …, u + (m − 1)·S on a line on which each part takes n·m: at most S, so no part holds two of them.
         let mut next = point(sum);
         let mut end = U256::ZERO;
@@ -115,8 +144,10 @@ fn split(parts: &[Part], places: usize, least: U256) -> (usize, usize, U256) {
         if sum.is_zero() {
             return (certain, 0, sum);
         }
-        let most = sum / least;
-        let mut drawn = (places - certain).min(usize::try_from(most).unwrap_or(usize::MAX));
+        let free = places - certain;
+        // min(free, ⌊sum / least⌋). Mostly there is enough for all places, and a division takes ten times as long as the rest of a turn.
+        // The product is far below 2²⁵⁶: D below 2¹⁹², q below 2²⁵.
+        let mut drawn = if least * U256::from(free) <= sum { free } else { (sum / least).saturating_to() };
         if drawn == 0 {
             // Too little is left for an output of its own, or no place: the smallest of the certain ones takes its chance with the rest.
             if certain > 0 {
@@ -170,17 +201,17 @@ mod tests {
         for round in 0..600u32 {
             let count = 1 + rng.next_u32() % 9;
             let works: Vec<u128> = (0..count).map(|_| 1 + u128::from(rng.next_u32() % [3, 40, 400][round as usize % 3])).collect();
-            let mut parts: Vec<Part> = weights(&works).into_iter().map(|(script, work)| Part::new(script, U256::from(work))).collect();
-            parts.iter_mut().for_each(|part| part.set_key(&[round as u8; 32]));
+            let weights = weights(&works);
+            let (parts, mut keys) = (parts(&weights), Keys::new(&[round as u8; 32], &weights));
             let (places, least) = (1 + rng.next_u32() as usize % 6, U256::from(1 + rng.next_u32() % 60));
             let mut sorted = parts.clone();
             sorted.sort_by(|a, b| b.n.cmp(&a.n).then(a.script.cmp(&b.script)));
             let (_, drawn, sum) = split(&sorted, places, least);
             let (factor, whole) = (U256::from(drawn.max(1)), works.iter().sum::<u128>());
-            let mut totals: BTreeMap<Script, U256> = BTreeMap::new();
+            let mut totals: BTreeMap<usize, U256> = BTreeMap::new();
             for u in 0..sum.to::<u64>().max(1) {
                 let mut after = parts.clone();
-                assert_eq!(step(&mut after, places, least, |_| U256::from(u)), factor);
+                assert_eq!(step(&mut after, &mut keys, places, least, |_| U256::from(u)), factor);
                 assert!(after.len() <= places, "{} of {places}", after.len());
                 assert_eq!(after.iter().map(|part| part.n).sum::<U256>(), U256::from(whole) * factor, "round {round}, u {u}");
                 after.iter().for_each(|part| *totals.entry(part.script).or_default() += part.n);
