@@ -36,7 +36,8 @@ pub struct Fed {
     /// Time until all was tied, and until all was confirmed.
     tied: Duration,
     confirmed: Duration,
-    /// What the organiser and the writer took of a processor.
+    /// What the organiser took of a processor until all was tied; in all; the writer.
+    tied_cpu: Duration,
     organiser: Duration,
     writer: Duration,
     longest_ms: f64,
@@ -87,6 +88,7 @@ impl Fed {
             dir,
             tied: Duration::ZERO,
             confirmed: Duration::ZERO,
+            tied_cpu: Duration::ZERO,
             organiser: Duration::ZERO,
             writer: Duration::ZERO,
             longest_ms: 0.0,
@@ -108,7 +110,7 @@ impl Fed {
                 }
                 let chain = worker.chain();
                 if fed.tied.is_zero() && chain.tip().height == made.heights {
-                    fed.tied = begin.elapsed();
+                    (fed.tied, fed.tied_cpu) = (begin.elapsed(), thread_cpu()? - cpu);
                 }
                 if chain.confirmed_height() == made.heights {
                     fed.confirmed = begin.elapsed();
@@ -148,6 +150,8 @@ pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
     Ok(vec![
         goal("sync in one process: all tied", fed.tied.as_secs_f64(), "s", 5.0 * part),
         goal("sync in one process: all confirmed", fed.confirmed.as_secs_f64(), "s", 60.0 * part),
+        info("sync in one process: organiser's CPU until all is tied", fed.tied_cpu.as_secs_f64(), "s"),
+        info("sync in one process: organiser's CPU until all is confirmed", fed.organiser.as_secs_f64(), "s"),
         info("sync in one process: organiser's CPU per share", fed.organiser.as_secs_f64() * 1e6 / shares, "us"),
         info("sync in one process: writer's CPU per share", fed.writer.as_secs_f64() * 1e6 / shares, "us"),
         info("sync in one process: organiser's longest step", fed.longest_ms, "ms"),

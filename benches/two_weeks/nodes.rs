@@ -29,10 +29,11 @@ const LOOK: Duration = Duration::from_millis(25);
 pub fn restart(bench: &Bench) -> Outcome<Vec<Figure>> {
     let (made, dir) = (&bench.made, bench.fed()?.dir.path());
     let part = part(made);
-    let (mut ready, mut memory) = (Vec::new(), Vec::new());
+    let (mut ready, mut cpu, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..if bench.asked.quick { 2 } else { STARTS } {
         let node = Node::start(dir, &[])?;
         ready.push(node.ready.as_secs_f64());
+        cpu.push(node.cpu()?.values().sum::<Duration>().as_secs_f64());
         if node.heights()? != (made.heights, made.heights) {
             return Err(format!("the node began with heights {:?}", node.heights()?).into());
         }
@@ -53,6 +54,7 @@ pub fn restart(bench: &Bench) -> Outcome<Vec<Figure>> {
         info("memory of an idle node: its own", of(|memory| memory.anon), "MB"),
         info("memory of an idle node: of files", of(|memory| memory.file), "MB"),
         goal("restart to ready", median(ready.clone()), "s", 1.5),
+        info("restart to ready: of that on a processor", median(cpu), "s"),
         info("restart to ready, the longest", ready.into_iter().fold(0.0, f64::max), "s"),
     ])
 }
@@ -72,6 +74,7 @@ pub fn sync(bench: &Bench) -> Outcome<Vec<Figure>> {
         std::thread::park_timeout(LOOK);
         Ok((heights.1 == made.heights).then(|| fresh.age()))
     })?;
+    let cpu = fresh.cpu()?.values().sum::<Duration>();
     for (who, node) in [("the new node", &fresh), ("the full node", &full)] {
         let threads = node.cpu()?.into_iter().filter(|(_, time)| time.as_millis() >= 50);
         let told: Vec<String> = threads.map(|(name, time)| format!("{name} {:.2} s", time.as_secs_f64())).collect();
@@ -85,6 +88,7 @@ pub fn sync(bench: &Bench) -> Outcome<Vec<Figure>> {
     Ok(vec![
         goal("sync of two nodes: all tied and candidate", tied.as_secs_f64(), "s", 5.0 * part),
         goal("sync of two nodes: all confirmed", confirmed.as_secs_f64(), "s", 60.0 * part),
+        info("sync of two nodes: of that the new node on a processor", cpu.as_secs_f64(), "s"),
         info("sync of two nodes: memory at its end", memory.rss / MB, "MB"),
         goal("sync of two nodes: the new data directory", size(dir.path())? / MB, "MB", 120.0 * part),
     ])
