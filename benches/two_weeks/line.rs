@@ -141,7 +141,7 @@ impl Line {
         let all = self.miners.last().map_or(1, |(_, sum)| *sum);
         let drawn = self.rng.next_u64() % all;
         let miner = self.miners.partition_point(|(_, sum)| *sum <= drawn);
-        let next = child(self.params, parent, Ancestors::new(newest).excess(), time);
+        let next = child(self.params, parent, time);
         let harder = if miner < HARDER_MINERS { self.rng.next_u32() as usize % 3 } else { 0 };
         let easiest = target::target(next.allowed_bits).unwrap_or_default();
         let bitcoin_height = bitcoin.height + 1;

@@ -196,7 +196,7 @@ impl Attack {
         };
         let parent = parent.unwrap_or_else(|| Arc::clone(chain.confirmed_tip()));
         let newest = chain_below(chain, &parent);
-        let next = child(self.params, &parent, Ancestors::new(&newest).excess(), parent.time + 1);
+        let next = child(self.params, &parent, parent.time + 1);
         let mut share = Share {
             header: [0; 80],
             version: next.version,

@@ -8,7 +8,6 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::message::Start;
 use rockpool_net::wire::share::Share;
-use rockpool_store::limits::BASE_GIVEN;
 
 use crate::limits::{BASE_PROBE_MAX, BASE_PROBES_MAX, SYNC_ANSWER_MAX};
 use crate::peer::sync::{Claim, follows, get_headers};
@@ -20,7 +19,7 @@ pub struct Base {
     /// Its height.
     pub height: u32,
     id: ShareId,
-    /// Score of the share [`BASE_GIVEN`] heights above: scores below may be invented.
+    /// Its score, which may be invented: what counts is what was gained above it.
     score: u128,
 }
 
@@ -42,8 +41,7 @@ impl Base {
     /// The base of a piece of a chain that begins at this height.
     fn of(height: u32, shares: &[Share]) -> Option<Base> {
         let first = shares.first().filter(|share| share.height == height)?;
-        let above = shares.iter().find(|share| share.height == height + BASE_GIVEN)?;
-        follows(shares, |id| *id == first.parent).then(|| Base { height, id: first.id(), score: above.score })
+        follows(shares, |id| *id == first.parent).then(|| Base { height, id: first.id(), score: first.score })
     }
 
     /// Whether a piece of a chain begins with it.

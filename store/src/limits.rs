@@ -4,14 +4,10 @@
 pub const MEDIAN_SPAN: usize = 11;
 /// Binary order of how much harder than allowed a share's target may be by choice: 2⁴ = 16 times.
 pub const HARDER_MAX_LOG2: usize = 4;
-/// Heights after which a share's excess work counts for its chain: heavy shares at once would be free reorgs.
-pub const EXCESS_DELAY: u32 = 16;
-/// Newest ancestors that the rules may ask of a share: those whose excess counts for it, one more for the parent of the deepest.
-pub const REACH: usize = EXCESS_DELAY as usize + 1;
-/// Heights above a base share up to which scores are taken as given (SPEC, BASE-2).
-pub const BASE_GIVEN: u32 = EXCESS_DELAY;
-/// Heights that an uncle may lie below its nephew.
-pub const UNCLE_DEPTH: u32 = 6;
+/// Newest ancestors that the rules may ask of a share: as deep as uncles lie, and some for the branches that they stand on.
+pub const REACH: usize = 32;
+/// Heights that an uncle may lie below its nephew: a selfish miner who hides longer branches makes others lose all of theirs.
+pub const UNCLE_DEPTH: u32 = 24;
 /// Seconds that a Bitcoin header's time may be ahead of its share's time. Bitcoin allows as much ahead of now.
 pub const HEADER_AHEAD_MAX_S: u32 = 7_200;
 /// The window's work in multiples of the work of a Bitcoin block.
@@ -20,8 +16,9 @@ pub const WINDOW_BLOCKS: u128 = 3;
 pub const TENTHS: u128 = 10;
 /// Bytes of a coinbase before X, by class, smallest first, in either layout: what devices hold, less the 48 bytes after it.
 pub const PREFIX_BYTES: [usize; 4] = [704, 2_112, 6_336, 15_616];
-/// Side shares further below our tip than this many times its demand are dropped: nothing so far behind can be an uncle.
-pub const SPAM_DEPTH: u128 = 30;
+/// Side shares further below our tip than this many times its demand are dropped: 30 of the hardest shares. Nothing so far behind can be
+/// an uncle.
+pub const SPAM_DEPTH: u128 = 30 << HARDER_MAX_LOG2;
 /// Shares kept beside the best chain, lowest score out first.
 pub const SIDE_MAX: usize = 2_000;
 /// Bytes of memory for the shares of the one sync under way while its branch is no better than ours.

@@ -8,12 +8,12 @@ use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share, merkle_root
 
 use crate::bitcoin::Block;
 use crate::chain::Chain;
-use crate::limits::{MEDIAN_SPAN, REACH};
+use crate::limits::MEDIAN_SPAN;
 use crate::params::Params;
 use crate::payouts::Payouts;
 use crate::record::Record;
 use crate::rules::window::{Level, Window, wanted_work};
-use crate::rules::{Ancestors, child, coinbase, difficulty, target};
+use crate::rules::{child, coinbase, difficulty, target};
 use crate::view::ChainView;
 
 /// Where a builder finds what a share builds on.
@@ -144,9 +144,8 @@ impl ShareBuilder {
     pub fn build(&self, chain: &impl Ancestry, parent: &ShareId) -> Share {
         let Some(parent) = chain.record(parent) else { panic!("share {parent} is not there to be built on") };
         let time = self.time.unwrap_or(parent.time + self.params.interval_s);
-        let newest: Vec<_> = std::iter::successors(Some(Arc::clone(&parent)), |record| chain.record(&record.parent)).take(REACH).collect();
-        let next = child(self.params, &parent, Ancestors::new(&newest).excess(), time);
-        let easiest = target::target(next.allowed_bits).unwrap_or_default();
+        let next = child(self.params, &parent, time);
+        let bits = target::compact(target::target(next.allowed_bits).unwrap_or_default() >> self.harder);
         let (prev, bitcoin_height, bitcoin_bits) =
             self.bitcoin.unwrap_or((parent.bitcoin.hash, parent.bitcoin_height(), parent.bitcoin.bits()));
         let mut share = Share {
@@ -157,11 +156,11 @@ impl ShareBuilder {
             parent: parent.id,
             uncles: self.uncles.clone(),
             script: self.script,
-            bits: target::compact(easiest >> self.harder),
+            bits,
             time,
             height: next.height,
             lead: next.lead,
-            score: next.score,
+            score: next.score(bits),
             salt: self.salt,
             value: self.params.subsidy(bitcoin_height),
             witness_commitment: [0x77; 32],

@@ -27,8 +27,8 @@ pub struct Next {
     pub height: u32,
     /// Its lead.
     pub lead: u32,
-    /// Its score.
-    pub score: u128,
+    /// Its parent's score; its own follows from that and from its bits.
+    pub parent_score: u128,
     /// The easiest target allowed to it, compact.
     pub bits: u32,
     /// Its time, Unix seconds.
@@ -185,14 +185,14 @@ impl ChainView {
         let newest: Vec<_> = heights.filter_map(|height| self.table.at(height)).cloned().collect();
         let ancestors = Ancestors::new(&newest);
         let time = now.unix().max(ancestors.median_time().saturating_add(1));
-        let derived = rules::child(params, parent, ancestors.excess(), time);
+        let derived = rules::child(params, parent, time);
         let uncles = self.uncles(derived.height, ancestors);
         Next {
             parent: parent.id,
             uncles,
             height: derived.height,
             lead: derived.lead,
-            score: derived.score,
+            parent_score: derived.parent_score,
             bits: derived.allowed_bits,
             time,
         }
@@ -254,6 +254,7 @@ mod tests {
     use crate::chain::{Chain, Offer, Source};
     use crate::kv::MemKv;
     use crate::params::{Network, params};
+    use crate::rules::{score, target};
     use crate::testing::{ShareBuilder, least_time};
 
     fn at(unix: u32) -> Now {
@@ -277,7 +278,6 @@ mod tests {
     #[test]
     fn a_share_of_what_next_says_is_taken() {
         let params = params(Network::Regtest);
-        // Past 16 heights the excess of hard ancestors counts too.
         for heights in [1, 10, 15, 16, 17, 40] {
             let (mut chain, view) = grown(heights);
             for now in [0, view.tip().time, view.tip().time + 1, view.tip().time + 500] {
@@ -285,7 +285,8 @@ mod tests {
                 assert_eq!(next.time, now.max(least_time(&view, &view.tip().id)));
                 let share = ShareBuilder::new(params).salt(now).time(next.time).build(&view, &next.parent);
                 let wanted = (share.height, share.lead, share.score, share.bits);
-                assert_eq!((next.height, next.lead, next.score, next.bits), wanted);
+                let demand = target::work(next.bits);
+                assert_eq!((next.height, next.lead, score::next(next.parent_score, demand, demand), next.bits), wanted);
                 assert_eq!(chain.offer(at(2_000_000_000), &share, Source::Own), Offer::Taken);
             }
         }

@@ -9,7 +9,7 @@ use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share, merkle_root
 use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
 use rockpool_store::rules::coinbase::{self, X_BYTES};
-use rockpool_store::rules::target;
+use rockpool_store::rules::{score, target};
 use rockpool_store::view::Next;
 use thiserror::Error;
 
@@ -96,7 +96,7 @@ impl Work {
             time: next.time,
             height: next.height,
             lead: next.lead,
-            score: next.score,
+            score: score::next(next.parent_score, target::work(next.bits), target::work(next.bits)),
             salt,
             value: trim.value,
             witness_commitment: trim.witness_commitment,
@@ -118,9 +118,16 @@ impl Work {
         self.template.trim(self.draft.class)
     }
 
+    /// Score of a share of these bits: the draft's is that of the easiest.
+    fn score(&self, bits: u32) -> u128 {
+        let demand = target::work(self.draft.bits);
+        let parent_score = self.draft.score.saturating_sub(score::counted(demand, demand));
+        score::next(parent_score, target::work(bits), demand)
+    }
+
     /// What ties the share of this script and target to its header: the 32 bytes after X.
     pub fn commitment(&self, params: &Params, script: &Script, bits: u32) -> [u8; 32] {
-        Share { script: *script, bits, ..self.draft.clone() }.commitment(&params.genesis_id())
+        Share { script: *script, bits, score: self.score(bits), ..self.draft.clone() }.commitment(&params.genesis_id())
     }
 
     /// Coinbase before the extranonce, one text for all miners of the class and layout.
@@ -158,7 +165,7 @@ impl Work {
     pub fn share(&self, params: &Params, script: &Script, bits: u32, roll: &Roll) -> Share {
         let midstate = self.midstate(&roll.extranonce);
         let header = self.header_after(&midstate, params, script, bits, roll);
-        let mut share = Share { header, script: *script, bits, ..self.draft.clone() };
+        let mut share = Share { header, script: *script, bits, score: self.score(bits), ..self.draft.clone() };
         share.proof.midstate = midstate.to_bytes();
         share.proof.extranonce = roll.extranonce;
         share

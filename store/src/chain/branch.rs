@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rockpool_net::id::{ConnId, ShareId};
 
 use super::{Chain, Live, level};
-use crate::limits::UNCLE_DEPTH;
+use crate::limits::{REACH, UNCLE_DEPTH};
 use crate::rules::score;
 use crate::rules::window::wanted_work;
 
@@ -65,6 +65,18 @@ impl Chain {
             for live in self.side.take_excess() {
                 self.forget(&live);
             }
+        }
+    }
+
+    /// Uncles that were credited long ago stay in their rows, and take no room beside the chain from others.
+    pub(super) fn drop_old_uncles(&mut self) {
+        let confirmed = self.confirmed_height();
+        let old = self.side.iter().map(|live| &live.record).filter(|record| {
+            let credited = self.table.uncle_height(&record.id).is_some();
+            credited && record.height + (REACH as u32) < confirmed && !self.side.has_children(&record.id)
+        });
+        for id in old.map(|record| record.id).collect::<Vec<_>>() {
+            self.side.take(&id);
         }
     }
 

@@ -129,11 +129,8 @@ impl Chain {
     /// The place of a row's share. Rows were checked before they were written, and have checksums; what follows from the parent is computed
     /// anyway. `None` where an uncle or the Bitcoin block has no row, which happens to shares beside the best chain alone.
     fn place(&mut self, scanned: &Scanned, parent: &Arc<Record>, share: &Share, id: ShareId) -> Result<Option<Place>, StoreError> {
-        let newest: Vec<_> = std::iter::successors(Some(parent), |record| scanned.parent(record)).take(REACH).cloned().collect();
-        let ancestors = Ancestors::new(&newest);
-        let derived = rules::child(self.params, parent, ancestors.excess(), share.time);
-        let score = if ancestors.near_base() { share.score } else { derived.score };
-        if (derived.height, score, derived.lead) != (share.height, share.score, share.lead) {
+        let derived = rules::child(self.params, parent, share.time);
+        if (derived.height, derived.score(share.bits), derived.lead) != (share.height, share.score, share.lead) {
             return Err(StoreError::Damaged(format!("share {id} at height {} does not follow from its parent's row", share.height)));
         }
         let uncles: Option<Vec<_>> =

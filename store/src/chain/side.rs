@@ -85,6 +85,11 @@ impl Side {
         self.by_uncle.range((*id, FIRST)..=(*id, LAST)).next().is_some()
     }
 
+    /// Whether a share beside the best chain builds on this one.
+    pub fn has_children(&self, id: &ShareId) -> bool {
+        self.by_parent.range((*id, FIRST)..=(*id, LAST)).next().is_some()
+    }
+
     pub fn len(&self) -> usize {
         self.by_id.len()
     }

@@ -14,10 +14,10 @@ use rockpool_net::wire::share::{Layout, Share};
 use super::*;
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, MemKv, Op};
-use crate::limits::{REACH, SCRATCH_BYTES_MAX, SIDE_MAX};
+use crate::limits::{SCRATCH_BYTES_MAX, SIDE_MAX};
 use crate::params::{Network, params};
 use crate::record::Place;
-use crate::rules::{self, Ancestors};
+use crate::rules;
 use crate::schema;
 use crate::testing::{Ancestry, ShareBuilder};
 
@@ -101,8 +101,7 @@ impl Model {
 
     fn add(&mut self, share: &Share, good: bool) {
         let (id, parent) = (share.id(), self.record(&share.parent).unwrap());
-        let newest: Vec<_> = std::iter::successors(Some(Arc::clone(&parent)), |record| self.record(&record.parent)).take(REACH).collect();
-        let derived = rules::child(regtest(), &parent, Ancestors::new(&newest).excess(), share.time);
+        let derived = rules::child(regtest(), &parent, share.time);
         let place = Place {
             allowed_bits: derived.allowed_bits,
             behind: false,
@@ -172,7 +171,7 @@ fn random_trees_agree_with_a_model_that_works_it_out_from_scratch() {
             let source = if rng.next_u32().is_multiple_of(3) { Source::Own } else { Source::Peer };
             match offer(&mut chain, &share, source) {
                 Offer::Taken => model.add(&share, good),
-                Offer::Dropped(_) => assert!(share.score + 30 * model.best().demand() < model.best().score),
+                Offer::Dropped(_) => assert!(share.score + 480 * model.best().demand() < model.best().score),
                 Offer::Invalid(_) => assert!(!model.good.contains(&share.parent)),
                 // Its parent was invalid in layout tail, so it is remembered, or was dropped.
                 other => assert!(matches!(other, Offer::Pending { .. }), "seed {seed} step {step}: {other:?}"),
@@ -495,11 +494,16 @@ fn invalid_shares_are_remembered_up_to_a_limit() {
 fn what_lies_too_far_below_the_tip_is_dropped() {
     let mut chain = fresh();
     let genesis = regtest().genesis_id();
-    let long = grow(&mut chain, genesis, 31, 0, Source::Peer);
+    // Each of them counts sixteen times.
+    for _ in 0..30 {
+        let share = build().harder(4).build(&chain, &chain.tip().id);
+        assert_eq!(offer(&mut chain, &share, Source::Peer), Offer::Taken);
+    }
     let stale = build().salt(1).build(&chain, &genesis);
-    // 30 demands below our tip: kept. One more: dropped, our own as well.
+    // 30 of the hardest shares below our tip: kept. One more: dropped, our own as well.
     assert_eq!(offer(&mut chain, &stale, Source::Peer), Offer::Taken);
-    grow(&mut chain, long[30].id(), 1, 0, Source::Peer);
+    let tip = chain.tip().id;
+    grow(&mut chain, tip, 2, 0, Source::Peer);
     confirm_all(&mut chain);
     for source in [Source::Own, Source::Peer, Source::Bulk(peer(1))] {
         let stale = build().salt(2).build(&chain, &genesis);

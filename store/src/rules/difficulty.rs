@@ -96,7 +96,7 @@ mod tests {
                 let chance = rate / work(allowed_bits(params, &self.parent, time)) as f64;
                 if wanted <= chance * step {
                     self.now += wanted / chance;
-                    let derived = child(params, &self.parent, 0, time);
+                    let derived = child(params, &self.parent, time);
                     self.parent = Record { height: derived.height, lead: derived.lead, time, ..self.parent.clone() };
                     return true;
                 }
@@ -238,15 +238,14 @@ mod tests {
     fn a_sibling_one_percent_harder_does_not_displace() {
         let params = params(Network::Main);
         let parent = Record { lead: 5_000, score: 1 << 70, time: 1_000_000, ..params.genesis_record() };
-        let derived = child(params, &parent, 0, 1_000_010);
+        let derived = child(params, &parent, 1_000_010);
         let allowed = target(derived.allowed_bits).unwrap();
         let harder = compact(allowed / U256::from(101) * U256::from(100));
         assert!(bits_in_range(harder, derived.allowed_bits) && work(harder) > derived.demand);
-        // Its own bits do not enter its score; its excess does, 16 heights later.
-        assert!(!score::displaces(derived.score, derived.score));
-        let excess = score::excess(work(harder), derived.demand);
-        assert!(excess > 0);
-        assert_eq!(child(params, &parent, excess, 1_000_010).score, derived.score + excess);
+        assert!(!score::displaces(derived.score(harder), derived.score(derived.allowed_bits)));
+        // One twice as hard does.
+        let twice = compact(allowed >> 1usize);
+        assert!(score::displaces(derived.score(twice), derived.score(harder)));
     }
 
     #[test]

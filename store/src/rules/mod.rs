@@ -17,7 +17,7 @@ pub mod window;
 
 use std::sync::Arc;
 
-use crate::limits::{EXCESS_DELAY, MEDIAN_SPAN};
+use crate::limits::MEDIAN_SPAN;
 use crate::params::Params;
 use crate::record::Record;
 
@@ -30,12 +30,12 @@ pub struct Derived {
     pub height: u32,
     /// Lead, seconds.
     pub lead: u32,
-    /// Score of the chain that ends with it.
-    pub score: u128,
     /// The easiest target allowed to it, compact.
     pub allowed_bits: u32,
     /// Work of that target.
     pub demand: u128,
+    /// Score of the chain that ends with its parent.
+    pub parent_score: u128,
 }
 
 /// The newest ancestors of a share, its parent first: [`REACH`](crate::limits::REACH) of them, or as many as are kept.
@@ -65,11 +65,6 @@ impl<'a> Ancestors<'a> {
         self.newest.len() < crate::limits::REACH && self.newest.last().is_some_and(|lowest| lowest.height > 0)
     }
 
-    /// Excess of the ancestor exactly [`EXCESS_DELAY`] heights below the child, zero where there is none.
-    pub fn excess(&self) -> u128 {
-        self.newest.get(EXCESS_DELAY as usize - 1).map_or(0, |record| score::excess(record.work(), record.demand()))
-    }
-
     /// [`difficulty::median_time`] of the newest of them.
     pub fn median_time(&self) -> u32 {
         let newest: Vec<u32> = self.newest.iter().take(MEDIAN_SPAN).map(|record| record.time).collect();
@@ -77,19 +72,24 @@ impl<'a> Ancestors<'a> {
     }
 }
 
-/// What follows for the child of `parent` at `time`. `excess_16_below` is [`Ancestors::excess`]. Of times only those above the median are
-/// allowed ([`difficulty::median_time`]).
-pub fn child(params: &Params, parent: &Record, excess_16_below: u128, time: u32) -> Derived {
+impl Derived {
+    /// Score of the chain that ends with a share of these bits.
+    pub fn score(&self, bits: u32) -> u128 {
+        score::next(self.parent_score, target::work(bits), self.demand)
+    }
+}
+
+/// What follows for the child of `parent` at `time`. Of times only those above the median are allowed ([`difficulty::median_time`]).
+pub fn child(params: &Params, parent: &Record, time: u32) -> Derived {
     let height = parent.height.saturating_add(1);
     let allowed_bits = difficulty::allowed_bits(params, parent, time);
-    let demand = target::work(allowed_bits);
     Derived {
         version: params.version_at(height),
         height,
         lead: difficulty::lead(params, parent.lead, i64::from(time) - i64::from(parent.time)),
-        score: score::next(parent.score, demand, excess_16_below),
         allowed_bits,
-        demand,
+        demand: target::work(allowed_bits),
+        parent_score: parent.score,
     }
 }
 

@@ -73,7 +73,7 @@ pub fn check_context(
 ) -> Result<Derived, RuleError> {
     use RuleError::Broken;
     let Some(parent) = ancestors.parent() else { return Err(Broken("TIE-4: it has no parent")) };
-    let derived = child(params, parent, ancestors.excess(), share.time);
+    let derived = child(params, parent, share.time);
     if share.height != derived.height {
         return Err(Broken("TIE-4: its height is not its parent's and one"));
     }
@@ -91,8 +91,7 @@ pub fn check_context(
     if !difficulty::bits_in_range(share.bits, derived.allowed_bits) {
         return Err(Broken("DIFF-6: its target is not between the allowed one and a sixteenth of it"));
     }
-    let follows = if near_base { share.score > parent.score } else { share.score == derived.score };
-    if !follows {
+    if share.score != derived.score(share.bits) {
         return Err(Broken("SCORE-2: its score does not follow from its parent"));
     }
     if !near_base {
@@ -153,11 +152,11 @@ mod tests {
         for height in 1..=3u8 {
             let parent = records.last().unwrap();
             let time = 1_800_000_000 + u32::from(height);
-            let derived = child(params, parent, 0, time);
+            let derived = child(params, parent, time);
             let share = Share {
                 height: derived.height,
                 lead: derived.lead,
-                score: derived.score,
+                score: derived.score(derived.allowed_bits),
                 bits: derived.allowed_bits,
                 time,
                 script: Script::P2wpkh([height; 20]),
@@ -181,7 +180,7 @@ mod tests {
     impl Chain {
         /// An honest share on the tip.
         fn share(&self, layout: Layout) -> Share {
-            let derived = child(self.params, &self.newest[0], 0, 1_800_000_010);
+            let derived = child(self.params, &self.newest[0], 1_800_000_010);
             let share = Share {
                 header: [0; 80],
                 version: derived.version,
@@ -194,7 +193,7 @@ mod tests {
                 time: 1_800_000_010,
                 height: derived.height,
                 lead: derived.lead,
-                score: derived.score,
+                score: derived.score(derived.allowed_bits),
                 salt: 0x0102_0304,
                 value: 5_000_001_234,
                 witness_commitment: [0x3c; 32],
@@ -360,10 +359,14 @@ mod tests {
             assert!(error.reason().starts_with(sentence), "{sentence}: {error}");
             assert!(matches!(error, RuleError::Broken(_)));
         }
-        // Sixteen times harder is its own choice, and changes nothing else.
+        // Sixteen times harder is its own choice, counts sixteen times, and changes nothing else.
         let mut share = chain.share(Layout::Tail);
+        let easiest = chain.context(&share).unwrap();
         share.bits = difficulty::hardest_bits(share.bits);
-        assert_eq!(chain.context(&share), chain.context(&chain.share(Layout::Tail)));
+        assert!(chain.context(&share).unwrap_err().reason().starts_with("SCORE-2"));
+        share.score = easiest.score(share.bits);
+        assert_eq!(chain.context(&share), Ok(easiest));
+        assert_eq!(share.score - easiest.parent_score, 16 * (easiest.score(easiest.allowed_bits) - easiest.parent_score));
         // One block behind what an ancestor used is the most.
         let (prev, share) = (&chain.newest[0].bitcoin, chain.share(Layout::Tail));
         let error = check_context(chain.params, &share, Ancestors::new(&chain.newest), &[], (prev, 1)).unwrap_err();

@@ -123,7 +123,7 @@ impl Node {
         }
         let tip = if source == Source::Own { self.chain.confirmed_tip() } else { self.chain.tip() };
         let syncing = matches!(source, Source::Bulk(peer) if self.chain.syncing() == Some(peer));
-        if share.score + 30 * slow.known[&tip.id].demand < tip.score && !syncing {
+        if share.score + 480 * slow.known[&tip.id].demand < tip.score && !syncing {
             return Expected::Dropped;
         }
         Expected::Taken

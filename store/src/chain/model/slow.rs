@@ -222,7 +222,7 @@ impl Slow {
             (i64::from(share.lead) == lead, "lead"),
             (target(share.bits) <= target(allowed), "easier than allowed"),
             (target(share.bits) >= target(compact(hardest)), "harder than a sixteenth"),
-            (share.score == self.score(&line, work(allowed)), "score"),
+            (share.score == self.score(&line, work(share.bits), work(allowed)), "score"),
         ];
         all(rules)?;
         self.on_bitcoin(share, &line)?;
@@ -257,11 +257,10 @@ impl Slow {
         self.block_line(hash).iter().map(|block| work(word(&block.header, 72))).sum()
     }
 
-    /// §5: Σ demand(all) + Σ excess(ancestors ≥ 16 below) for a share on this line, its parent first, genesis last.
-    fn score(&self, line: &[ShareId], demand: u128) -> u128 {
-        let demands: u128 = line.iter().map(|id| self.known[id].demand).sum();
-        let late = line.iter().skip(15).map(|id| &self.known[id]);
-        demand + demands + late.map(|known| known.work - known.demand).sum::<u128>()
+    /// SCORE-2: Σ of each share's demand as many times as its work holds it, for a share on this line, its parent first, genesis last.
+    fn score(&self, line: &[ShareId], work: u128, demand: u128) -> u128 {
+        let counted = |work: u128, demand: u128| if demand == 0 { 0 } else { work - work % demand };
+        counted(work, demand) + line.iter().map(|id| counted(self.known[id].work, self.known[id].demand)).sum::<u128>()
     }
 
     /// §6, validity apart: whether a child of `parent` may credit these.
@@ -275,12 +274,12 @@ impl Slow {
             && uncles.windows(2).all(|pair| pair[0] < pair[1])
             && uncles.iter().all(|id| {
                 let uncle = self.share(id);
-                let deep = (1..=6).any(|below| uncle.height + below == height);
+                let deep = (1..=24).any(|below| uncle.height + below == height);
                 let new = !ancestors.contains(id) && !credited.contains(id);
                 // Beyond §6: what it credits itself must be reached too, or who syncs the chain and its uncles could not judge it.
                 // And it must not have left the chain long ago: what it must pay follows from its own branch.
                 let parted = self.line(id).into_iter().find(|id| ancestors.contains(id)).unwrap();
-                let recent = line.iter().take(17).any(|id| *id == parted);
+                let recent = line.iter().take(32).any(|id| *id == parted);
                 deep && new && recent && self.depends_on(uncle).all(|id| reached(&id))
             })
     }

@@ -223,15 +223,14 @@ fn difficulties() -> String {
 
 fn scores() -> String {
     let mut rng = ChaCha12Rng::seed_from_u64(5);
-    let mut chain = vec![(0u128, 0u128, 0u128)];
+    let mut chain = vec![0u128];
     let mut vectors = Vec::new();
     for height in 1..48u32 {
         let allowed = target::compact(target::target(0x1b3f_ffc0).unwrap() >> (rng.next_u32() % 4) as usize);
         let own = target::compact(target::target(allowed).unwrap() >> (rng.next_u32() % 5) as usize);
         let (demand, work) = (target::work(allowed), target::work(own));
-        let below = score::excess_height(height).map_or(0, |below| score::excess(chain[below as usize].1, chain[below as usize].0));
-        let next = score::next(chain[height as usize - 1].2, demand, below);
-        chain.push((demand, work, next));
+        let next = score::next(chain[height as usize - 1], work, demand);
+        chain.push(next);
         vectors.push(object(&[("height", height.to_string()), ("allowed", bits(allowed)), ("bits", bits(own)), ("score", text(next))]));
     }
     file("One chain from height 1 on: allowed and own target of each share, and the score there (SCORE-1, SCORE-2).", &vectors)

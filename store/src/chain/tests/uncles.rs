@@ -54,23 +54,23 @@ fn who_lost_is_paid_nine_tenths_and_its_nephew_the_tenth() {
 
 #[test]
 fn what_is_no_uncle_by_its_place_is_refused() {
-    let (mut chain, shares) = grown(&MemKv::new(), 9);
+    let (mut chain, shares) = grown(&MemKv::new(), 27);
     let beside = |chain: &mut Chain, height: usize, salt| {
         let share = build().salt(salt).miner(9).build(chain, &shares[height - 2].id());
         taken(chain, &share);
         share
     };
-    let (deep, low, near) = (beside(&mut chain, 3, 1), beside(&mut chain, 4, 2), beside(&mut chain, 9, 3));
+    let (deep, low, near) = (beside(&mut chain, 3, 1), beside(&mut chain, 4, 2), beside(&mut chain, 27, 3));
     let child = build().salt(4).build(&chain, &near.id());
     taken(&mut chain, &child);
-    let tip = shares[8].id();
+    let tip = shares[26].id();
     let cases = [(deep.id(), "UNC-1"), (child.id(), "UNC-1"), (shares[5].id(), "UNC-2"), (tip, "UNC-2")];
     for (salt, (uncle, sentence)) in (100..).zip(cases) {
         let share = build().salt(salt).uncles(&[uncle]).build(&chain, &tip);
         let fate = offer(&mut chain, &share, Source::Peer);
         assert!(matches!(fate, Offer::Invalid(why) if why.starts_with(sentence)), "{sentence}: {fate:?}");
     }
-    // Six below is the most; a child of a share beside the chain needs its parent credited too.
+    // 24 below are the most; a child of a share beside the chain needs its parent credited too.
     let share = build().salt(5).uncles(&[low.id()]).build(&chain, &tip);
     taken(&mut chain, &share);
     let next = build().salt(6).build(&chain, &tip);
@@ -179,9 +179,9 @@ impl Ancestry for Rescan<'_> {
 
 #[test]
 fn a_side_share_is_proved_when_there_is_time_and_then_relayed() {
-    let (mut chain, shares) = grown(&MemKv::new(), 10);
+    let (mut chain, shares) = grown(&MemKv::new(), 30);
     chain.take_change();
-    let (good, bad) = (build().salt(1).build(&chain, &shares[8].id()), build().salt(2).bad_coinbase().build(&chain, &shares[8].id()));
+    let (good, bad) = (build().salt(1).build(&chain, &shares[28].id()), build().salt(2).bad_coinbase().build(&chain, &shares[28].id()));
     // Too deep to be an uncle of the next share: not worth the work.
     let deep = build().salt(3).build(&chain, &shares[2].id());
     for share in [&good, &bad, &deep] {
