@@ -274,7 +274,7 @@ impl Attacker {
         let Some(view) = view else { return };
         let (tip, next) = (view.confirmed_tip(), view.next(self.params, now));
         // Where a wrong clock has made shares hard it finds none, like everyone.
-        if next.score - tip.score > DEMAND_MAX {
+        if rockpool_store::rules::target::work(next.bits) > DEMAND_MAX {
             return;
         }
         let (tip, time) = (tip.id, next.time);

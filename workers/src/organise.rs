@@ -235,6 +235,9 @@ impl OrganiseWorker {
         let (id, height, parent) = (share.id(), share.height, share.parent);
         let base = std::mem::take(&mut bulk.base);
         let offer = if base { self.begin_at(share) } else { self.offer(now, share, Source::Bulk(sync)) };
+        if !matches!(offer, Offer::Taken | Offer::Known) {
+            log::debug!("the sync stands still at share {id} at height {height}: {offer:?}");
+        }
         let fate = match offer {
             Offer::Taken | Offer::Known => {
                 bulk.shares.next();
@@ -243,7 +246,7 @@ impl OrganiseWorker {
                 return self.bulk.push_front(bulk);
             }
             // The rest builds on this one, so it waits for what this one waits for: an uncle, or a Bitcoin header.
-            Offer::Pending { missing } if missing != parent => {
+            Offer::Pending { missing } if self.chain.get(&parent).is_some() => {
                 self.report.missing.push(Missing { id: missing, from, bulk: true });
                 (bulk.base, bulk.waits) = (base, Some((missing, now.mono)));
                 return self.bulk.push_front(bulk);
@@ -265,6 +268,7 @@ impl OrganiseWorker {
         let timely = headers.iter().take_while(|header| u32::from_le_bytes([68, 69, 70, 71].map(|at| header[at])) <= latest).count();
         headers.truncate(if self.heard { timely } else { 0 });
         let blocks = self.chain.offer_blocks(&headers);
+        log::debug!("headers of {:?}: {} timely, {blocks:?}", ticket.conn(), headers.len());
         if let Some(missing) = blocks.missing {
             self.report.missing.push(Missing { id: missing, from: ticket.conn(), bulk: true });
         }

@@ -6,6 +6,7 @@ use rockpool_net::id::{ConnId, ShareId};
 
 use super::{Chain, Live, level};
 use crate::limits::{REACH, UNCLE_DEPTH};
+use crate::record::Record;
 use crate::rules::score;
 use crate::rules::window::wanted_work;
 
@@ -28,8 +29,14 @@ impl Chain {
     /// The sync is over. What it brought has become the best chain, or is forgotten.
     pub fn end_sync(&mut self) {
         self.syncing = None;
-        for live in self.side.take_scratch() {
-            self.forget(&live);
+        for mut live in self.side.take_scratch() {
+            // Others may build on an uncle that was credited a moment ago.
+            if self.is_recent_uncle(&live.record) && self.get(&live.record.parent).is_some() {
+                live.scratch = false;
+                self.put_beside(live);
+            } else {
+                self.forget(&live);
+            }
         }
     }
 
@@ -66,6 +73,11 @@ impl Chain {
                 self.forget(&live);
             }
         }
+    }
+
+    /// Whether the best chain credits it, so high that shares which build on it may be credited too (SPEC, UNC-4).
+    pub(super) fn is_recent_uncle(&self, record: &Record) -> bool {
+        record.height + REACH as u32 >= self.confirmed_height() && self.table.uncle_height(&record.id).is_some()
     }
 
     /// Uncles that were credited long ago stay in their rows, and take no room beside the chain from others.

@@ -190,16 +190,18 @@ impl Chain {
         Ok(())
     }
 
-    /// What the tip row does not reach: shares beside the best chain, but for the uncles that it credits.
+    /// What the tip row does not reach: shares beside the best chain; of the uncles that it credits those that others may still build on.
     fn read_beside(&mut self, kv: &dyn Kv, scanned: &Scanned) -> Result<(), StoreError> {
         let mut loose = Vec::new();
         for record in &scanned.records {
             let on_chain = self.table.get(&record.id).is_some() || record.height == 0;
-            if on_chain || self.table.uncle_height(&record.id).is_some() {
+            if on_chain || (self.table.uncle_height(&record.id).is_some() && !self.is_recent_uncle(record)) {
                 continue;
             }
             if self.get(&record.parent).is_none() {
-                loose.push(record);
+                if self.table.uncle_height(&record.id).is_none() {
+                    loose.push(record);
+                }
                 continue;
             }
             self.arrivals += 1;

@@ -15,7 +15,7 @@ use rockpool_store::schema::share_key;
 use rockpool_store::view::ChainView;
 
 use super::*;
-use crate::jobs::Claim;
+use crate::jobs::{BitcoinNews, Claim};
 use crate::limits::{ANSWERS_PER_TICKET_MAX, FREE_SPACE_MIN, MAILBOX_SLOTS, ORGANISE_FREE_SLOTS, TEMPLATE_SLOTS};
 use crate::testing::{Grower, at, claim, fresh_chain, regtest, roll, script, work_on};
 use crate::work::{Roll, Work};
