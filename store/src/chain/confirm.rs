@@ -13,8 +13,8 @@ use crate::rules::share::{RuleError, check_coinbase};
 use crate::rules::window::{Level, wanted_work};
 
 impl Chain {
-    /// Rebuilds the coinbases of at most this many shares: candidates above the confirmed height, and when there are none, shares beside the
-    /// best chain. Returns how many it did.
+    /// Rebuilds the coinbases of at most this many shares: candidates above the confirmed height, and when there are none, shares beside
+    /// the best chain. Returns how many it did.
     pub fn confirm(&mut self, at_most: usize) -> usize {
         for done in 0..at_most {
             if self.candidates.is_empty() {
