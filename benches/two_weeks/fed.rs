@@ -49,12 +49,11 @@ pub struct Sync {
 }
 
 impl Sync {
-    /// Bitcoin's headers, then all shares from a height on.
-    pub fn new(made: &Made, above: u32) -> Sync {
+    /// Bitcoin's headers, then these shares.
+    pub fn new(made: &Made, shares: &[Share]) -> Sync {
         let ticket = || Ticket::for_test(Lane::Peer, PEER);
         let blocks = made.headers.chunks(HEADERS);
         let mut jobs: VecDeque<_> = blocks.map(|headers| OrganiseJob::Blocks { headers: headers.to_vec(), ticket: ticket() }).collect();
-        let shares: Vec<Share> = made.shares.iter().filter(|share| share.height > above).cloned().collect();
         let bulk = |shares: &[Share]| OrganiseJob::Bulk { sync: PEER, shares: shares.to_vec(), base: false, ticket: ticket() };
         jobs.extend(shares.chunks(SYNC_SHARES).map(bulk));
         Sync { jobs }
@@ -83,7 +82,7 @@ impl Fed {
         let chain = Chain::open(made.params, [1, 2], &kv)?;
         let mut worker = OrganiseWorker::new(made.params, chain);
         let (send, receive) = sync_channel(WRITES);
-        let mut sync = Sync::new(made, 0);
+        let mut sync = Sync::new(made, &made.shares);
         let mut fed = Fed {
             dir,
             tied: Duration::ZERO,

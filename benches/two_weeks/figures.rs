@@ -59,12 +59,13 @@ pub fn thread_cpu() -> Outcome<Duration> {
     Ok(Duration::from_nanos(text.split(' ').next().ok_or("no schedstat")?.parse()?))
 }
 
-/// Memory of a process, bytes: resident, of that its own, of that of files.
+/// Memory of a process, bytes: resident, of that its own, of that of files; the most that was ever resident.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     pub rss: f64,
     pub anon: f64,
     pub file: f64,
+    pub peak: f64,
 }
 
 impl Memory {
@@ -75,6 +76,6 @@ impl Memory {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such line in status")?;
             Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
         };
-        Ok(Memory { rss: bytes("VmRSS:")?, anon: bytes("RssAnon:")?, file: bytes("RssFile:")? })
+        Ok(Memory { rss: bytes("VmRSS:")?, anon: bytes("RssAnon:")?, file: bytes("RssFile:")?, peak: bytes("VmHWM:")? })
     }
 }

@@ -126,7 +126,7 @@ impl Line {
         let height = self.tip().height + 1;
         let mut due = Vec::new();
         while let Some(uncle) = self.uncles.front()
-            && (uncle.height + 3 <= height || self.rng.next_u32() % 2 == 0)
+            && (uncle.height + 3 <= height || self.rng.next_u32().is_multiple_of(2))
             && due.len() < 3
         {
             due.extend(self.uncles.pop_front());

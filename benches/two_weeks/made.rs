@@ -49,23 +49,29 @@ impl Made {
         }
         read(&file, heights)
     }
+
+    /// Shares of another chain over the same Bitcoin blocks, up to this height.
+    pub fn another(&self, heights: u32, seed: u64) -> Outcome<Vec<Share>> {
+        let mut tree = Tree::new(self.params);
+        let mut bitcoin: Vec<Arc<Block>> = Vec::new();
+        for header in &self.headers {
+            let Added::New(block) = tree.add(header)? else { return Err("a Bitcoin header was refused".into()) };
+            bitcoin.push(block);
+        }
+        let mut line = Line::new(self.params, seed);
+        let mut shares = Vec::with_capacity(heights as usize * 104 / 100);
+        for height in 0..heights {
+            line.grow(&bitcoin[block_at(height, self.heights, bitcoin.len() as u32)], &mut shares);
+        }
+        Ok(shares)
+    }
 }
 
 fn make(heights: u32, blocks: u32) -> Outcome<Made> {
     let params = params(Network::Regtest);
-    let headers = headers(params, heights, blocks);
-    let mut tree = Tree::new(params);
-    let mut bitcoin: Vec<Arc<Block>> = Vec::new();
-    for header in &headers {
-        let Added::New(block) = tree.add(header)? else { return Err("a Bitcoin header was refused".into()) };
-        bitcoin.push(block);
-    }
-    let mut line = Line::new(params, SEED);
-    let mut shares = Vec::with_capacity(heights as usize * 104 / 100);
-    for height in 1..=heights {
-        line.grow(&bitcoin[block_at(height - 1, heights, blocks)], &mut shares);
-    }
-    Ok(Made { params, heights, headers, shares })
+    let mut made = Made { params, heights, headers: headers(params, heights, blocks), shares: Vec::new() };
+    made.shares = made.another(heights, SEED)?;
+    Ok(made)
 }
 
 /// Which block is the newest at a height: they come evenly.

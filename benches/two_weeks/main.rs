@@ -1,8 +1,9 @@
 //! Two weeks of shares: what they take on the disk, in memory, at a start, in a sync, and what each thing done with them costs.
 //!
-//! The chain is a regtest one of 120,960 heights with honest coinbases, merkle branches 12 deep of bytes that do not compress, 200 miners of
-//! unequal hash rate, an uncle at 3 % of the heights, and 2,016 Bitcoin blocks. It is made once, under the target directory. Regtest's subsidy
-//! has been halved 13 times at its end, so dust weighs more than on main and every class draws.
+//! The chain is a regtest one of 120,960 heights with honest coinbases (70 % N12, 20 % N46, 10 % N144; a tenth in layout front), merkle
+//! branches 12 deep of bytes that do not compress, 200 miners of unequal hash rate of whom the largest choose harder targets, an uncle at
+//! 3 % of the heights, and 2,016 Bitcoin blocks. It is made once, under the target directory. Regtest's subsidy has been halved 13 times at
+//! its end, so dust weighs more than on main and every class draws.
 //!
 //! `--only TEXT` measures the rows alone whose name holds it; `--quick` takes a tenth of the chain.
 

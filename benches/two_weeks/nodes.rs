@@ -90,6 +90,7 @@ pub fn sync(bench: &Bench) -> Outcome<Vec<Figure>> {
         goal("sync of two nodes: all confirmed", confirmed.as_secs_f64(), "s", 60.0 * part),
         info("sync of two nodes: of that the new node on a processor", cpu.as_secs_f64(), "s"),
         info("sync of two nodes: memory at its end", memory.rss / MB, "MB"),
+        info("sync of two nodes: memory at its most", memory.peak / MB, "MB"),
         goal("sync of two nodes: the new data directory", size(dir.path())? / MB, "MB", 120.0 * part),
     ])
 }

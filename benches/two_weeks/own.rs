@@ -29,7 +29,7 @@ const MINER: ConnId = ConnId { slot: 2, generation: 1 };
 pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
     let made = &bench.made;
     let mut worker = OrganiseWorker::new(made.params, Chain::open(made.params, [1, 2], &MemKv::new())?);
-    let (mut sync, mut rng, begin) = (Sync::new(made, 0), ChaCha12Rng::seed_from_u64(8), clock());
+    let (mut sync, mut rng, begin) = (Sync::new(made, &made.shares), ChaCha12Rng::seed_from_u64(8), clock());
     let (mut waited, mut steps, mut asleep) = (Times::default(), Times::default(), Duration::ZERO);
     let (mut jobs, mut wait, mut next, mut taken) = (sync.first(), None::<Duration>, 3, 0);
     while worker.chain().confirmed_height() < made.heights {
@@ -78,7 +78,31 @@ pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
         info("own share in a sync, p99", waited.us(0.99) / 1e3, "ms"),
         goal("own share in a sync, the longest", waited.us(1.0) / 1e3, "ms", 20.0),
         info("own share in a sync: the organiser's step, p99", steps.us(0.99) / 1e3, "ms"),
+        info("sync that overtakes a chain half as long: the organiser's longest step", overtaken(bench)? / 1e3, "ms"),
     ])
+}
+
+/// The longest step of a sync whose chain becomes better than ours, which is half as long, and takes its place at once. Microseconds.
+fn overtaken(bench: &Bench) -> Outcome<f64> {
+    let made = &bench.made;
+    let ours = made.another(made.heights / 2, 11)?;
+    let mut worker = OrganiseWorker::new(made.params, Chain::open(made.params, [1, 2], &MemKv::new())?);
+    let (begin, mut longest) = (clock(), 0.0);
+    for shares in [&ours, &made.shares] {
+        let (mut sync, mut steps) = (Sync::new(made, shares), Times::default());
+        let (mut jobs, goal) = (sync.first(), shares.last().map_or(0, |share| share.height));
+        while worker.chain().confirmed_height() < goal {
+            let mut out = Output::default();
+            let now = Now { mono: begin.elapsed(), wall: LATE.wall };
+            steps.of(|| worker.step(now, &mut jobs, &mut out));
+            jobs = sync.next(&out);
+            if jobs.is_empty() && worker.due().is_none() {
+                return Err(format!("the organiser stands still at height {}", worker.chain().tip().height).into());
+            }
+        }
+        longest = steps.us(1.0);
+    }
+    Ok(longest)
 }
 
 /// Why an own share was not taken.
