@@ -94,8 +94,10 @@ impl Line {
         let steady = (self.tip().time + self.params.interval_s).max(self.steady_time());
         let time = (steady - 2 + self.rng.next_u32() % 4).max(ancestors.median_time() + 1);
         let uncles = self.due_uncles();
-        let share = self.share(&newest, bitcoin, time, &uncles);
-        let beside = (self.rng.next_u32() % 100 < UNCLES_PERCENT && self.tip().height > 0).then(|| self.share(&newest, bitcoin, time, &[]));
+        let share = self.share(&newest, bitcoin, time, &uncles, true);
+        // No harder than what was allowed, or it were the better one.
+        let beside =
+            (self.rng.next_u32() % 100 < UNCLES_PERCENT && self.tip().height > 0).then(|| self.share(&newest, bitcoin, time, &[], false));
         let record = self.record(&share, &newest, bitcoin, uncles);
         if let Some(beside) = &beside {
             let uncle = self.record(beside, &newest, bitcoin, Vec::new()).as_uncle();
@@ -136,14 +138,15 @@ impl Line {
     }
 
     /// A share on the tip by one of the miners, drawn by their hash rates.
-    fn share(&mut self, newest: &[Arc<Record>], bitcoin: &Arc<Block>, time: u32, uncles: &[Uncle]) -> Share {
+    fn share(&mut self, newest: &[Arc<Record>], bitcoin: &Arc<Block>, time: u32, uncles: &[Uncle], heavy: bool) -> Share {
         let parent = &newest[0];
         let all = self.miners.last().map_or(1, |(_, sum)| *sum);
         let drawn = self.rng.next_u64() % all;
         let miner = self.miners.partition_point(|(_, sum)| *sum <= drawn);
         let next = child(self.params, parent, time);
-        let harder = if miner < HARDER_MINERS { self.rng.next_u32() as usize % 3 } else { 0 };
+        let harder = if heavy && miner < HARDER_MINERS { self.rng.next_u32() as usize % 3 } else { 0 };
         let easiest = target::target(next.allowed_bits).unwrap_or_default();
+        let bits = target::compact(easiest >> harder);
         let bitcoin_height = bitcoin.height + 1;
         let percent = self.rng.next_u32() % 100;
         let class = match percent {
@@ -165,11 +168,11 @@ impl Line {
             parent: parent.id,
             uncles: uncles.iter().map(|uncle| uncle.id).collect(),
             script: self.miners[miner].0,
-            bits: target::compact(easiest >> harder),
+            bits,
             time,
             height: next.height,
             lead: next.lead,
-            score: next.score,
+            score: next.score(bits),
             salt: self.rng.next_u32(),
             value: self.params.subsidy(bitcoin_height) + u64::from(self.rng.next_u32() % FEES_MAX),
             witness_commitment,

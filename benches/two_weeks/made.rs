@@ -15,7 +15,7 @@ use crate::Outcome;
 use crate::line::{Line, mine_block};
 
 /// Another one whenever what is made changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Heights of two weeks, and Bitcoin blocks that are found meanwhile.
 pub const HEIGHTS: u32 = 120_960;
 const BLOCKS: u32 = 2_016;

@@ -16,10 +16,9 @@ use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share};
 use rockpool_store::bitcoin::Block;
 use rockpool_store::chain::Chain;
 use rockpool_store::kv::{Family, Op};
-use rockpool_store::limits::REACH;
 use rockpool_store::params::{Network, Params, params};
 use rockpool_store::record::Record;
-use rockpool_store::rules::{Ancestors, child};
+use rockpool_store::rules::child;
 use rockpool_workers::jobs::{Answer, OrganiseJob, Output, Stage};
 use rockpool_workers::organise::OrganiseWorker;
 use serde_json::{Value, json};
@@ -209,7 +208,6 @@ impl Attack {
             _ => below(1 + self.rng.next_u32() % 12),
         };
         let parent = parent.unwrap_or_else(|| Arc::clone(chain.confirmed_tip()));
-        let newest = chain_below(chain, &parent);
         let next = child(self.params, &parent, parent.time + 1);
         let mut share = Share {
             header: [0; 80],
@@ -223,7 +221,7 @@ impl Attack {
             time: parent.time + 1,
             height: next.height,
             lead: next.lead,
-            score: next.score,
+            score: next.score(next.allowed_bits),
             salt: self.rng.next_u32(),
             value: self.params.subsidy(self.bitcoin.height + 1),
             witness_commitment: [3; 32],
@@ -241,9 +239,4 @@ impl Attack {
         self.own.push(Arc::new(Record { id, ..Record::clone(&parent) }));
         share
     }
-}
-
-/// A share and its ancestors, as far as the rules ask of them.
-fn chain_below(chain: &Chain, of: &Arc<Record>) -> Vec<Arc<Record>> {
-    std::iter::successors(Some(Arc::clone(of)), |record| chain.get(&record.parent).cloned()).take(REACH).collect()
 }
