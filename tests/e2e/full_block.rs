@@ -49,7 +49,7 @@ fn a_full_mempool_template_with_360_outputs_is_accepted_by_bitcoind() {
         }
     }
     // Untrimmed it is no block: the test can fail.
-    let mut untrimmed = Template { trims: template.trims.clone(), txs: template.txs.clone(), ..*template };
+    let mut untrimmed = Template { trims: template.trims.clone(), txs: template.txs.clone(), ids: template.ids.clone(), ..*template };
     untrimmed.trims[3] = untrimmed.trims[0].clone();
     let refused = proposed(&bitcoind, &mined(&view, &Arc::new(untrimmed), (Class::N360, Layout::Tail)).1);
     assert!(refused.as_str().unwrap().starts_with("bad-blk-"), "{refused}");
@@ -96,7 +96,7 @@ fn crowded() -> ChainView {
     for n in 0..400_u16 {
         let script = Script::P2tr([n.to_be_bytes(); 16].concat().try_into().unwrap());
         let share = ShareBuilder::new(regtest()).script(script).build(&chain, &chain.tip().id);
-        assert_eq!(chain.offer(at(share.time), Arc::new(share), Source::Peer), Offer::Taken);
+        assert_eq!(chain.offer(at(share.time), &share, Source::Peer), Offer::Taken);
         chain.confirm(1);
     }
     chain.view()
