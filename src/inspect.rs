@@ -102,7 +102,7 @@ pub fn payouts(of: &Place, json: bool, out: &mut impl Write) -> Result<(), Failu
         Place::Rows { kv, dir } => {
             let (params, _) = begin(&**kv, dir)?;
             let chain = Chain::open(params, [random()?, random()?], &**kv)?;
-            let height = json::next_height(params, chain.confirmed_tip(), chain.bitcoin());
+            let height = json::next_height(chain.confirmed_tip(), chain.bitcoin());
             to_json(&json::payouts(params, chain.payouts(), class, params.subsidy(height), height))?
         }
     };

@@ -239,7 +239,9 @@ fn a_chain_is_the_same_from_its_directory_and_from_the_node_on_it() {
     let (node, _, http) = node(&on(dir.path(), &[]));
     let asked = (shares, payouts);
     // By its directory too it is the node who is asked, since it has the rows.
-    assert!(ask("--http", &http) == asked && ask("--datadir", path) == asked);
+    for (name, whole) in [("http", ask("--http", &http)), ("datadir", ask("--datadir", path))] {
+        assert_eq!(whole, asked, "{name}");
+    }
     refused(&["check", "--datadir", path], &format!("data directory {path} is in use"));
     drop(node);
     // Killed as it was it has left the rows whole, and to be read.

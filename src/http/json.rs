@@ -298,11 +298,9 @@ struct Pay {
     weight: f64,
 }
 
-/// Height of the block that is looked for on this tip, where no template tells it: above the best of Bitcoin's headers that is known. On
-/// regtest every share is a block.
-pub fn next_height(params: &Params, tip: &Record, bitcoin: &Tree) -> u32 {
-    let tried = tip.bitcoin_height().saturating_add(u32::from(params.network == Network::Regtest && tip.height > 0));
-    bitcoin.best().map_or(0, |best| best.height.saturating_add(1)).max(tried)
+/// Height of the block that is looked for on this tip, where no template tells it: above the best of Bitcoin's headers that is known.
+pub fn next_height(tip: &Record, bitcoin: &Tree) -> u32 {
+    bitcoin.best().map_or(0, |best| best.height.saturating_add(1)).max(tip.bitcoin_height())
 }
 
 /// What a block with these payouts pays.

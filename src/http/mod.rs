@@ -131,7 +131,7 @@ impl Pages {
     /// `?value=SATS&class=N12&parent=ID`: what a block on the confirmed tip, or on a parent of a moment ago, pays.
     fn payouts(&self, query: &str, facts: Facts<'_>) -> Reply {
         let view = &facts.chain.view;
-        let untold = || json::next_height(self.params, view.confirmed_tip(), view.bitcoin());
+        let untold = || json::next_height(view.confirmed_tip(), view.bitcoin());
         let height = facts.status.bitcoin.map_or_else(untold, |(_, height)| height.saturating_add(1));
         let (mut value, mut class, mut payouts) = (self.params.subsidy(height), Class::N12, facts.chain.view.payouts());
         for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
