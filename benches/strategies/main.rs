@@ -38,6 +38,9 @@ fn played(asked: &Asked, only: &str) -> Vec<Figure> {
         let beside = |what: &str, unit, values| Figure { name: format!("{}: {what}", game.name), value: median(values), unit, goal: None };
         found.push(beside("work of uncles", "%", all(|outcome| outcome.uncles * 100.0)));
         found.push(beside("work lost", "%", all(|outcome| outcome.lost * 100.0)));
+        found.push(beside("reorgs of a node", "/ 1000 heights", all(|outcome| outcome.reorgs * 1000.0)));
+        found.push(beside("depth of a reorg", "heights", all(|outcome| outcome.reorg_mean)));
+        found.push(beside("depth of 99.9 % of reorgs", "heights", all(|outcome| f64::from(outcome.reorg_999))));
         found.push(beside("deepest reorg", "heights", all(|outcome| f64::from(outcome.reorg))));
     }
     found

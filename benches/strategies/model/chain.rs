@@ -1,33 +1,39 @@
 //! The tree of shares of a simulated network. Everything that a rule decides is asked of `rockpool_store::rules`; the records it takes are
 //! made in [`Tree::record`] alone.
 
-use rockpool_net::wire::share::Script;
-use rockpool_store::limits::{MEDIAN_SPAN, TENTHS};
-use rockpool_store::params::{Network, Params, params};
-use rockpool_store::record::Record;
-use rockpool_store::rules::window::{Level, Window};
-use rockpool_store::rules::{Derived, child, difficulty, score, target};
+use std::ops::Deref;
+use std::sync::Arc;
 
-/// The most uncles that a share credits, and how far below it they may be (SHARECHAIN, uncles).
-pub const UNCLES_MAX: usize = 3;
-pub const UNCLE_DEPTH: u32 = 6;
+use rockpool_net::id::ShareId;
+use rockpool_net::limits::UNCLES_MAX;
+use rockpool_net::wire::share::Script;
+use rockpool_store::limits::{MEDIAN_SPAN, REACH, TENTHS, UNCLE_DEPTH, WINDOW_BLOCKS};
+use rockpool_store::params::{Network, Params, params};
+use rockpool_store::record::{Record, Uncles};
+use rockpool_store::rules::window::{Level, Window};
+use rockpool_store::rules::{Ancestors, Derived, child, difficulty, target, uncles};
 
 /// The lead that every run begins with, seconds, and its time, Unix seconds.
 pub const LEAD: u32 = 5_000;
 pub const START: u32 = 1_800_000_000;
 
-/// A share: its place in the tree, and what the rules ask of it. Genesis is number 0 and its own parent.
+/// A share: its record, and what the simulation alone has numbers for. Genesis is number 0 and its own parent.
 #[derive(Clone, Debug)]
 pub struct Mined {
     pub parent: usize,
-    pub height: u32,
-    pub lead: u32,
-    pub score: u128,
-    pub time: u32,
     pub work: u128,
     pub demand: u128,
     pub miner: usize,
     pub uncles: Vec<usize>,
+    record: Arc<Record>,
+}
+
+impl Deref for Mined {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
 }
 
 /// What the proof is looked for on: a share in all but its uncles.
@@ -36,6 +42,7 @@ pub struct Template {
     pub parent: usize,
     pub time: u32,
     pub derived: Derived,
+    pub bits: u32,
     pub work: u128,
 }
 
@@ -48,18 +55,6 @@ pub enum Harder {
     Percent,
 }
 
-/// What makes a chain better than another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Scored {
-    /// The rules as they are.
-    #[default]
-    AsRuled,
-    /// All work of a share counts at once.
-    AtOnce,
-    /// Of a share's work whole multiples of its demand count at once, the rest never.
-    Multiples,
-}
-
 /// What ends a window: its fewest heights in a pool of more than a twelfth of Bitcoin's hash rate, the work of three Bitcoin blocks, or
 /// its most heights in a pool that finds no three blocks in two weeks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,18 +64,21 @@ pub enum Bound {
     Most,
 }
 
-/// Rules that a network could have instead: they show what ours are good for, and that the model sees it.
+/// Heights after which the old rule counted what a share did above what was demanded of it.
+const EXCESS_DELAY: u32 = 16;
+
+/// Rules that this network had once: they show what ours are good for, and that the model sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Other {
-    pub scored: Scored,
-    /// The most uncles of a share, and how far below it they may be.
-    pub uncles_max: usize,
+    /// Work above what was demanded counts for the descendants alone, from so many heights on.
+    pub late: bool,
+    /// How far below a share its uncles may be.
     pub uncle_depth: u32,
 }
 
 impl Default for Other {
     fn default() -> Other {
-        Other { scored: Scored::AsRuled, uncles_max: UNCLES_MAX, uncle_depth: UNCLE_DEPTH }
+        Other { late: false, uncle_depth: UNCLE_DEPTH }
     }
 }
 
@@ -93,19 +91,21 @@ impl Default for Tree {
 /// All shares that were ever found, published or not.
 pub struct Tree {
     params: &'static Params,
-    genesis: Record,
     other: Other,
     shares: Vec<Mined>,
     /// Numbers of shares by height.
     levels: Vec<Vec<usize>>,
+    /// Payees, by miner.
+    scripts: Vec<Arc<Script>>,
 }
 
 impl Tree {
     pub fn new(other: Other) -> Tree {
         let params = params(Network::Main);
-        let genesis =
-            Mined { parent: 0, height: 0, lead: LEAD, score: 0, time: START, work: 0, demand: 0, miner: usize::MAX, uncles: Vec::new() };
-        Tree { params, genesis: params.genesis_record(), other, shares: vec![genesis], levels: vec![vec![0]] }
+        let record = Arc::new(Record { id: id(0), lead: LEAD, time: START, ..params.genesis_record() });
+        let genesis = Mined { parent: 0, work: 0, demand: 0, miner: usize::MAX, uncles: Vec::new(), record };
+        let scripts = (0..=u8::MAX).map(|miner| Arc::new(Script::P2wpkh([miner; 20]))).collect();
+        Tree { params, other, shares: vec![genesis], levels: vec![vec![0]], scripts }
     }
 
     /// The hash rate at which shares of the first difficulty come as often as they should.
@@ -117,59 +117,56 @@ impl Tree {
         &self.shares[share]
     }
 
-    /// The share as rules take it: what they look at, all else as genesis has it.
-    fn record(&self, share: usize) -> Record {
-        let Mined { height, lead, score, time, work, demand, .. } = self.shares[share];
-        Record { height, lead, score, time, work, demand, ..self.genesis.clone() }
-    }
-
     fn derive(&self, parent: usize, time: u32) -> Derived {
-        let height = self.shares[parent].height + 1;
-        let excess_below = match score::excess_height(height) {
-            Some(below) if self.other.scored == Scored::AsRuled => score::excess(&self.record(self.ancestor(parent, below))),
-            _ => 0,
-        };
-        child(self.params, &self.record(parent), excess_below, time)
+        child(self.params, &self.shares[parent], time)
     }
 
     /// What a child of `parent` at `time` is looked for with.
     pub fn template(&self, parent: usize, time: u32, harder: Harder) -> Template {
         let derived = self.derive(parent, time);
-        let work = match (harder, target::target(derived.allowed_bits)) {
-            (Harder::Times2(0), _) | (_, None) => derived.demand,
-            (Harder::Times2(4), _) => target::work(difficulty::hardest_bits(derived.allowed_bits)),
-            (Harder::Times2(log2), Some(allowed)) => target::work(target::compact(allowed >> log2)),
+        let bits = match (harder, target::target(derived.allowed_bits)) {
+            (Harder::Times2(0), _) | (_, None) => derived.allowed_bits,
+            (Harder::Times2(4), _) => difficulty::hardest_bits(derived.allowed_bits),
+            (Harder::Times2(log2), Some(allowed)) => target::compact(allowed >> log2),
             // 1/128 and 1/512 of it less: one percent to a fiftieth of it.
-            (Harder::Percent, Some(allowed)) => target::work(target::compact(allowed - (allowed >> 7usize) - (allowed >> 9usize))),
+            (Harder::Percent, Some(allowed)) => target::compact(allowed - (allowed >> 7usize) - (allowed >> 9usize)),
         };
-        Template { parent, time, derived, work }
+        Template { parent, time, derived, bits, work: target::work(bits) }
+    }
+
+    fn score(&self, template: &Template) -> u128 {
+        let Template { parent, derived, bits, .. } = *template;
+        if !self.other.late {
+            return derived.score(bits);
+        }
+        let below = derived.height.checked_sub(EXCESS_DELAY).map(|height| &self.shares[self.ancestor(parent, height)]);
+        derived.parent_score + derived.demand + below.map_or(0, |below| below.work - below.demand)
     }
 
     /// Adds a found share.
     pub fn add(&mut self, template: &Template, miner: usize, uncles: Vec<usize>) -> usize {
-        let Template { parent, time, derived, work } = *template;
-        let at_once = match self.other.scored {
-            Scored::AsRuled => 0,
-            Scored::AtOnce => work - derived.demand,
-            Scored::Multiples => work - derived.demand - work % derived.demand,
-        };
+        let Template { parent, time, derived, bits, work } = *template;
         let number = self.shares.len();
-        let height = derived.height;
-        self.shares.push(Mined {
-            parent,
-            height,
+        let credited: Vec<_> = uncles.iter().map(|uncle| self.shares[*uncle].as_uncle()).collect();
+        let record = Record {
+            id: id(number),
+            parent: self.shares[parent].id,
+            score: self.score(template),
+            height: derived.height,
             lead: derived.lead,
-            score: derived.score + at_once,
             time,
-            work,
-            demand: derived.demand,
-            miner,
-            uncles,
-        });
-        if self.levels.len() <= height as usize {
+            bits,
+            allowed_bits: derived.allowed_bits,
+            script: Arc::clone(&self.scripts[miner]),
+            uncles: (!credited.is_empty()).then(|| Box::new(Uncles(credited))),
+            ..Record::clone(&self.shares[0])
+        };
+        let height = record.height as usize;
+        self.shares.push(Mined { parent, work, demand: derived.demand, miner, uncles, record: Arc::new(record) });
+        if self.levels.len() <= height {
             self.levels.push(Vec::new());
         }
-        self.levels[height as usize].push(number);
+        self.levels[height].push(number);
         number
     }
 
@@ -197,29 +194,24 @@ impl Tree {
         difficulty::median_time(&times[..count]) + 1
     }
 
-    /// The uncles that a child of `parent` credits, of those that `wanted` says yes to: as many as may be, the lowest first, so that who
-    /// builds on an uncle is creditable with it.
+    /// The uncles that a child of `parent` credits, of those that `wanted` says yes to: as a node does it, the lowest first, each of them
+    /// one that it could credit alone.
     pub fn uncles(&self, parent: usize, wanted: impl Fn(usize) -> bool) -> Vec<usize> {
         let height = self.shares[parent].height + 1;
-        let lowest = height.saturating_sub(self.other.uncle_depth).max(1);
-        if (lowest..height).all(|level| self.levels[level as usize].len() < 2) {
-            return Vec::new();
-        }
-        // Chain shares from `parent` down to where the lowest uncle's parent may be, and all that they credit. Who credits a parent that
-        // lies lower is looked for further down: it is at most so far above it.
-        let line: Vec<usize> = self.line(parent).take(2 * self.other.uncle_depth as usize + 2).collect();
+        let line: Vec<usize> = self.line(parent).take(REACH).collect();
+        let newest: Vec<Arc<Record>> = line.iter().map(|share| Arc::clone(&self.shares[*share].record)).collect();
+        let ancestors = Ancestors::new(&newest);
         let credited: Vec<usize> = line.iter().flat_map(|share| self.shares[*share].uncles.iter().copied()).collect();
-        let mut uncles: Vec<usize> = Vec::new();
-        for level in lowest..height {
-            for &share in &self.levels[level as usize] {
-                let above = self.shares[share].parent;
-                let rooted = line.contains(&above) || credited.contains(&above) || uncles.contains(&above);
-                if uncles.len() < self.other.uncles_max && rooted && !line.contains(&share) && !credited.contains(&share) && wanted(share) {
-                    uncles.push(share);
-                }
-            }
-        }
-        uncles
+        let lowest = height.saturating_sub(self.other.uncle_depth).max(1);
+        // The rules say no to ancestors and to what was credited, too; this is quicker.
+        let beside = self.levels[lowest as usize..height as usize].iter().flatten().copied();
+        let beside = beside.filter(|share| !line.contains(share) && !credited.contains(share) && wanted(*share));
+        let find = |id: &ShareId| Some(Arc::clone(&self.shares[number(id)].record));
+        let creditable = |share: &usize| {
+            let record = &self.shares[*share].record;
+            uncles::may_credit(height, record, ancestors) && uncles::branch(record, ancestors, find).is_ok()
+        };
+        beside.filter(creditable).take(UNCLES_MAX).collect()
     }
 
     /// What the chain that ends with `head` is worth to each miner: tenths of work, and of these the parts of uncles.
@@ -231,9 +223,8 @@ impl Tree {
             let share = &self.shares[number];
             tenths[share.miner] += whole(share);
             for uncle in share.uncles.iter().map(|uncle| &self.shares[*uncle]) {
-                let left = uncle.work.min(share.demand) as f64;
-                tenths[share.miner] += left;
-                tenths[uncle.miner] += whole(uncle) - left;
+                tenths[share.miner] += uncles::bounty(uncle.work, share.demand) as f64;
+                tenths[uncle.miner] += uncles::left(uncle.work, share.demand) as f64;
                 of_uncles += whole(uncle);
             }
         }
@@ -243,18 +234,17 @@ impl Tree {
     /// In a chain without branches: what a hash in each share is paid by the blocks that are found later, by what it is worth. Every share
     /// may be a block with a chance that goes by its work.
     pub fn worth(&self, bound: Bound) -> Vec<f64> {
-        let bitcoin_bits = match bound {
-            Bound::Fewest => self.params.floor_bits,
+        let wanted = match bound {
+            Bound::Fewest => 0,
             // A Bitcoin block is worth 4,096 of the first shares.
-            Bound::Work => target::target(self.derive(0, START).allowed_bits).map_or(0, |allowed| target::compact(allowed >> 12usize)),
-            Bound::Most => 0x1700_8001,
+            Bound::Work => (self.derive(0, START).demand << 12) * WINDOW_BLOCKS,
+            Bound::Most => u128::MAX,
         };
-        let tip = Record { bitcoin_bits, ..self.genesis.clone() };
-        let mut kept = Window::new();
+        let mut kept = Window::new(0);
         // What begins to be paid at a share less what ends.
         let mut steps = vec![0.0; self.shares.len() + 1];
         for next in 2..self.shares.len() {
-            kept.push(self.params, &tip, |height| self.level(height as usize));
+            kept.push(self.params, wanted, |height| Level::of(&self.shares[height as usize]));
             let Some((low, top)) = kept.heights() else { continue };
             let sum: u128 = kept.weights().map(|(_, tenths)| tenths).sum();
             let paid = (TENTHS * self.shares[next].work) as f64 / sum as f64;
@@ -270,8 +260,15 @@ impl Tree {
             })
             .collect()
     }
+}
 
-    fn level(&self, share: usize) -> Level {
-        Level::of(&Record { script: Script::P2wpkh([self.shares[share].miner as u8; 20]), ..self.record(share) })
-    }
+/// The id of the share of this number. Ids are in the order of the numbers.
+fn id(number: usize) -> ShareId {
+    let mut id = [0; 32];
+    id[24..].copy_from_slice(&(number as u64).to_be_bytes());
+    ShareId(id)
+}
+
+fn number(id: &ShareId) -> usize {
+    id.0[24..].iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
 }

@@ -2,7 +2,11 @@
 
 use std::cell::Cell;
 
-use super::chain::{Harder, UNCLE_DEPTH, UNCLES_MAX};
+use rockpool::limits::{HARDER_EVERY, HARDER_PERCENT, HARDER_SHARES_MIN, HARDER_SPAN};
+use rockpool_net::limits::UNCLES_MAX;
+use rockpool_store::limits::{HARDER_MAX_LOG2, UNCLE_DEPTH};
+
+use super::chain::Harder;
 use super::world::{Plan, Strategy, View};
 
 /// Does what a node does. `log2` is the power of two by which its targets are harder.
@@ -17,43 +21,36 @@ impl Strategy for Honest {
     }
 }
 
-/// Harder by choice, as the policy has it: so that it makes at most 3 % of the newest 360 shares, a factor of two at most in ten minutes,
-/// never before it made 12.
+/// Harder by choice, as a node chooses it (`src/stratum/harder.rs`): so that the same work would have made at most 3 % of the newest 360
+/// shares, a factor of two at most in ten minutes, never before it made 12.
 #[derive(Default)]
 pub struct Polite {
     log2: usize,
     /// When it may change next.
     next: u32,
-    made: u32,
 }
-
-/// Newest shares that the policy looks at, how many of them may be one's own, and seconds between two changes.
-const POLICY_SPAN: usize = 360;
-const POLICY_OWN: usize = POLICY_SPAN * 3 / 100;
-const POLICY_EVERY: u32 = 600;
 
 impl Strategy for Polite {
     fn plan(&mut self, view: &View) -> Plan {
         if view.now >= self.next {
-            self.next = view.now + POLICY_EVERY;
-            let own = view.tree.line(view.tip).take(POLICY_SPAN).filter(|share| view.own(*share)).count();
-            if own > POLICY_OWN && self.made >= 12 {
-                self.log2 = (self.log2 + 1).min(4);
-            } else if own * 2 < POLICY_OWN {
-                self.log2 = self.log2.saturating_sub(1);
+            let newest: Vec<usize> = view.tree.line(view.tip).take(HARDER_SPAN).collect();
+            let own: Vec<_> = newest.iter().filter(|share| view.own(**share)).map(|share| view.tree.get(*share)).collect();
+            let easy: f64 = own.iter().map(|share| (share.work as f64 / share.demand as f64).round()).sum();
+            let (others, percent) = ((newest.len() - own.len()) as f64, f64::from(HARDER_PERCENT));
+            let fits = |log2: &usize| easy * (100.0 - percent) <= others * percent * f64::from(1 << log2);
+            let wanted = (0..HARDER_MAX_LOG2).find(fits).unwrap_or(HARDER_MAX_LOG2);
+            let enough = own.len() >= HARDER_SHARES_MIN as usize;
+            if wanted < self.log2 || wanted > self.log2 && enough {
+                self.next = view.now + HARDER_EVERY.as_secs() as u32;
+                self.log2 = if wanted > self.log2 { self.log2 + 1 } else { self.log2 - 1 };
             }
         }
         Plan { parent: view.tip, time: view.honest_time(view.tip), harder: Harder::Times2(self.log2) }
     }
-
-    fn found(&mut self, _: &View, share: usize) -> Vec<usize> {
-        self.made += 1;
-        vec![share]
-    }
 }
 
 /// Looks for a share of sixteen times the work on an ancestor of the tip, goes on from there in secret, and publishes when that is better
-/// than the tip: what would be free reorgs if such shares counted at once.
+/// than the tip: reorgs, which pay only if those who are beaten are not credited.
 pub struct Lagging {
     /// Heights below the tip.
     lag: u32,

@@ -1,6 +1,8 @@
 //! The table: who plays what against whom, and what may be gained by it.
 
-use super::chain::{Harder, Other, Scored};
+use rockpool_store::limits::HARDER_MAX_LOG2;
+
+use super::chain::{Harder, Other};
 use super::chooser::Chooser;
 use super::miners::{Credited, Dated, Dater, Hoarder, Honest, Lagging, Polite, Sibling};
 use super::selfish::{Manner, Selfish};
@@ -22,6 +24,8 @@ pub enum Pool {
     Small,
     /// Of equal hash rates, each too large for the policy of harder targets, which they follow.
     Large,
+    /// Of equal hash rates, their targets as hard as allowed.
+    Heavy,
     /// One has half of the honest hash rate and follows the policy; the others stand for many small ones.
     OneLarge,
 }
@@ -45,6 +49,7 @@ impl Pool {
         match self {
             Pool::Small => "",
             Pool::Large => ", against 12 who keep to 3 %",
+            Pool::Heavy => ", against 12 who are 16 times harder",
             Pool::OneLarge => ", against one half that keeps to 3 %",
         }
     }
@@ -52,6 +57,7 @@ impl Pool {
     fn strategy(self, number: usize) -> Box<dyn Strategy> {
         match (self, number) {
             (Pool::Large, _) | (Pool::OneLarge, 0) => Box::new(Polite::default()),
+            (Pool::Heavy, _) => Box::new(Honest { log2: HARDER_MAX_LOG2 }),
             _ => Box::new(Honest::default()),
         }
     }
@@ -116,28 +122,28 @@ impl Game {
 
 /// All games.
 pub fn games() -> Vec<Game> {
-    [honest(), heavy(), selfish(), polite(), uncles_and_times(), mended()].into_iter().flatten().collect()
+    [honest(), heavy(), selfish(), polite(), uncles_and_times(), once()].into_iter().flatten().collect()
 }
 
 fn honest() -> Vec<Game> {
     let plain = [0.01, 0.1, 0.3].map(|hash| Game::new("honest", hash, Some(0.5), Honest::default).with(|game| game.way = HONEST_WAY));
-    let heavy = Game::new("honest, 16 times harder", 0.3, Some(0.5), || Honest { log2: 4 }).with(|game| game.way = HONEST_WAY);
+    let heavy =
+        Game::new("honest, 16 times harder", 0.3, Some(0.5), || Honest { log2: HARDER_MAX_LOG2 }).with(|game| game.way = HONEST_WAY);
     let fast = Game::new("honest, well connected", 0.3, Some(0.5), Honest::default);
-    plain.into_iter().chain([heavy, fast]).collect()
+    // One of all, who are alike.
+    let part = 1.0 / (HONEST as f64 + 1.0);
+    let polite = Game::new("honest, all keep to 3 %", part, Some(0.5), Polite::default).with(|game| game.pool = Pool::Large);
+    let all =
+        Game::new("honest, all 16 times harder", part, Some(0.5), || Honest { log2: HARDER_MAX_LOG2 }).with(|game| game.pool = Pool::Heavy);
+    let alike = [polite, all].map(|game| game.with(|game| game.way = HONEST_WAY));
+    plain.into_iter().chain([heavy, fast]).chain(alike).collect()
 }
 
 fn heavy() -> Vec<Game> {
     let lagging = |lag: u32| Game::new(&format!("lagging by {lag}, 16 times harder"), 0.1, Some(0.0), move || Lagging::new(lag));
     let siblings = Game::new("siblings 1 % harder", 0.3, Some(0.0), || Sibling(Harder::Percent));
-    let at_once = |uncles_max| move |game: &mut Game| game.other = Other { scored: Scored::AtOnce, uncles_max, ..Other::default() };
-    let named = |game: Game, with: &str| {
-        game.with(|game| (game.name, game.goal) = (format!("if excess counted at once{with}: {}", game.name), None))
-    };
-    let mut games: Vec<Game> = [1, 4, 15].map(lagging).into();
-    games.push(siblings);
-    games.push(named(lagging(4).with(at_once(0)), " and no uncles"));
-    games.push(named(lagging(4).with(at_once(3)), ""));
-    games
+    let twice = Game::new("siblings twice as hard", 0.3, Some(0.6), || Sibling(Harder::Times2(1)));
+    [1, 4, 15].map(lagging).into_iter().chain([siblings, twice]).collect()
 }
 
 /// Who withholds, with what it is called: as it is in the books; who credits no one else's uncles; and who shows nothing at all before it
@@ -165,8 +171,8 @@ fn polite() -> Vec<Game> {
         let name = format!("{what}{}", pool.against());
         Game::new(&name, hash, selfish_goal(hash), move || Selfish::new(manner)).with(|game| game.pool = pool)
     };
-    let large = [0.1, 0.2, 0.33].map(|hash| against(Pool::Large, hash));
-    large.into_iter().chain([0.2, 0.33].map(|hash| against(Pool::OneLarge, hash))).collect()
+    let pools = [Pool::Large, Pool::OneLarge, Pool::Heavy];
+    pools.into_iter().flat_map(|pool| [0.1, 0.2, 0.33, 0.4].map(|hash| against(pool, hash))).collect()
 }
 
 fn uncles_and_times() -> Vec<Game> {
@@ -180,33 +186,18 @@ fn uncles_and_times() -> Vec<Game> {
     hoards.into_iter().chain([denies]).chain(dates).collect()
 }
 
-/// What other rules would do about what stands above.
-fn mended() -> Vec<Game> {
-    let multiples = Other { scored: Scored::Multiples, ..Other::default() };
-    let deep = Other { uncle_depth: 24, ..Other::default() };
-    let (at_once, both) = ("if whole multiples counted at once", "if both");
-    let withheld = |with: &str, other: Other, pool: Pool, hash: f64, which: usize| {
-        let (what, manner) = SELFISH[which];
-        let name = format!("{with}: {what}{}", pool.against());
-        Game::new(&name, hash, selfish_goal(hash), move || Selfish::new(manner)).with(|game| (game.other, game.pool) = (other, pool))
+/// What the rules are not any more, and why: what was done above what was demanded counted 16 heights later, so that light shares beat
+/// heavy ones, and uncles were at most 6 below, so that longer hidden branches took all from others.
+fn once() -> Vec<Game> {
+    let named = |mut game: Game, with: &str, other: Other| {
+        (game.name, game.goal, game.other) = (format!("{with}: {}", game.name), None, other);
+        game
     };
-    let siblings = |what: &str, harder: Harder, goal: f64| {
-        let name = format!("{at_once}: siblings {what}");
-        Game::new(&name, 0.3, Some(goal), move || Sibling(harder)).with(|game| game.other = multiples)
-    };
-    let lagging = |lag: u32| {
-        let name = format!("{at_once}: lagging by {lag}, 16 times harder");
-        Game::new(&name, 0.1, Some(0.0), move || Lagging::new(lag)).with(|game| game.other = multiples)
-    };
-    let mut games: Vec<Game> = [0.1, 0.2, 0.33].map(|hash| withheld(at_once, multiples, Pool::Large, hash, 1)).into();
-    games.push(withheld(at_once, multiples, Pool::OneLarge, 0.33, 1));
-    games.extend([siblings("1 % harder", Harder::Percent, 0.0), siblings("twice as hard", Harder::Times2(1), 0.6)]);
-    games.extend([1, 15].map(lagging));
-    games.extend([0.33, 0.4].map(|hash| withheld("if uncles were up to 24 below", deep, Pool::Small, hash, 2)));
-    let whole = Other { uncle_depth: 24, ..multiples };
-    games.extend([0.33, 0.4].map(|hash| withheld(both, whole, Pool::Small, hash, 2)));
-    games.extend([0.33, 0.4].map(|hash| withheld(both, whole, Pool::OneLarge, hash, 1)));
-    games
+    let (late, shallow) = (Other { late: true, ..Other::default() }, Other { uncle_depth: 6, ..Other::default() });
+    let games = polite().into_iter().filter(|game| game.pool == Pool::Large && game.hash == 0.2);
+    let games = games.map(|game| named(game, "if excess counted 16 later", late));
+    let shown = selfish().into_iter().filter(|game| game.name.starts_with(SELFISH[2].0) && game.hash == 0.4);
+    games.chain(shown.map(|game| named(game, "if uncles were up to 6 below", shallow))).collect()
 }
 
 /// Choosers of classes, with their goals: what SHARECHAIN says they gain at most, percent of what they earn.

@@ -106,7 +106,11 @@ pub struct Outcome {
     pub uncles: f64,
     /// Work that is credited to nobody, by all work found.
     pub lost: f64,
-    /// The most shares of others' that were the best chain at a node and then not, at once.
+    /// Reorgs of a node for each height.
+    pub reorgs: f64,
+    /// Shares that were its best chain and then not, in one reorg: on average, the most of 99.9 % of them, and the most of all.
+    pub reorg_mean: f64,
+    pub reorg_999: u32,
     pub reorg: u32,
 }
 
@@ -119,7 +123,8 @@ pub struct World {
     under_way: BinaryHeap<Reverse<(u64, usize, usize)>>,
     clock: f64,
     rate: f64,
-    reorg: u32,
+    /// Depths of reorgs at all nodes.
+    depths: Vec<u32>,
     rng: ChaCha12Rng,
 }
 
@@ -131,7 +136,7 @@ impl World {
         let node = |miner| Node { miner, tip: 0, template: None, rate: 0.0, until: 0.0, found: 0.0 };
         let nodes = miners.into_iter().map(node).collect();
         let rng = ChaCha12Rng::seed_from_u64(seed);
-        World { tree, nodes, known, under_way: BinaryHeap::new(), clock: 0.0, rate, reorg: 0, rng }
+        World { tree, nodes, known, under_way: BinaryHeap::new(), clock: 0.0, rate, depths: Vec::new(), rng }
     }
 
     /// Mines until the last miner's chain has so many heights.
@@ -143,11 +148,16 @@ impl World {
         let head = self.nodes[judge].tip;
         let (tenths, of_uncles) = self.tree.credits(head, self.nodes.len());
         let (credited, found) = (tenths.iter().sum::<f64>(), self.nodes.iter().map(|node| node.found).sum::<f64>());
+        self.depths.sort_unstable();
+        let count = self.depths.len().max(1);
         Outcome {
             gain: tenths[0] / credited - self.nodes[0].found / found,
             uncles: of_uncles / credited,
             lost: 1.0 - credited / TENTHS as f64 / found,
-            reorg: self.reorg,
+            reorgs: self.depths.len() as f64 / self.nodes.len() as f64 / f64::from(heights),
+            reorg_mean: f64::from(self.depths.iter().sum::<u32>()) / count as f64,
+            reorg_999: self.depths.get(count * 999 / 1000).copied().unwrap_or(0),
+            reorg: self.depths.last().copied().unwrap_or(0),
         }
     }
 
@@ -222,7 +232,10 @@ impl World {
                 a = if high >= low { self.tree.get(a).parent } else { a };
                 b = if low >= high { self.tree.get(b).parent } else { b };
             }
-            self.reorg = self.reorg.max(old.height - self.tree.get(a).height);
+            let depth = old.height - self.tree.get(a).height;
+            if depth > 0 {
+                self.depths.push(depth);
+            }
             self.nodes[node].tip = share;
             self.nodes[node].until = self.clock;
         }
