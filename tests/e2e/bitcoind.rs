@@ -85,3 +85,40 @@ fn a_wrong_password_and_another_network_are_one_line_and_exit_code_2() {
         assert!(!said.contains("panicked") && !said.contains("pass@"), "{said}");
     }
 }
+
+/// SHARECHAIN §3: whoever keeps a share keeps the Bitcoin header that it builds on, or no new node could ever sync past one.
+#[test]
+fn a_chain_with_a_share_on_a_stale_bitcoin_block_syncs_on_a_fresh_bitcoind() {
+    let Some(bitcoind) = Bitcoind::start("a_chain_with_a_share_on_a_stale_bitcoin_block") else { return };
+    let Some(fresh) = Bitcoind::start("a_chain_with_a_share_on_a_stale_bitcoin_block") else { return };
+    let dirs = [temp(), temp()];
+    let a = Rockpool::start(dirs[0].path(), &["--bitcoind", &bitcoind.url(), "--alone"]);
+    let mut miner = Miner::connect(a.stratum, &format!("{ADDRESS}.one"));
+    let mut mine = |count: usize| {
+        for _ in 0..count {
+            let best = bitcoind.call(&["getbestblockhash"]);
+            until("A's template on bitcoind's tip", || (a.status()["bitcoin"]["tip"] == best).then_some(()));
+            let job = miner.job();
+            assert_eq!(miner.mine_for(&job).verdict, Ok(()));
+            until("bitcoind to take the block", || (bitcoind.call(&["getbestblockhash"]) != best).then_some(()));
+        }
+    };
+    mine(4);
+    // The block that the fourth share builds on, and what stands on it, are replaced by three others.
+    let stale = bitcoind.call(&["getblockhash", &(bitcoind.height() - 1).to_string()]);
+    bitcoind.call(&["invalidateblock", stale.as_str().unwrap()]);
+    bitcoind.call(&["generatetoaddress", "3", ADDRESS_2]);
+    mine(2);
+    // A bitcoind that has never seen the stale block.
+    for height in 1..=bitcoind.height() {
+        let hash = bitcoind.call(&["getblockhash", &height.to_string()]);
+        let block = bitcoind.call(&["getblock", hash.as_str().unwrap(), "0"]);
+        fresh.call_long("submitblock", block.as_str().unwrap());
+    }
+    until("the fresh bitcoind on the same tip", || {
+        (fresh.call(&["getbestblockhash"]) == bitcoind.call(&["getbestblockhash"])).then_some(())
+    });
+    let c = Rockpool::start(dirs[1].path(), &["--bitcoind", &fresh.url(), "--peer", &a.p2p.to_string()]);
+    until("C on A's tip", || (a.tip() == c.tip()).then_some(()));
+    assert_eq!(c.tip().1, 6);
+}
