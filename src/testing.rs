@@ -295,7 +295,7 @@ impl World<Recorder> {
     pub(crate) fn confirm(&mut self, shares: &[Share]) -> Vec<ShareId> {
         let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
         for share in shares {
-            chain.offer(at(Duration::from_secs(60)), &share, Source::Peer);
+            chain.offer(at(Duration::from_secs(60)), share, Source::Peer);
         }
         chain.confirm(shares.len());
         let (change, _) = chain.take_change().unwrap();
@@ -556,7 +556,7 @@ impl Grower {
     pub(crate) fn fork(shares: &[Share]) -> Grower {
         let mut grower = Grower::new();
         for share in shares {
-            grower.chain.offer(at(grower.at), &share, Source::Peer);
+            grower.chain.offer(at(grower.at), share, Source::Peer);
             grower.chain.confirm(1);
             grower.at += Duration::from_secs(1);
         }

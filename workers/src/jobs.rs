@@ -255,7 +255,7 @@ pub enum Answer {
         fates: Vec<(ConnId, ShareId, ShareFate)>,
         /// Shares that pending ones wait for, with a peer that should know them.
         missing: Vec<Missing>,
-        /// Syncs whose message is worked off: the peer that the sync was begun on, and the height of the best share that the message brought.
+        /// Syncs whose message is worked off: the peer that the sync was begun on, and the height of the best share that it brought.
         bulk_done: Vec<(ConnId, u32)>,
     },
     /// A batch is stored.

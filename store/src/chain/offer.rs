@@ -200,8 +200,8 @@ impl Chain {
         self.credited.get(id).cloned()
     }
 
-    /// A share whose parent is not here. Around a base that is no reason to wait for it: uncles there build on what is not kept, and of them
-    /// nothing is asked but their work and whom they pay (SPEC, BASE-2).
+    /// A share whose parent is not here. Around a base that is no reason to wait for it: uncles there build on what is not kept, and of
+    /// them nothing is asked but their work and whom they pay (SPEC, BASE-2).
     fn without_parent(&mut self, id: ShareId, share: &Share, source: Source) -> Offer {
         let base = self.lowest().height;
         let around = base > 0 && share.height <= base + UNCLE_DEPTH && share.height + UNCLE_DEPTH > base;
