@@ -308,20 +308,25 @@ impl World<Recorder> {
 impl World<Inline> {
     /// A whole node of an empty chain.
     pub(crate) fn whole(peers: &[SocketAddr], seed: u64) -> World<Inline> {
+        World::whole_of(regtest(), peers, seed)
+    }
+
+    /// The same by other parameters.
+    pub(crate) fn whole_of(params: &'static Params, peers: &[SocketAddr], seed: u64) -> World<Inline> {
         let kv = Arc::new(MemKv::new());
-        let chain = Chain::open(regtest(), [1, 2], &*kv).unwrap();
+        let chain = Chain::open(params, [1, 2], &*kv).unwrap();
         let store = StoreHandle::new(kv.clone());
         let handle = ChainStoreHandle::new(chain.view(), store.clone());
         let stages = Inline {
             jobs: Jobs::default(),
-            emission: EmissionWorker::new(regtest()),
-            organiser: OrganiseWorker::new(regtest(), chain),
+            emission: EmissionWorker::new(params),
+            organiser: OrganiseWorker::new(params, chain),
             writer: StoreWriter::new(kv),
             fetcher: BlockFetcher::new(),
             reader: Reader::new(store),
             found: 0,
         };
-        World::new(Node::new(config(peers, true), handle, stages, ChaCha12Rng::seed_from_u64(seed)))
+        World::new(Node::new(NodeConfig { params, ..config(peers, true) }, handle, stages, ChaCha12Rng::seed_from_u64(seed)))
     }
 
     /// Turns and stages until nothing moves. Time passes only while the organiser holds back what it will tell.
@@ -339,6 +344,12 @@ impl World<Inline> {
             self.wires.mail.extend(mail);
         }
         panic!("it never settles");
+    }
+
+    /// Bitcoin's side tells of headers.
+    pub(crate) fn headers(&mut self, headers: Vec<[u8; 80]>) {
+        self.mail(Answer::Bitcoin(BitcoinNews::Headers(headers)), Vec::new());
+        self.settle();
     }
 
     /// Gives the organiser shares as if a peer had sent them.

@@ -10,7 +10,7 @@ use rockpool_net::wire::message::Start;
 use rockpool_net::wire::share::Share;
 
 use crate::limits::{BASE_PROBE_MAX, BASE_PROBES_MAX, SYNC_ANSWER_MAX};
-use crate::peer::sync::{Claim, follows, get_headers};
+use crate::peer::sync::{Claim, get_headers, spine};
 use crate::turn::Turn;
 
 /// A base share, as its peer has shown it.
@@ -40,8 +40,8 @@ enum Probe {
 impl Base {
     /// The base of a piece of a chain that begins at this height.
     fn of(height: u32, shares: &[Share]) -> Option<Base> {
-        let first = shares.first().filter(|share| share.height == height)?;
-        follows(shares, |id| *id == first.parent).then(|| Base { height, id: first.id(), score: first.score })
+        let first = shares.get(*spine(shares)?.first()?).filter(|share| share.height == height)?;
+        Some(Base { height, id: first.id(), score: first.score })
     }
 
     /// Whether a piece of a chain begins with it.

@@ -227,8 +227,13 @@ impl Sync {
     }
 
     /// The owner's answer to where the chains part, or where it begins.
-    fn on_fork(&mut self, shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), Fault> {
+    fn on_fork(&mut self, mut shares: Vec<Share>, turn: &mut Turn<'_>) -> Result<(), Fault> {
         self.parts.clear();
+        if self.base.is_some() {
+            // Uncles of the base are in no window.
+            let lowest = spine(&shares).and_then(|spine| spine.first().copied());
+            shares.drain(..lowest.unwrap_or(0));
+        }
         let known = |id: &ShareId| self.asked.contains(id) || turn.chain.view.get(id).is_some();
         let fits = match &self.base {
             Some(base) => base.begins(&shares),
@@ -438,13 +443,13 @@ pub fn get_headers(conn: ConnId, from: Start, turn: &mut Turn<'_>) {
 }
 
 /// Whether these are a piece of a chain on a share that is known.
-pub fn follows(shares: &[Share], known: impl Fn(&ShareId) -> bool) -> bool {
+fn follows(shares: &[Share], known: impl Fn(&ShareId) -> bool) -> bool {
     let Some(spine) = spine(shares) else { return false };
     spine.first().is_none_or(|lowest| known(&shares[*lowest].parent))
 }
 
 /// Where in a piece of a chain its shares stand, ascending: each the parent of the next. All others must be uncles of a later one.
-fn spine(shares: &[Share]) -> Option<Vec<usize>> {
+pub fn spine(shares: &[Share]) -> Option<Vec<usize>> {
     let mut spine = Vec::with_capacity(shares.len());
     let mut wanted = shares.last().map(Share::id);
     let mut uncles: BTreeSet<&ShareId> = BTreeSet::new();

@@ -246,7 +246,7 @@ impl OrganiseWorker {
                 return self.bulk.push_front(bulk);
             }
             // The rest builds on this one, so it waits for what this one waits for: an uncle, or a Bitcoin header.
-            Offer::Pending { missing } if self.chain.get(&parent).is_some() => {
+            Offer::Pending { missing } if base || self.chain.get(&parent).is_some() => {
                 self.report.missing.push(Missing { id: missing, from, bulk: true });
                 (bulk.base, bulk.waits) = (base, Some((missing, now.mono)));
                 return self.bulk.push_front(bulk);

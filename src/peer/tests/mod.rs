@@ -1,5 +1,6 @@
 //! Peers against a node whose stages keep their jobs.
 
+mod begin;
 mod whole;
 
 use std::net::SocketAddr;
