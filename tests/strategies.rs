@@ -11,22 +11,14 @@ use model::hopper::hoppings;
 use model::rows::{Effort, Mean, choosers, games, mean};
 use model::world::Outcome;
 
-/// Games whose goals the rules of today miss, and by how much is in the bench: whoever mends a rule strikes its line.
-const MISSED: [&str; 5] = [
-    "selfish, shows nothing, 40 %",
-    "selfish, credits no one, against 12 who keep to 3 %, 10 %",
-    "selfish, credits no one, against 12 who keep to 3 %, 20 %",
-    "selfish, credits no one, against 12 who keep to 3 %, 33 %",
-    "selfish, credits no one, against one half that keeps to 3 %, 33 %",
-];
-
-/// In a pool of more than a twelfth of Bitcoin's hash rate a window is no fixed work, so that to mine before the others return pays.
+/// In a pool of more than a twelfth of Bitcoin's hash rate a window is no fixed work, so that to mine before the others return pays: a limit
+/// that `store/SPEC.md` states. Whoever mends it strikes this line.
 const MISSED_HOPPER: (&str, Bound) = ("hopper after idle hours", Bound::Fewest);
 
 /// Plays all games whose name begins so, in all `count` of them; gives names, gains in points, and goals.
 fn play(begin: &str, count: usize) -> Vec<(String, Mean, f64, Vec<Outcome>)> {
     let effort = Effort { heights: 3_000, seeds: 2 };
-    let chosen = games().into_iter().filter(|game| game.name.starts_with(begin) && !MISSED.contains(&&*game.name));
+    let chosen = games().into_iter().filter(|game| game.name.starts_with(begin));
     let played: Vec<_> = chosen
         .map(|game| {
             let outcomes = game.play(&effort);
@@ -48,22 +40,24 @@ fn within_goals(begin: &str, count: usize) -> Vec<(String, Mean, f64, Vec<Outcom
 
 #[test]
 fn honest_miners_earn_their_share() {
-    for (name, gain, goal, outcomes) in within_goals("honest", 5) {
+    for (name, gain, goal, outcomes) in within_goals("honest", 7) {
         assert!(gain.value > -goal, "{name}: {:.2} points", gain.value);
-        for Outcome { uncles, lost, .. } in outcomes {
+        for Outcome { uncles, lost, reorgs, reorg_mean, reorg_999, .. } in outcomes {
             // What comes too late is credited all but whole.
             assert!((0.03..0.2).contains(&uncles) && lost.abs() < 0.01, "{name}: {uncles} uncles, {lost} lost");
+            // A tip gives way now and then, and seldom takes its parent along.
+            let shallow = reorgs < 0.1 && reorg_mean < 1.3 && reorg_999 <= 5;
+            assert!(shallow, "{name}: {reorgs} a height, {reorg_mean} deep, 99.9 % {reorg_999}");
         }
     }
 }
 
 #[test]
 fn a_lagging_heavy_miner_earns_no_more_than_its_share() {
-    within_goals("lagging", 3);
-    // If excess counted at once, and no uncles were paid, it would: the model can tell.
-    let free = play("if excess counted at once and no uncles: lagging", 1);
-    assert!(free[0].1.value > 0.4, "{:?}", free[0]);
-    assert!(free[0].3.iter().any(|outcome| outcome.reorg >= 4));
+    // It does displace: what that costs others they get back from who credits them.
+    for (name, _, _, outcomes) in within_goals("lagging", 3) {
+        assert!(outcomes.iter().all(|outcome| outcome.reorg >= 4 && outcome.lost < 0.01), "{name}: {outcomes:?}");
+    }
 }
 
 #[test]
@@ -77,19 +71,24 @@ fn a_sibling_1_percent_harder_does_not_displace() {
 
 #[test]
 fn selfish_miners_gain_what_is_said_of_them() {
-    within_goals("selfish, 20", 1);
-    within_goals("selfish, 33", 1);
-    within_goals("selfish, 40", 1);
+    for begin in ["selfish, 20", "selfish, 33", "selfish, 40"] {
+        within_goals(begin, 1);
+    }
+    for begin in ["selfish, shows nothing, 20", "selfish, shows nothing, 33", "selfish, shows nothing, 40"] {
+        within_goals(begin, 1);
+    }
     // It is a strategy: with much of the hash rate it pays.
     let gain = play("selfish, credits no one, 40", 1)[0].1.value;
     assert!(gain > 1.0, "{gain}");
 }
 
 #[test]
-fn with_whole_multiples_and_deeper_uncles_little_is_to_be_gained_from_polite_ones() {
-    within_goals("if whole multiples counted at once: selfish, credits no one, against 12", 3);
-    within_goals("if whole multiples counted at once: siblings 1 % harder", 1);
-    within_goals("if both: selfish, credits no one, against one half that keeps to 3 %, 33", 1);
+fn little_is_to_be_gained_from_those_whose_targets_are_harder() {
+    within_goals("selfish, credits no one, against 12 who keep to 3 %", 4);
+    within_goals("selfish, credits no one, against 12 who are 16 times harder", 4);
+    // If excess counted late, light shares would beat heavy ones: the model can tell.
+    let light = play("if excess counted 16 later", 1)[0].1.value;
+    assert!(light > 2.0, "{light}");
 }
 
 #[test]

@@ -149,9 +149,9 @@ fn heavy() -> Vec<Game> {
 /// Who withholds, with what it is called: as it is in the books; who credits no one else's uncles; and who shows nothing at all before it
 /// is about to be level, dates its shares back so that its branch is a little better then, and goes on while it is two behind.
 const SELFISH: [(&str, Manner); 3] = [
-    ("selfish", Manner { dated: Dated::Honestly, credited: Credited::All, waits: false, trail: 0, matches: true }),
-    ("selfish, credits no one", Manner { dated: Dated::Honestly, credited: Credited::Own, waits: false, trail: 0, matches: true }),
-    ("selfish, shows nothing", Manner { dated: Dated::Early, credited: Credited::Own, waits: true, trail: 2, matches: false }),
+    ("selfish", Manner { dated: Dated::Honestly, credited: Credited::All, waits: false, trail: 0, matches: true, log2: 0 }),
+    ("selfish, credits no one", Manner { dated: Dated::Honestly, credited: Credited::Own, waits: false, trail: 0, matches: true, log2: 0 }),
+    ("selfish, shows nothing", Manner { dated: Dated::Early, credited: Credited::Own, waits: true, trail: 2, matches: false, log2: 0 }),
 ];
 
 /// Points that a selfish miner should gain at most: two percent of what it would earn, and what SHARECHAIN says of 40 %.

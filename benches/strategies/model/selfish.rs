@@ -17,6 +17,8 @@ pub struct Manner {
     pub trail: u32,
     /// It publishes as many shares as the others have, so that some of them may build on its branch.
     pub matches: bool,
+    /// The power of two by which its targets are harder.
+    pub log2: usize,
 }
 
 /// A selfish miner.
@@ -43,7 +45,7 @@ impl Selfish {
 impl Strategy for Selfish {
     fn plan(&mut self, view: &View) -> Plan {
         let parent = self.branch.last().copied().unwrap_or(view.tip);
-        Plan { parent, time: self.manner.dated.time(view, parent), harder: Harder::Times2(0) }
+        Plan { parent, time: self.manner.dated.time(view, parent), harder: Harder::Times2(self.manner.log2) }
     }
 
     fn credits(&self, view: &View, uncle: usize) -> bool {
