@@ -67,18 +67,20 @@ pub enum Bound {
 /// Heights after which the old rule counted what a share did above what was demanded of it.
 const EXCESS_DELAY: u32 = 16;
 
-/// Rules that this network had once: they show what ours are good for, and that the model sees it.
+/// Rules that this network had once, and what else could be: they show what ours are good for, and that the model sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Other {
     /// Work above what was demanded counts for the descendants alone, from so many heights on.
     pub late: bool,
     /// How far below a share its uncles may be.
     pub uncle_depth: u32,
+    /// No rule, but what nodes could do: to credit an uncle with its parent at once, not a share later.
+    pub together: bool,
 }
 
 impl Default for Other {
     fn default() -> Other {
-        Other { late: false, uncle_depth: UNCLE_DEPTH }
+        Other { late: false, uncle_depth: UNCLE_DEPTH, together: false }
     }
 }
 
@@ -207,11 +209,16 @@ impl Tree {
         let beside = self.levels[lowest as usize..height as usize].iter().flatten().copied();
         let beside = beside.filter(|share| !line.contains(share) && !credited.contains(share) && wanted(*share));
         let find = |id: &ShareId| Some(Arc::clone(&self.shares[number(id)].record));
-        let creditable = |share: &usize| {
-            let record = &self.shares[*share].record;
-            uncles::may_credit(height, record, ancestors) && uncles::branch(record, ancestors, find).is_ok()
-        };
-        beside.filter(creditable).take(UNCLES_MAX).collect()
+        let mut chosen: Vec<usize> = Vec::new();
+        for share in beside {
+            let with: &[usize] = if self.other.together { &chosen } else { &[] };
+            let named: Vec<&Record> = with.iter().chain([&share]).map(|share| &*self.shares[*share].record).collect();
+            let reached = || uncles::branch(&self.shares[share], ancestors, find).is_ok();
+            if chosen.len() < UNCLES_MAX && uncles::check(height, &named, ancestors).is_ok() && reached() {
+                chosen.push(share);
+            }
+        }
+        chosen
     }
 
     /// What the chain that ends with `head` is worth to each miner: tenths of work, and of these the parts of uncles.
