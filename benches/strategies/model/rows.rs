@@ -161,7 +161,10 @@ fn selfish_goal(hash: f64) -> Option<f64> {
 
 fn selfish() -> Vec<Game> {
     let each = |hash: f64| SELFISH.map(|(what, manner)| Game::new(what, hash, selfish_goal(hash), move || Selfish::new(manner)));
-    [0.2, 0.33, 0.4].into_iter().flat_map(each).collect()
+    // A branch of few and heavier shares varies more.
+    let twice = Manner { log2: 1, ..SELFISH[2].1 };
+    let twice = Game::new("selfish, twice as hard, shows nothing", 0.4, selfish_goal(0.4), move || Selfish::new(twice));
+    [0.2, 0.33, 0.4].into_iter().flat_map(each).chain([twice]).collect()
 }
 
 /// The same against honest ones who make their targets harder by choice.
