@@ -272,10 +272,11 @@ impl Sync {
             self.barren = if score > self.brought { 0 } else { self.barren };
             self.brought = self.brought.max(score);
         }
-        // What is above the range, its uncles with it, belongs to the next one.
+        // What is above the range, its uncles with it, belongs to the next one, which begins sooner where this is the rest of a range.
+        let end = self.parts.get(index + 1).and_then(|next| next.first).unwrap_or(first.saturating_add(SYNC_RANGE));
         let spine = spine(&shares).unwrap_or_default();
         let fits = spine.first().is_some_and(|lowest| shares[*lowest].height == first);
-        let highest = spine.into_iter().rev().find(|main| shares[*main].height < first.saturating_add(SYNC_RANGE));
+        let highest = spine.into_iter().rev().find(|main| shares[*main].height < end);
         shares.truncate(highest.map_or(0, |highest| highest + 1));
         if let Some(ticket) = if fits { turn.out.take_ticket() } else { None } {
             self.parts[index].state = State::Come(shares, ticket);
