@@ -438,6 +438,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use rockpool_store::testing::{ShareBuilder, bitcoin_header};
+
     use super::*;
     use crate::embedded::EmbeddedChain;
     use crate::limits::{PENDING_AGE_MAX, PENDING_PEER_MAX};
@@ -649,6 +651,56 @@ mod tests {
         assert_eq!(silent.chain.syncing(), Some(conn(4)));
         step(&mut silent, 6_000 + SYNC_IDLE_MAX.as_millis() as u64, vec![]);
         assert_eq!(silent.chain.syncing(), None);
+    }
+
+    #[test]
+    fn a_syncs_message_waits_for_an_uncle_or_a_bitcoin_header_and_ends_without_it() {
+        let (mut other, build) = (fresh_chain(), ShareBuilder::new(regtest()));
+        let root = Arc::clone(other.bitcoin().root().unwrap());
+        let headers = vec![bitcoin_header(&root, 600)];
+        let block = other.offer_blocks(&headers).new[0];
+        let uncle = build.clone().miner(2).build(&other, &regtest().genesis_id());
+        let mut shares: Vec<Share> = Vec::new();
+        // The second credits the uncle, the third builds on the block.
+        for build in
+            [build.clone(), build.clone().uncles(&[uncle.id()]), build.clone().bitcoin(block.0, 2, root.bits()).time(root.time() + 10_000)]
+        {
+            let share = build.build(&other, &other.tip().id);
+            assert_eq!(other.offer(at(0), &share, Source::Peer), Offer::Taken);
+            assert!(matches!(other.offer(at(0), &uncle, Source::Peer), Offer::Taken | Offer::Known));
+            other.confirm(9);
+            shares.push(share);
+        }
+        // What is told of a message: what it lacks, and what it brought when it is done.
+        let told = |outs: &[Output]| -> (Vec<Missing>, Vec<(ConnId, u32)>) {
+            let (mut lacks, mut brought) = (Vec::new(), Vec::new());
+            for (answer, _) in outs.iter().flat_map(|out| &out.mail) {
+                let Answer::Organised { missing, bulk_done, .. } = answer else { panic!("{answer:?}") };
+                lacks.extend(missing.iter().copied());
+                brought.extend(bulk_done);
+            }
+            (lacks, brought)
+        };
+        let lacks = |id| vec![Missing { id, from: conn(1), bulk: true }];
+        let wait = BULK_WAIT_MAX.as_millis() as u64;
+        let mut worker = worker();
+        step(&mut worker, 0, vec![OrganiseJob::Bitcoin(BitcoinNews::Headers(Vec::new()))]);
+        assert_eq!(told(&steps(&mut worker, 0, vec![bulk(&shares, 1)])), (lacks(uncle.id()), vec![]));
+        assert!(!worker.owes(), "it rests until the uncle comes");
+        assert_eq!(told(&steps(&mut worker, wait - 1, vec![])), (vec![], vec![]));
+        // The uncle comes, of another peer, and then the header has as much time again.
+        assert_eq!(told(&steps(&mut worker, wait - 1, vec![tip(&uncle, 2)])), (lacks(ShareId(block.0)), vec![]));
+        assert_eq!(told(&steps(&mut worker, 2 * wait - 2, vec![])), (vec![], vec![]));
+        let blocks = OrganiseJob::Blocks { headers, ticket: ticket(2) };
+        assert_eq!(told(&steps(&mut worker, 2 * wait - 2, vec![blocks])), (vec![], vec![(conn(1), 3)]));
+        assert_eq!((worker.chain.tip().id, worker.bulk.len()), (shares[2].id(), 0));
+        // Nobody has the uncle: so far the message was of use, and its ticket comes home.
+        let mut worker = self::worker();
+        steps(&mut worker, 0, vec![bulk(&shares, 1)]);
+        let outs = steps(&mut worker, wait, vec![]);
+        assert_eq!(told(&outs), (vec![], vec![(conn(1), 1)]));
+        assert!(outs.iter().flat_map(|out| &out.mail).any(|(_, tickets)| *tickets == [ticket(1)]));
+        assert_eq!((worker.chain.tip().id, worker.bulk.len()), (shares[0].id(), 0));
     }
 
     #[test]

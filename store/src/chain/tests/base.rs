@@ -1,7 +1,7 @@
 //! Bitcoin's side of a share, where the chain begins, and what is kept.
 
 use super::*;
-use crate::limits::KEPT_SLACK;
+use crate::limits::{BITCOIN_BELOW, KEPT_SLACK, PERIOD_BLOCKS, PERIODS_KEPT};
 use crate::testing::bitcoin_header;
 
 /// Grows Bitcoin's chain above a block, known to this chain.
@@ -211,4 +211,42 @@ fn what_is_older_than_what_is_kept_is_deleted_many_heights_at_a_time() {
     let again = Chain::open(params, [1, 2], &kv).unwrap();
     again.sanity_check().unwrap();
     assert_eq!((again.tip(), again.payouts(), again.lowest()), (chain.tip(), chain.payouts(), chain.lowest()));
+}
+
+/// A retarget looks one period back, from the lowest share's block too.
+#[test]
+fn bitcoin_headers_are_kept_a_period_below_what_the_lowest_share_builds_on() {
+    let params = forgetful(100);
+    let top = (2 + PERIODS_KEPT) * PERIOD_BLOCKS;
+    let (mut headers, mut grown) = (Vec::new(), fresh());
+    let genesis = grown.bitcoin().root().unwrap().hash;
+    headers.extend(blocks(&mut grown, &genesis, top, 600).iter().map(|block| block.header));
+    let edge = 2 * PERIOD_BLOCKS + BITCOIN_BELOW;
+    for (height, root) in [(edge, 2 * PERIOD_BLOCKS), (edge - 1, PERIOD_BLOCKS)] {
+        let kv = MemKv::new();
+        let mut chain = Chain::open(params, [1, 2], &kv).unwrap();
+        let mut view = chain.view();
+        assert_eq!(chain.offer_blocks(&headers).new.len(), headers.len());
+        let block = Arc::clone(grown.bitcoin().at_height(height).unwrap());
+        for number in 0..=params.kept + KEPT_SLACK + 1 {
+            assert_eq!(chain.bitcoin().root().unwrap().height, 0, "while all shares are kept");
+            let build = ShareBuilder::new(params).bitcoin(block.hash, block.height + 1, block.bits());
+            let build = if number == 0 { build.time(block.time() + 1) } else { build };
+            let share = build.build(&chain, &chain.tip().id);
+            assert_eq!(chain.offer(late(), &share, Source::Peer), Offer::Taken);
+            confirm_all(&mut chain);
+            let (change, batches) = chain.take_change().unwrap();
+            view.apply(&change);
+            batches.iter().for_each(|batch| kv.write(&batch.ops, false).unwrap());
+            if chain.lowest().height > 0 {
+                break;
+            }
+        }
+        assert_eq!((chain.lowest().bitcoin.height, chain.bitcoin().root().unwrap().height), (height, root));
+        assert_eq!(view.bitcoin().root().unwrap().height, root);
+        chain.sanity_check().unwrap();
+        // What is kept is enough to go on with after a restart.
+        let again = Chain::open(params, [1, 2], &kv).unwrap();
+        assert_eq!((again.tip(), again.bitcoin().root().unwrap().height), (chain.tip(), root));
+    }
 }

@@ -1,6 +1,7 @@
 //! Uncles, from the offer to the disk.
 
 use super::*;
+use crate::limits::{PAYOUTS_RECENT, UNCLE_DEPTH};
 
 /// A chain of `count` shares above genesis, all confirmed.
 fn grown(kv: &dyn Kv, count: usize) -> (Chain, Vec<Share>) {
@@ -224,4 +225,34 @@ fn uncles_of_a_lost_branch_lose_their_rows_with_it() {
         assert!(kv.get(Family::Shares, &schema::share_key(height, &id)).unwrap().is_none(), "height {height}");
     }
     chain.sanity_check().unwrap();
+}
+
+/// Above these the window is not walked down for an uncle: payouts at the parent of any that may be credited are at hand.
+#[test]
+fn payouts_are_at_hand_down_to_the_parent_of_the_deepest_uncle() {
+    let check = |chain: &Chain| {
+        let newest = |at: usize| chain.table.at(chain.confirmed_height() - at as u32).unwrap();
+        for (at, (payouts, whole)) in chain.payouts.iter().rev().enumerate() {
+            assert_eq!(payouts.parent, newest(at).id);
+            assert!(*whole, "down to genesis");
+            // As one computes them who has nothing but the shares: the tip's alone are taken from the chain.
+            let record = newest(at);
+            let below = ShareBuilder::new(regtest()).build(chain, &record.id);
+            assert_eq!(crate::rules::share::check_coinbase(regtest(), &below, payouts), Ok(()), "{at} below the tip");
+        }
+    };
+    let (mut chain, shares) = grown(&MemKv::new(), PAYOUTS_RECENT - 2);
+    assert_eq!(chain.payouts.len(), shares.len() + 1, "genesis too");
+    let more = grow(&mut chain, shares[shares.len() - 1].id(), 20, 0, Source::Peer);
+    confirm_all(&mut chain);
+    assert_eq!(chain.payouts.len(), PAYOUTS_RECENT);
+    check(&chain);
+    let parent = chain.table.at(chain.confirmed_height() - UNCLE_DEPTH - 1).unwrap().id;
+    assert!(chain.payouts.iter().any(|(payouts, _)| payouts.parent == parent));
+    // After a reorg those of the shares that were replaced are gone.
+    grow(&mut chain, more[9].id(), 11, 1, Source::Peer);
+    confirm_all(&mut chain);
+    assert_eq!(chain.confirmed_height() as usize, PAYOUTS_RECENT - 2 + 21);
+    assert!(chain.payouts.len() <= PAYOUTS_RECENT && chain.payouts.len() > 11);
+    check(&chain);
 }
