@@ -198,14 +198,23 @@ impl ChainView {
         }
     }
 
-    /// Uncles for a share of this height, ascending by id: of those that it may credit the lowest, whose time is over soonest.
+    /// Uncles for a share of this height, ascending by id: of those that it may credit the lowest, whose time is over soonest, together with
+    /// what builds on them, so that a lost branch is credited before its shares are too old.
     fn uncles(&self, height: u32, ancestors: Ancestors<'_>) -> Vec<ShareId> {
         let from = (height.saturating_sub(UNCLE_DEPTH), ShareId::default());
         let near = self.beside.range(from..).map(|(_, beside)| &beside.record);
         let find = |id: &ShareId| self.table.get(id).or_else(|| self.beside(id).map(|beside| &beside.record)).cloned();
         let reached = |record: &Record| uncles::branch(record, ancestors, find).is_ok();
-        let creditable = near.filter(|record| !ancestors.near_base() && uncles::may_credit(height, record, ancestors) && reached(record));
-        let mut ids: Vec<ShareId> = creditable.take(UNCLES_MAX).map(|record| record.id).collect();
+        let mut named: Vec<&Record> = Vec::new();
+        for record in near.filter(|_| !ancestors.near_base()) {
+            if named.len() == UNCLES_MAX {
+                break;
+            }
+            if uncles::may_credit(height, record, &named, ancestors) && reached(record) {
+                named.push(record);
+            }
+        }
+        let mut ids: Vec<ShareId> = named.into_iter().map(|record| record.id).collect();
         ids.sort_unstable();
         ids
     }

@@ -80,15 +80,15 @@ impl Chain {
         record.height + REACH as u32 >= self.confirmed_height() && self.table.uncle_height(&record.id).is_some()
     }
 
-    /// Uncles that were credited long ago stay in their rows, and take no room beside the chain from others.
+    /// Uncles that were credited long ago stay in their rows, and take no room beside the chain from others: those of the share that has just
+    /// come so deep below the confirmed tip.
     pub(super) fn drop_old_uncles(&mut self) {
-        let confirmed = self.confirmed_height();
-        let old = self.side.iter().map(|live| &live.record).filter(|record| {
-            let credited = self.table.uncle_height(&record.id).is_some();
-            credited && record.height + (REACH as u32) < confirmed && !self.side.has_children(&record.id)
-        });
-        for id in old.map(|record| record.id).collect::<Vec<_>>() {
-            self.side.take(&id);
+        let deep = self.confirmed_height().checked_sub(REACH as u32 + UNCLE_DEPTH);
+        let Some(nephew) = deep.and_then(|height| self.table.at(height)).cloned() else { return };
+        for uncle in nephew.uncles() {
+            if self.side.get(&uncle.id).is_some_and(|live| live.row) && !self.side.has_children(&uncle.id) {
+                self.side.take(&uncle.id);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::Share;
 
 use super::{BUILDS_ON_INVALID, Chain, level};
-use crate::limits::{PAYOUTS_RECENT, REACH};
+use crate::limits::{PAYOUTS_RECENT, REACH, SIDE_MAX};
 use crate::payouts::Payouts;
 use crate::record::Record;
 use crate::rules::share::{RuleError, check_coinbase};
@@ -112,6 +112,9 @@ impl Chain {
         let confirmed = self.confirmed_height();
         self.credited.retain(|_, uncle| uncle.record.height + REACH as u32 > confirmed);
         self.keep();
+        if self.side.near_len() >= SIDE_MAX {
+            self.drop_old_uncles();
+        }
         self.trim();
     }
 

@@ -235,11 +235,8 @@ impl Chain {
         if self.side.is_full_for(&live) {
             return Offer::Dropped("no room in the scratch of the sync");
         }
-        if self.side.near_len() >= SIDE_MAX {
-            self.drop_old_uncles();
-        }
         let no_room = self.side.near_len() >= SIDE_MAX && !self.candidates.is_empty();
-        if !of_sync && no_room && !score::displaces(live.record.score, self.tip().score) {
+        if !of_sync && source != Source::Own && no_room && !score::displaces(live.record.score, self.tip().score) {
             return Offer::Dropped("too many shares beside the best chain");
         }
         self.put_beside(live);

@@ -15,14 +15,14 @@ pub fn check(height: u32, uncles: &[&Record], ancestors: Ancestors<'_>) -> Resul
     uncles.iter().try_for_each(|uncle| check_one(height, uncle, uncles, ancestors).map_err(RuleError::Broken))
 }
 
-/// Whether a share on these ancestors could credit this one, by its place alone.
-pub fn may_credit(height: u32, uncle: &Record, ancestors: Ancestors<'_>) -> bool {
-    check_one(height, uncle, &[], ancestors).is_ok()
+/// Whether a share on these ancestors that credits `named` could credit this one too, by its place alone.
+pub fn may_credit(height: u32, uncle: &Record, named: &[&Record], ancestors: Ancestors<'_>) -> bool {
+    check_one(height, uncle, named, ancestors).is_ok()
 }
 
 fn check_one(height: u32, uncle: &Record, named: &[&Record], ancestors: Ancestors<'_>) -> Result<(), &'static str> {
     if !(1..=UNCLE_DEPTH).contains(&height.saturating_sub(uncle.height)) {
-        return Err("UNC-1: an uncle is not one to six heights below");
+        return Err("UNC-1: an uncle is not 1 to 24 heights below");
     }
     if ancestors.iter().any(|ancestor| ancestor.id == uncle.id) {
         return Err("UNC-2: an uncle is an ancestor");
