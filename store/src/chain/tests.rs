@@ -14,7 +14,7 @@ use rockpool_net::wire::share::{Layout, Share};
 use super::*;
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, MemKv, Op};
-use crate::limits::{SCRATCH_BYTES_MAX, SIDE_MAX};
+use crate::limits::{SCRATCH_BYTES_MAX, SIDE_MAX, SPAM_DEPTH};
 use crate::params::{Network, params};
 use crate::record::Place;
 use crate::rules;
@@ -171,7 +171,7 @@ fn random_trees_agree_with_a_model_that_works_it_out_from_scratch() {
             let source = if rng.next_u32().is_multiple_of(3) { Source::Own } else { Source::Peer };
             match offer(&mut chain, &share, source) {
                 Offer::Taken => model.add(&share, good),
-                Offer::Dropped(_) => assert!(share.score + 480 * model.best().demand() < model.best().score),
+                Offer::Dropped(_) => assert!(share.score + SPAM_DEPTH * model.best().demand() < model.best().score),
                 Offer::Invalid(_) => assert!(!model.good.contains(&share.parent)),
                 // Its parent was invalid in layout tail, so it is remembered, or was dropped.
                 other => assert!(matches!(other, Offer::Pending { .. }), "seed {seed} step {step}: {other:?}"),

@@ -1,7 +1,7 @@
 //! Bitcoin's side of a share, where the chain begins, and what is kept.
 
 use super::*;
-use crate::limits::{BITCOIN_BELOW, KEPT_SLACK, PERIOD_BLOCKS, PERIODS_KEPT};
+use crate::limits::{AROUND_BASE_MAX, BITCOIN_BELOW, KEPT_SLACK, PERIOD_BLOCKS, PERIODS_KEPT};
 use crate::testing::bitcoin_header;
 
 /// Grows Bitcoin's chain above a block, known to this chain.
@@ -249,4 +249,24 @@ fn bitcoin_headers_are_kept_a_period_below_what_the_lowest_share_builds_on() {
         let again = Chain::open(params, [1, 2], &kv).unwrap();
         assert_eq!((again.tip(), again.bitcoin().root().unwrap().height), (chain.tip(), root));
     }
+}
+
+/// SPEC, BASE-2: nothing is asked of them but their work, so that there must be an end.
+#[test]
+fn only_so_many_uncles_are_taken_around_a_base() {
+    let params = forgetful(120);
+    let (whole, shares) = long(params, 60);
+    let main: Vec<&Share> = shares.iter().filter(|share| whole.table.get(&share.id()).is_some()).collect();
+    let mut chain = Chain::open(params, [1, 2], &MemKv::new()).unwrap();
+    assert_eq!(chain.begin_at(main[49]), Offer::Taken);
+    chain.begin_sync(peer(1));
+    // On what is below the base and not kept.
+    let parent = main[45].id();
+    let uncle = |salt: usize| ShareBuilder::new(params).salt(1_000 + salt as u32).build(&whole, &parent);
+    for salt in 0..AROUND_BASE_MAX {
+        assert_eq!(chain.offer(late(), &uncle(salt), Source::Bulk(peer(1))), Offer::Taken, "{salt}");
+    }
+    let more = uncle(AROUND_BASE_MAX);
+    assert_eq!(chain.offer(late(), &more, Source::Bulk(peer(1))), Offer::Pending { missing: parent });
+    chain.sanity_check().unwrap();
 }

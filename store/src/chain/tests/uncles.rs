@@ -1,7 +1,7 @@
 //! Uncles, from the offer to the disk.
 
 use super::*;
-use crate::limits::{PAYOUTS_RECENT, UNCLE_DEPTH};
+use crate::limits::{BESIDE_DEPTH, PAYOUTS_RECENT, UNCLE_DEPTH};
 
 /// A chain of `count` shares above genesis, all confirmed.
 fn grown(kv: &dyn Kv, count: usize) -> (Chain, Vec<Share>) {
@@ -255,4 +255,22 @@ fn payouts_are_at_hand_down_to_the_parent_of_the_deepest_uncle() {
     assert_eq!(chain.confirmed_height() as usize, PAYOUTS_RECENT - 2 + 21);
     assert!(chain.payouts.len() <= PAYOUTS_RECENT && chain.payouts.len() > 11);
     check(&chain);
+}
+
+#[test]
+fn the_view_keeps_what_is_proved_beside_the_best_chain_so_deep() {
+    let (mut chain, shares) = grown(&MemKv::new(), 5);
+    let side = build().miner(7).build(&chain, &shares[3].id());
+    taken(&mut chain, &side);
+    confirm_all(&mut chain);
+    let mut view = chain.view();
+    chain.take_change();
+    for confirmed in 5..side.height + BESIDE_DEPTH + 3 {
+        assert_eq!(view.confirmed_height(), confirmed);
+        assert_eq!(view.beside(&side.id()).is_some(), confirmed < side.height + BESIDE_DEPTH, "at height {confirmed}");
+        let tip = chain.tip().id;
+        grow(&mut chain, tip, 1, 0, Source::Peer);
+        confirm_all(&mut chain);
+        view.apply(&chain.take_change().unwrap().0);
+    }
 }
