@@ -656,7 +656,7 @@ mod tests {
     #[test]
     fn a_syncs_message_waits_for_an_uncle_or_a_bitcoin_header_and_ends_without_it() {
         let (mut other, build) = (fresh_chain(), ShareBuilder::new(regtest()));
-        let root = Arc::clone(other.bitcoin().root().unwrap());
+        let Some(root) = other.bitcoin().root().cloned() else { panic!("no Bitcoin header") };
         let headers = vec![bitcoin_header(&root, 600)];
         let block = other.offer_blocks(&headers).new[0];
         let uncle = build.clone().miner(2).build(&other, &regtest().genesis_id());
