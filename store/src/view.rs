@@ -186,7 +186,7 @@ impl ChainView {
         let ancestors = Ancestors::new(&newest);
         let time = now.unix().max(ancestors.median_time().saturating_add(1));
         let derived = rules::child(params, parent, time);
-        let uncles = self.uncles(derived.height, ancestors);
+        let uncles = self.uncles(derived.height, time, ancestors);
         Next {
             parent: parent.id,
             uncles,
@@ -199,14 +199,15 @@ impl ChainView {
     }
 
     /// Uncles for a share of this height, ascending by id: of those that it may credit the lowest, whose time is over soonest, together with
-    /// what builds on them, so that a lost branch is credited before its shares are too old.
-    fn uncles(&self, height: u32, ancestors: Ancestors<'_>) -> Vec<ShareId> {
+    /// what builds on them, so that a lost branch is credited before its shares are too old. None that is dated later: others may still
+    /// hold it for its time, and then they would hold its nephew too.
+    fn uncles(&self, height: u32, time: u32, ancestors: Ancestors<'_>) -> Vec<ShareId> {
         let from = (height.saturating_sub(UNCLE_DEPTH), ShareId::default());
         let near = self.beside.range(from..).map(|(_, beside)| &beside.record);
         let find = |id: &ShareId| self.table.get(id).or_else(|| self.beside(id).map(|beside| &beside.record)).cloned();
         let reached = |record: &Record| uncles::branch(record, ancestors, find).is_ok();
         let mut named: Vec<&Record> = Vec::new();
-        for record in near.filter(|_| !ancestors.near_base()) {
+        for record in near.filter(|record| !ancestors.near_base() && record.time <= time) {
             if named.len() == UNCLES_MAX {
                 break;
             }

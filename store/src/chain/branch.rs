@@ -80,8 +80,8 @@ impl Chain {
         record.height + REACH as u32 >= self.confirmed_height() && self.table.uncle_height(&record.id).is_some()
     }
 
-    /// Uncles that were credited long ago stay in their rows, and take no room beside the chain from others: those of the share that has just
-    /// come so deep below the confirmed tip.
+    /// Uncles that were credited long ago stay in their rows, and take no room beside the chain from others: those of the share that has
+    /// just come so deep below the confirmed tip.
     pub(super) fn drop_old_uncles(&mut self) {
         let deep = self.confirmed_height().checked_sub(REACH as u32 + UNCLE_DEPTH);
         let Some(nephew) = deep.and_then(|height| self.table.at(height)).cloned() else { return };
