@@ -198,9 +198,9 @@ impl ChainView {
         }
     }
 
-    /// Uncles for a share of this height, ascending by id: of those that it may credit the lowest, whose time is over soonest, together with
-    /// what builds on them, so that a lost branch is credited before its shares are too old. None that is dated later: others may still
-    /// hold it for its time, and then they would hold its nephew too.
+    /// Uncles for a share of this height, ascending by id: of those that it may credit the lowest, whose time is over soonest, together
+    /// with what builds on them, so that a lost branch is credited before its shares are too old. None that is dated later: others may
+    /// still hold it for its time, and then they would hold its nephew too.
     fn uncles(&self, height: u32, time: u32, ancestors: Ancestors<'_>) -> Vec<ShareId> {
         let from = (height.saturating_sub(UNCLE_DEPTH), ShareId::default());
         let near = self.beside.range(from..).map(|(_, beside)| &beside.record);
