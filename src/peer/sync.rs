@@ -43,8 +43,10 @@ pub struct Sync {
     base: Option<Base>,
     /// While the owner is asked where the chains part: the answer begins behind one of these, whatever our best chain is by then.
     asked: Vec<ShareId>,
-    /// The last share handed to the organiser, and its height.
-    last: Option<(ShareId, u32)>,
+    /// The last share handed to the organiser.
+    last: Option<Handed>,
+    /// The last share of what the organiser has taken whole.
+    taken: Option<Handed>,
     /// Best score of the owner's answers so far.
     brought: u128,
     /// Answers that brought nothing new.
@@ -53,14 +55,25 @@ pub struct Sync {
     ended: bool,
     /// Ranges of heights, ascending without a gap.
     parts: VecDeque<Part>,
-    /// Last heights of the messages that the organiser works on.
-    handed: VecDeque<u32>,
+    /// The messages that the organiser works on: the last share of each.
+    handed: VecDeque<Handed>,
+    /// The helper whose message did not hold: nor will those behind it, and when the organiser has seen them the owner says where to go on.
+    astray: Option<ConnId>,
     /// Helpers that did not fit.
     useless: BTreeSet<ConnId>,
     /// Answers to come that are wanted no more.
     pub late: Late,
     /// The organiser has seen all; whether our tip is as good as the claim will show when its changes are here.
     settling: Option<Duration>,
+}
+
+/// A share that the organiser was given.
+#[derive(Clone, Copy, Debug)]
+struct Handed {
+    /// Who sent it.
+    from: ConnId,
+    id: ShareId,
+    height: u32,
 }
 
 /// A range of heights, or the answer that says where the chains part.
@@ -146,11 +159,13 @@ impl Sync {
             base,
             asked: Vec::new(),
             last: None,
+            taken: None,
             brought: 0,
             barren: 0,
             ended: false,
             parts: VecDeque::new(),
             handed: VecDeque::new(),
+            astray: None,
             useless: BTreeSet::new(),
             late: Late::default(),
             settling: None,
@@ -303,15 +318,20 @@ impl Sync {
     /// Gives the organiser what has come and follows on what it has.
     fn hand_on(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
         while self.handed.len() < SYNC_HANDED_MAX
+            && self.astray.is_none()
             && let Some(Part { state: State::Come(..), .. }) = self.parts.front()
             && let Some(Part { first, state: State::Come(shares, ticket) }) = self.parts.pop_front()
         {
-            let last = self.last.map(|(id, _)| id);
-            if !follows(&shares, |id| last == Some(*id)) {
+            let last = self.last;
+            if !follows(&shares, |id| last.is_some_and(|last| last.id == *id)) {
                 let conn = ticket.conn();
                 turn.out.home(ticket);
                 if conn == self.conn {
-                    return self.start_over(turn);
+                    // What is below came from the owner too, or it is the helper who has another chain.
+                    return match last.filter(|last| last.from != self.conn) {
+                        Some(last) => self.mistrust(last.from, turn),
+                        None => self.start_over(turn),
+                    };
                 }
                 self.useless.insert(conn);
                 self.parts.push_front(Part { first, state: State::Wanted });
@@ -319,7 +339,7 @@ impl Sync {
             }
             self.give(shares, ticket, turn);
             // Of a range with many uncles the rest is still to be asked for.
-            let next = self.last.map(|(_, height)| height + 1);
+            let next = self.last.map(|last| last.height + 1);
             if let Some(next) = next.filter(|next| self.parts.front().is_some_and(|part| part.first.is_some_and(|first| first > *next))) {
                 self.parts.push_front(Part { first: Some(next), state: State::Wanted });
             }
@@ -330,19 +350,31 @@ impl Sync {
     fn give(&mut self, shares: Vec<Share>, ticket: Ticket, turn: &mut Turn<'_>) {
         let Some(last) = shares.last() else { return turn.out.home(ticket) };
         let base = self.base.is_some() && self.last.is_none();
-        self.last = Some((last.id(), last.height));
-        self.handed.push_back(last.height);
+        let handed = Handed { from: ticket.conn(), id: last.id(), height: last.height };
+        self.last = Some(handed);
+        self.handed.push_back(handed);
         self.settling = None;
         turn.jobs.organise.push(OrganiseJob::Bulk { sync: self.conn, shares, base, ticket });
     }
 
     /// The organiser has worked off a message; the best share of it that it could take had this height.
     pub fn on_bulk_done(&mut self, height: u32, turn: &mut Turn<'_>) -> Result<(), Fault> {
-        let Some(last) = self.handed.pop_front() else { return Ok(()) };
-        if height != last {
-            // It could not take all of it, nor what follows: what became of it will show.
-            self.drop_parts(turn);
-            self.ended = true;
+        let Some(handed) = self.handed.pop_front() else { return Ok(()) };
+        if self.astray.is_none() {
+            if height == handed.height {
+                self.taken = Some(handed);
+            } else {
+                // It could not take all of it, nor what follows. Of the owner's own words what became of them will show.
+                self.drop_parts(turn);
+                self.astray = Some(handed.from).filter(|from| *from != self.conn);
+                self.ended = self.astray.is_none();
+            }
+        }
+        if self.handed.is_empty()
+            && let Some(helper) = self.astray.take()
+        {
+            self.last = self.taken;
+            return self.mistrust(helper, turn);
         }
         self.hand_on(turn)
     }
@@ -350,11 +382,11 @@ impl Sync {
     /// Asks for what is wanted: of the owner, and of these peers whose claims reach as far. Where there is nothing left to ask for, it will
     /// show whether the claim was true.
     pub fn ask(&mut self, helpers: &[(ConnId, Claim)], turn: &mut Turn<'_>) {
-        if self.parts.iter().any(|part| part.first.is_none()) {
+        if self.astray.is_some() || self.parts.iter().any(|part| part.first.is_none()) {
             return;
         }
         while self.parts.len() < SYNC_PARTS_MAX && !self.ended {
-            let above = self.last.map_or(0, |(_, height)| height);
+            let above = self.last.map_or(0, |last| last.height);
             let next = self.parts.back().and_then(|part| part.first).map_or(above + 1, |first| first.saturating_add(SYNC_RANGE));
             if next > self.claim.height || self.last.is_none() {
                 break;
@@ -414,6 +446,15 @@ impl Sync {
         Ok(())
     }
 
+    /// A helper's shares were of no use: the owner says again where to go on, and is not blamed for what comes twice.
+    fn mistrust(&mut self, helper: ConnId, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        self.useless.insert(helper);
+        self.brought = 0;
+        self.drop_parts(turn);
+        self.find(turn);
+        Ok(())
+    }
+
     /// Nobody holds the one sync with shares that we have: after a reorg over there some come again, but not time and again.
     fn count_barren(&mut self) -> Result<(), Fault> {
         self.barren += 1;
@@ -427,7 +468,7 @@ impl Sync {
             _ => {
                 self.base = None;
                 // What came last is not of our best chain yet, so the locator alone would bring it again.
-                let last = self.last.map(|(id, _)| id);
+                let last = self.last.map(|last| last.id);
                 self.asked = last.into_iter().chain(turn.chain.view.locator()).take(LOCATOR_MAX).collect();
                 Start::Locator(self.asked.clone())
             }

@@ -141,8 +141,7 @@ impl OrganiseWorker {
                 self.pending.peer_gone(conn);
                 self.retry.retain(|waiting| waiting.from != conn);
                 // What it sent in bulk is no longer worth a sync; the messages end, and their tickets come home.
-                let of_peer = self.bulk.iter_mut().filter(|bulk| bulk.sync == conn);
-                of_peer.for_each(Bulk::give_up);
+                self.give_up_bulk(conn);
                 if self.chain.syncing() == Some(conn) {
                     self.chain.end_sync();
                 }
@@ -257,6 +256,12 @@ impl OrganiseWorker {
             Offer::Bad(why) => ShareFate::Bad(why),
         };
         self.report.fates.push((from, id, fate));
+        // An owner's message that brings nothing at all is the end of its sync; a helper's is not. (After a reorg over there some shares
+        // come again.)
+        if bulk.best == 0 && from == sync {
+            self.chain.end_sync();
+        }
+        self.give_up_bulk(sync);
         bulk.give_up();
         self.end_bulk(bulk);
     }
@@ -299,13 +304,13 @@ impl OrganiseWorker {
         offer
     }
 
+    /// A share of this sync is not taken, and the messages behind it build on it.
+    fn give_up_bulk(&mut self, sync: ConnId) {
+        self.bulk.iter_mut().filter(|bulk| bulk.sync == sync).for_each(Bulk::give_up);
+    }
+
     fn end_bulk(&mut self, bulk: Bulk) {
-        let from = bulk.sync;
-        // A message that brings nothing at all is the end of its sync. (After a reorg over there some shares come again.)
-        if bulk.best == 0 && self.chain.syncing() == Some(from) {
-            self.chain.end_sync();
-        }
-        self.report.bulk_done.push((from, bulk.best));
+        self.report.bulk_done.push((bulk.sync, bulk.best));
         self.come_home(bulk.new, bulk.ticket);
     }
 
@@ -340,9 +345,10 @@ impl OrganiseWorker {
         self.looked = now.mono;
         self.pending.expire(now.mono);
         self.retry.extend(self.pending.clocked());
-        // What a sync waits for does not come. It ends here, and may begin again.
-        for bulk in self.bulk.iter_mut().filter(|bulk| bulk.waits.is_some_and(|(_, since)| since + BULK_WAIT_MAX <= now.mono)) {
-            bulk.give_up();
+        // What a sync waits for does not come.
+        let waits = self.bulk.front().filter(|bulk| bulk.waits.is_some_and(|(_, since)| since + BULK_WAIT_MAX <= now.mono));
+        if let Some(sync) = waits.map(|bulk| bulk.sync) {
+            self.give_up_bulk(sync);
         }
         if self.chain.syncing().is_some() && self.bulk.is_empty() && self.synced + SYNC_IDLE_MAX <= now.mono {
             self.chain.end_sync();
@@ -627,6 +633,32 @@ mod tests {
         let out = step(&mut worker, 301_000, vec![]);
         assert_eq!(organised(&out).0.as_ref().map(|change| change.confirmed_height), Some(300));
         assert_eq!((worker.chain.tip().id, worker.due()), (shares[299].id(), Some(Duration::from_secs(301) + PENDING_LOOK)));
+    }
+
+    #[test]
+    fn a_helpers_message_that_does_not_hold_ends_those_behind_it_and_not_the_sync() {
+        let (mut worker, shares) = (worker(), grown(9));
+        let mut forged = shares[3..6].to_vec();
+        forged[1].salt ^= 1;
+        let by =
+            |from: u32, shares: &[Share]| OrganiseJob::Bulk { sync: conn(4), shares: shares.to_vec(), base: false, ticket: ticket(from) };
+        // Of another sync, which has nothing to do with it.
+        let other = OrganiseJob::Bulk { sync: conn(6), shares: shares[3..].to_vec(), base: false, ticket: ticket(6) };
+        steps(&mut worker, 5_000, vec![by(4, &shares[..3])]);
+        let outs = steps(&mut worker, 5_000, vec![by(5, &forged[1..]), by(4, &shares[6..])]);
+        let told: Vec<_> = outs.iter().filter(|out| !out.mail.is_empty()).collect();
+        let fates: Vec<_> = told.iter().flat_map(|out| organised(out).2).collect();
+        assert!(matches!(fates[..], [(from, _, ShareFate::Bad(_))] if *from == conn(5)), "{fates:?}");
+        let done = |outs: &[Output]| -> Vec<(ConnId, u32)> {
+            let answers = outs.iter().flat_map(|out| &out.mail).filter_map(|(answer, _)| match answer {
+                Answer::Organised { bulk_done, .. } => Some(bulk_done.clone()),
+                _ => None,
+            });
+            answers.flatten().collect()
+        };
+        assert_eq!((done(&outs), worker.chain.syncing()), (vec![(conn(4), 0), (conn(4), 0)], Some(conn(4))));
+        let outs = steps(&mut worker, 5_000, vec![by(5, &forged), other]);
+        assert_eq!((done(&outs), worker.chain.syncing()), (vec![(conn(4), 4), (conn(6), 9)], Some(conn(6))));
     }
 
     #[test]

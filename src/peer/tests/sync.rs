@@ -1,6 +1,6 @@
 //! A sync from several peers at once, where a fresh node begins, and the Bitcoin headers along with shares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rockpool_store::bitcoin::Block;
 use rockpool_store::chain::{Chain, Offer, Source};
 use rockpool_store::kv::MemKv;
 use rockpool_store::testing::{ShareBuilder, bitcoin_header};
-use rockpool_workers::jobs::{Answer, BitcoinNews, OrganiseJob, Stages};
+use rockpool_workers::jobs::{Answer, BitcoinNews, OrganiseJob, ShareFate, Stages};
 
 use crate::limits::{
     BASE_PROBE_MAX, BASE_PROBES_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, PROGRESS_EVERY, PROGRESS_FROM, SYNC_ANSWER_MAX,
@@ -218,6 +218,73 @@ fn a_helper_whose_shares_do_not_fit_is_not_asked_again() {
         assert!(world.is_open(conn) && heights(&mut world, conn).is_empty());
     }
     assert_eq!((world.node.counters().syncs_failed.get(), world.hub.outlet().tickets_out()), (0, 0));
+}
+
+/// What a helper sends follows on what is below it, and is nothing the organiser can take: the helper pays for it, and nobody else.
+#[test]
+fn a_lying_helper_costs_only_itself() {
+    let shares = forged(0, SYNC_SHARES as u32 + 5 * SYNC_RANGE, 0);
+    let (mut world, owner, helpers) = begun(&shares, 2);
+    let (liar, honest) = (helpers[0], helpers[1]);
+    assert_eq!((heights(&mut world, owner), heights(&mut world, liar), heights(&mut world, honest)), (vec![501], vec![901], vec![1301]));
+    world.say(owner, &answer(&shares, 501));
+    world.say(liar, &answer(&shares, 901));
+    world.say(honest, &answer(&shares, 1301));
+    assert_eq!((heights(&mut world, owner), heights(&mut world, liar)), (vec![1701], vec![2101]));
+    world.say(owner, &answer(&shares, 1701));
+    let mut jobs = VecDeque::from(bulks(&mut world));
+    assert_eq!(jobs.iter().map(|job| ends(job, owner)).collect::<Vec<_>>(), [(501, 900), (901, 1300), (1301, 1700), (1701, 2100)]);
+    done(&mut world, jobs.pop_front().unwrap(), owner);
+    world.messages(owner);
+    // The rest builds on what was taken of the lie: nothing of it is.
+    let bad = vec![(liar, shares[1_000].id(), ShareFate::Bad("its coinbase"))];
+    organised(&mut world, jobs.pop_front().unwrap(), bad, vec![(owner, 1_000)]);
+    assert!(!world.is_open(liar));
+    organised(&mut world, jobs.pop_front().unwrap(), Vec::new(), vec![(owner, 0)]);
+    assert!(world.messages(owner).is_empty() && world.messages(honest).is_empty(), "the organiser still has one of them");
+    organised(&mut world, jobs.pop_front().unwrap(), Vec::new(), vec![(owner, 0)]);
+    let messages = world.messages(owner);
+    assert_eq!(asked(&messages).and_then(|ids| ids.first()), Some(&shares[899].id()), "from where all was well");
+    world.say(owner, &answer(&shares, 901));
+    let job = bulks(&mut world).remove(0);
+    assert_eq!(ends(&job, owner), (901, 1400));
+    done(&mut world, job, owner);
+    assert_eq!((heights(&mut world, owner), heights(&mut world, honest)), (vec![1401], vec![1801]));
+    assert!(world.is_open(owner) && world.is_open(honest));
+    assert_eq!((world.node.counters().syncs_failed.get(), world.hub.outlet().tickets_out()), (0, 0));
+}
+
+/// A helper with a chain of its own that parts within its range: the owner's next range does not follow on it, and is not to blame.
+#[test]
+fn a_helper_with_another_chain_does_not_cost_the_owner_its_sync() {
+    let shares = forged(0, SYNC_SHARES as u32 + 4 * SYNC_RANGE, 0);
+    for time in ["at the organiser", "taken"] {
+        let (mut world, owner, helpers) = begun(&shares, 3);
+        let mut branch = shares[900..1_000].to_vec();
+        branch.extend(forged(1_000, 300, 1));
+        branch[100].parent = branch[99].id();
+        world.say(owner, &answer(&shares, 501));
+        world.say(helpers[0], &Message::ShareHeaders(branch));
+        let mut jobs = VecDeque::from(bulks(&mut world));
+        assert_eq!(jobs.iter().map(|job| ends(job, owner)).collect::<Vec<_>>(), [(501, 900), (901, 1300)]);
+        if time == "taken" {
+            jobs.drain(..).for_each(|job| done(&mut world, job, owner));
+        }
+        world.messages(owner);
+        world.say(helpers[1], &answer(&shares, 1301));
+        assert_eq!(heights(&mut world, owner), [1301], "what follows on nothing is asked of the owner");
+        world.say(owner, &answer(&shares, 1301));
+        let messages = world.messages(owner);
+        assert!(asked(&messages).is_some(), "where to go on it says again: {messages:?}");
+        // It knows nothing of that branch, and begins where our best chain ends.
+        world.say(owner, &answer(&shares, 1));
+        jobs.extend(bulks(&mut world));
+        assert_eq!(jobs.back().map(|job| ends(job, owner)), Some((1, 500)));
+        jobs.drain(..).for_each(|job| done(&mut world, job, owner));
+        assert_eq!(heights(&mut world, owner), [501]);
+        assert!(world.is_open(owner) && helpers.iter().all(|conn| world.is_open(*conn)));
+        assert_eq!((world.node.counters().syncs_failed.get(), world.hub.outlet().tickets_out()), (0, 0));
+    }
 }
 
 #[test]
