@@ -12,7 +12,10 @@ use model::rows::{Effort, Mean, choosers, games, mean};
 use model::world::Outcome;
 
 /// Games whose goals the rules of today miss; by how much is in the bench. Whoever mends that strikes a line.
-const MISSED: [&str; 2] = ["selfish, shows nothing, 40 %", "selfish, twice as hard, shows nothing, 40 %"];
+const MISSED: [&str; 1] = ["selfish, twice as hard, shows nothing, 40 %"];
+
+/// A game whose gain varies so much that a short one says nothing.
+const LONG: &str = "selfish, shows nothing, 40 %";
 
 /// In a pool of more than a twelfth of Bitcoin's hash rate a window is no fixed work, so that to mine before the others return pays: a
 /// stated limit of the rules. Whoever mends it strikes this line.
@@ -20,11 +23,11 @@ const MISSED_HOPPER: (&str, Bound) = ("hopper after idle hours", Bound::Fewest);
 
 /// Plays all games whose name begins so, in all `count` of them; gives names, gains in points, and goals.
 fn play(begin: &str, count: usize) -> Vec<(String, Mean, f64, Vec<Outcome>)> {
-    let effort = Effort { heights: 3_000, seeds: 2 };
     let chosen = games().into_iter().filter(|game| game.name.starts_with(begin) && !MISSED.contains(&&*game.name));
     let played: Vec<_> = chosen
         .map(|game| {
-            let outcomes = game.play(&effort);
+            let (heights, seeds) = if game.name == LONG { (20_000, 8) } else { (3_000, 2) };
+            let outcomes = game.play(&Effort { heights, seeds });
             let gain = mean(&outcomes.iter().map(|outcome| outcome.gain * 100.0).collect::<Vec<_>>());
             (game.name, gain, game.goal.unwrap_or(f64::INFINITY), outcomes)
         })
@@ -77,7 +80,7 @@ fn selfish_miners_gain_what_is_said_of_them() {
     for begin in ["selfish, 20", "selfish, 33", "selfish, 40"] {
         within_goals(begin, 1);
     }
-    within_goals("selfish, shows nothing", 2);
+    within_goals("selfish, shows nothing", 3);
     // It is a strategy: with much of the hash rate it pays.
     let gain = play("selfish, credits no one, 40", 1)[0].1.value;
     assert!(gain > 1.0, "{gain}");

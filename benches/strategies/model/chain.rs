@@ -74,13 +74,13 @@ pub struct Other {
     pub late: bool,
     /// How far below a share its uncles may be.
     pub uncle_depth: u32,
-    /// No rule, but what nodes could do: to credit an uncle with its parent at once, not a share later.
-    pub together: bool,
+    /// No rule, but what nodes do no more: to credit an uncle a share later than its parent, not at once with it.
+    pub apart: bool,
 }
 
 impl Default for Other {
     fn default() -> Other {
-        Other { late: false, uncle_depth: UNCLE_DEPTH, together: false }
+        Other { late: false, uncle_depth: UNCLE_DEPTH, apart: false }
     }
 }
 
@@ -211,7 +211,7 @@ impl Tree {
         let find = |id: &ShareId| Some(Arc::clone(&self.shares[number(id)].record));
         let mut chosen: Vec<usize> = Vec::new();
         for share in beside {
-            let with: &[usize] = if self.other.together { &chosen } else { &[] };
+            let with: &[usize] = if self.other.apart { &[] } else { &chosen };
             let named: Vec<&Record> = with.iter().chain([&share]).map(|share| &*self.shares[*share].record).collect();
             let reached = || uncles::branch(&self.shares[share], ancestors, find).is_ok();
             if chosen.len() < UNCLES_MAX && uncles::check(height, &named, ancestors).is_ok() && reached() {

@@ -190,19 +190,19 @@ fn uncles_and_times() -> Vec<Game> {
 }
 
 /// What the rules are not any more, and why: what was done above what was demanded counted 16 heights later, so that light shares beat
-/// heavy ones, and uncles were at most 6 below, so that longer hidden branches took all from others. And what nodes could do better.
+/// heavy ones, and uncles were at most 6 below, so that longer hidden branches took all from others. And what nodes did worse.
 fn once() -> Vec<Game> {
     let named = |mut game: Game, with: &str, other: Other| {
         (game.name, game.goal, game.other) = (format!("{with}: {}", game.name), None, other);
         game
     };
     let (late, shallow) = (Other { late: true, ..Other::default() }, Other { uncle_depth: 6, ..Other::default() });
-    let together = Other { together: true, ..Other::default() };
+    let apart = Other { apart: true, ..Other::default() };
     let games = polite().into_iter().filter(|game| game.pool == Pool::Large && game.hash == 0.2);
     let games = games.map(|game| named(game, "if excess counted 16 later", late));
     let hidden = || selfish().into_iter().filter(|game| game.name.starts_with(SELFISH[2].0) && game.hash == 0.4);
     let below = hidden().map(|game| named(game, "if uncles were up to 6 below", shallow));
-    games.chain(below).chain(hidden().map(|game| named(game, "if uncles were credited with their parents", together))).collect()
+    games.chain(below).chain(hidden().map(|game| named(game, "if uncles were credited after their parents", apart))).collect()
 }
 
 /// Choosers of classes, with their goals: what SHARECHAIN says they gain at most, percent of what they earn.

@@ -202,11 +202,13 @@ impl Chain {
         }
         let mut bytes = Vec::new();
         let batches = self.rows.take(ends, &mut bytes);
+        // What was told last may lie below what is kept by now.
+        let fork = self.told.fork.max(self.lowest().height);
         let heights = |above: u32, to: u32| (above + 1..=to).filter_map(|height| self.table.at(height));
         let change = ChainChange {
             base: base.then(|| Arc::clone(self.lowest())),
-            fork_height: self.told.fork,
-            added: heights(self.told.fork, tip.height).cloned().collect(),
+            fork_height: fork,
+            added: heights(fork, tip.height).cloned().collect(),
             confirmed_height: tip.confirmed_height,
             confirmed: heights(self.told.confirmed, tip.confirmed_height).map(|record| record.id).collect(),
             bytes,
