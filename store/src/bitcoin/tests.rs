@@ -291,7 +291,7 @@ fn above_another_root_times_are_compared_once_eleven_blocks_are_known() {
 }
 
 #[test]
-fn twenty_minutes_and_a_second_make_minimum_difficulty_on_testnet4() {
+fn the_20_minute_boundary_on_testnet4() {
     let (limit, real) = (0x1d00_ffff, 0x1a01_0000);
     let testnet4 = params(Network::Testnet4);
     let before = Block { real_bits: real, ..Block::named([1; 32], 100_000, 1_700_000_000, limit) };
@@ -303,6 +303,23 @@ fn twenty_minutes_and_a_second_make_minimum_difficulty_on_testnet4() {
     // At the end of time nothing overflows.
     assert_eq!(required_bits(testnet4, &Block::named([1; 32], u32::MAX, u32::MAX, real), u32::MAX), real);
     assert_eq!(MIN_DIFFICULTY_AFTER_S, 1_200);
+}
+
+#[test]
+fn the_20_minute_boundary_on_testnet4_is_that_of_a_shares_header_too() {
+    let (limit, real) = (0x1d00_ffff, 0x1a01_0000);
+    let testnet4 = params(Network::Testnet4);
+    let prev = Block { real_bits: real, ..Block::named([1; 32], 100_000, 1_700_000_000, real) };
+    for (after, required, other) in [(1, real, limit), (1_200, real, limit), (1_201, limit, real)] {
+        let mut share = (**testnet4.genesis()).clone();
+        share.bitcoin_height = prev.height + 1;
+        share.header[68..72].copy_from_slice(&(1_700_000_000u32 + after).to_le_bytes());
+        share.header[72..76].copy_from_slice(&u32::to_le_bytes(required));
+        assert_eq!(crate::rules::bitcoin::check(testnet4, &share, &prev, 0), Ok(()), "{after} s");
+        share.header[72..76].copy_from_slice(&u32::to_le_bytes(other));
+        let error = crate::rules::bitcoin::check(testnet4, &share, &prev, 0).unwrap_err();
+        assert!(error.reason().starts_with("BTC-7"), "{after} s: {error}");
+    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_eh_leaves_and_3_th_recover_within_four_hours() {
+    fn from_1_eh_to_3_th_a_chain_recovers_within_4_hours() {
         let mut chain = Mined::new(0);
         while chain.next(1e18, 86_400.0) {}
         assert!(chain.parent.lead > 12_000, "1 EH/s have not settled: {}", chain.parent.lead);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_year_leaves_no_catch_up() {
+    fn a_year_idle_and_then_1_ph_makes_at_most_1_100_shares_in_the_first_hour() {
         let mut chain = Mined::new(5_000);
         chain.now = 365.25 * 86_400.0;
         let end = chain.now + 3_600.0;
