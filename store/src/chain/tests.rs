@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod base;
+mod failures;
 mod uncles;
 
 use std::collections::BTreeSet;

@@ -195,7 +195,7 @@ mod tests {
 
     /// For every u there is: n after the step, summed over all u, is n·m·S, so that the expectation is exact.
     #[test]
-    fn the_expectation_is_exact() {
+    fn the_expectation_is_exact_over_every_u() {
         let mut rng = ChaCha12Rng::seed_from_u64(3);
         let mut drew = 0;
         for round in 0..600u32 {
@@ -298,6 +298,25 @@ mod tests {
             let got: u64 = paid[group.clone()].iter().sum();
             let due = works[group.clone()].iter().sum::<u128>() as f64 / 5_050.0 * value as f64 * rounds as f64;
             assert!((got as f64 / due - 1.0).abs() < 0.03, "{group:?}: {}", got as f64 / due);
+        }
+    }
+
+    /// Who splits himself over all places of a coinbase drives nobody out: the small are drawn as often as their weight says.
+    #[test]
+    fn a_crowd_of_scripts_of_one_owner_does_not_starve_the_small() {
+        let (owner, small, rounds, value) = (720usize, 100usize, 3_000u64, 312_500_000u64);
+        let works: Vec<u128> = std::iter::repeat_n(1_000, owner).chain(std::iter::repeat_n(90, small)).collect();
+        let (weights, whole) = (weights(&works), works.iter().sum::<u128>());
+        for class in [Class::N12, Class::N360] {
+            let mut got = 0u128;
+            for parent in 0..rounds {
+                for (who, sum) in pay(&draw(&weights, &id(parent), 10_000, value, class), value) {
+                    let at = weights.binary_search_by_key(&who, |(script, _)| *script).unwrap_or(0);
+                    got += if at >= owner { u128::from(sum) } else { 0 };
+                }
+            }
+            let due = 90.0 * small as f64 / whole as f64 * value as f64 * rounds as f64;
+            assert!((got as f64 / due - 1.0).abs() < 0.1, "{class:?}: {} of what is due", got as f64 / due);
         }
     }
 

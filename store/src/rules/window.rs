@@ -233,6 +233,36 @@ mod tests {
         assert_eq!((lows[30], lows[31], lows[32]), (25, 23, 27));
     }
 
+    /// However long it is: elsewhere every payout walks all of it, and a reorg of more than a hundred heights reads it anew.
+    #[test]
+    fn a_share_more_or_less_looks_at_few_heights_of_two_weeks() {
+        let params = params(Network::Main);
+        let heights = params.window_max + 3_000;
+        // Scarce work: the most heights bind.
+        let chain = chain(heights, 1, |height| (height % 200) as u8);
+        let looks = std::cell::Cell::new(0u32);
+        let level = |height: u32| {
+            looks.set(looks.get() + 1);
+            chain[height as usize].clone()
+        };
+        let mut window = Window::new(0);
+        for _ in 1..=heights {
+            looks.set(0);
+            window.push(params, u128::MAX, level);
+            assert!(looks.get() <= 4, "{} looks", looks.get());
+        }
+        assert_eq!(window.heights(), Some((heights - params.window_max + 1, heights)));
+        let full = window.clone();
+        for _ in 0..1_000 {
+            looks.set(0);
+            window.pop(params, u128::MAX, level);
+            assert!(looks.get() <= 4, "{} looks", looks.get());
+        }
+        assert_eq!(window.heights(), Some((heights - 1_000 - params.window_max + 1, heights - 1_000)));
+        (0..1_000).for_each(|_| window.push(params, u128::MAX, level));
+        assert_eq!(window, full);
+    }
+
     #[test]
     fn sums_never_fail_even_where_they_wrap() {
         let params = small(3, 9);
