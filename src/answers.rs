@@ -203,8 +203,9 @@ impl<S: Stages> Node<S> {
         let (view, magic) = (&self.chain.view, self.config.params.magic);
         let headers = view.headers_between(record.height.saturating_sub(1), &record.bitcoin.hash, BTC_HEADERS_UNASKED_MAX);
         let headers = (!headers.is_empty()).then(|| Message::BtcHeaders(headers).encode(magic).ok()).flatten();
-        let along = headers.map(|payload| Push { id: ShareId(record.bitcoin.hash), payload });
-        along.into_iter().chain([Push { id: record.id, payload: Message::share_from_bytes(magic, bytes) }])
+        let height = record.height;
+        let along = headers.map(|payload| Push { id: ShareId(record.bitcoin.hash), height, payload });
+        along.into_iter().chain([Push { id: record.id, height, payload: Message::share_from_bytes(magic, bytes) }])
     }
 
     fn share_fate(&mut self, conn: ConnId, id: ShareId, fate: &ShareFate, out: &mut Outlet) {

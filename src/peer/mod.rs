@@ -133,7 +133,7 @@ impl Peers {
         let news = self.told_blocks.insert(id);
         if news {
             let payload = encoded(&Message::BlockFound(Box::new(share.clone())), turn);
-            self.blocks.push(Push { id, payload });
+            self.blocks.push(Push { id, height: u32::MAX, payload });
         }
         news
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::payload::Payload;
 
-use crate::limits::KNOWN_MAX;
+use crate::limits::{KNOWN_MAX, PUSH_DEPTH};
 use crate::turn::Turn;
 
 /// Ids that a peer is known to have, the newest few.
@@ -34,13 +34,15 @@ impl Known {
 pub struct Push {
     /// Its id.
     pub id: ShareId,
+    /// Its height; that of news which concerns everybody, wherever his chain stands, is `u32::MAX`.
+    pub height: u32,
     /// The message, encoded once for all.
     pub payload: Arc<Payload>,
 }
 
-/// Pushes shares to one peer.
-pub fn push(conn: ConnId, known: &mut Known, shares: &[Push], turn: &mut Turn<'_>) {
-    for share in shares {
+/// Pushes shares to one peer whose own chain has this height: what lies far below that it has had long since, or is no use to it.
+pub fn push(conn: ConnId, known: &mut Known, height: u32, shares: &[Push], turn: &mut Turn<'_>) {
+    for share in shares.iter().filter(|share| share.height > height.saturating_sub(PUSH_DEPTH)) {
         if known.insert(share.id) {
             turn.out.send(conn, Arc::clone(&share.payload));
             turn.counters.shares_pushed.add(1);

@@ -158,7 +158,7 @@ impl Peer {
     /// Newly confirmed shares.
     pub fn push(&mut self, conn: ConnId, shares: &[Push], turn: &mut Turn<'_>) {
         if self.ready() {
-            push(conn, &mut self.known, shares, turn);
+            push(conn, &mut self.known, self.claim.map_or(0, |claim| claim.height), shares, turn);
         }
     }
 
@@ -252,6 +252,9 @@ impl Peer {
             Message::GetData(ids) => self.on_request(conn, Wanted::Data(ids), turn),
             Message::ShareHeaders(shares) => {
                 self.gave = true;
+                for share in &shares[shares.len().saturating_sub(KNOWN_MAX)..] {
+                    self.known.insert(share.id());
+                }
                 return peers.on_shares(conn, shares, turn);
             }
             Message::Share(share) => self.on_share(*share, turn),
