@@ -313,7 +313,12 @@ impl World<Inline> {
 
     /// The same by other parameters.
     pub(crate) fn whole_of(params: &'static Params, peers: &[SocketAddr], seed: u64) -> World<Inline> {
-        let kv = Arc::new(MemKv::new());
+        World::whole_on(&Arc::new(MemKv::new()), params, peers, seed)
+    }
+
+    /// A whole node that finds these rows.
+    pub(crate) fn whole_on(kv: &Arc<MemKv>, params: &'static Params, peers: &[SocketAddr], seed: u64) -> World<Inline> {
+        let kv = Arc::clone(kv);
         let chain = Chain::open(params, [1, 2], &*kv).unwrap();
         let store = StoreHandle::new(kv.clone());
         let handle = ChainStoreHandle::new(chain.view(), store.clone());

@@ -1,6 +1,8 @@
 //! Peers against a node whose stages keep their jobs.
 
 mod begin;
+mod failures;
+mod missing;
 mod sync;
 mod whole;
 
