@@ -52,8 +52,6 @@ const UNTESTED: &[(&str, &str, &str)] = &[
     ("", "MINER_SLICE", "how often the CPU miner listens; the demo runs whole in tests/cli.rs"),
     ("", "MINER_RETRY", "a pause of the real clock"),
     ("workers", "EMISSION_MAX", "the crew's table of names has this length, so that one more does not compile"),
-    ("workers", "FETCH_DEADLINE", "fetcher.rs counts to it in milliseconds"),
-    ("workers", "FETCH_DEADLINE_MAX", "fetcher.rs has no test yet with so many peers that fail in turn"),
     ("workers", "TURN_MAX", "the watchdog's; it ends the process"),
     ("workers", "TEMPLATE_MIN", "a pause of the real clock; the mailbox is sized by it"),
     ("workers", "REPORT_TRIES", "only a dying thread at a full mailbox reaches it"),

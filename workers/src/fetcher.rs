@@ -264,6 +264,26 @@ mod tests {
         assert_eq!(step(&mut fetcher, 74_001, vec![FetchJob::Missing(id(7), conn(2))]), Some((true, vec![(conn(2), vec![id(7)])])));
     }
 
+    /// All are silent: each has twice the time of the one before, up to the longest, until as many were tried as may be.
+    #[test]
+    fn deadlines_double_up_to_the_longest() {
+        let mut fetcher = BlockFetcher::new();
+        let up = (1..=20).map(|n| FetchJob::PeerUp(conn(n)));
+        let (_, first) = step(&mut fetcher, 0, up.chain([FetchJob::Missing(id(1), conn(1))]).collect()).unwrap();
+        let (mut asked, mut now, mut times) = (BTreeSet::from([first[0].0]), Duration::ZERO, Vec::new());
+        loop {
+            let due = fetcher.due().unwrap();
+            assert_eq!(step(&mut fetcher, due.as_millis() as u64 - 1, vec![]), None);
+            times.push(due - now);
+            now = due;
+            let Some((_, requests)) = step(&mut fetcher, due.as_millis() as u64, vec![]) else { break };
+            assert!(requests.len() == 1 && asked.insert(requests[0].0), "{requests:?}");
+        }
+        let wanted = |attempt: u32| FETCH_DEADLINE.saturating_mul(1 << attempt.min(8)).min(FETCH_DEADLINE_MAX);
+        assert_eq!(times, (0..FETCH_TRIES_MAX).map(wanted).collect::<Vec<_>>());
+        assert_eq!((times[0], times[times.len() - 1]), (FETCH_DEADLINE, FETCH_DEADLINE_MAX));
+    }
+
     #[test]
     fn a_peer_that_leaves_or_has_not_got_it_is_replaced_at_once() {
         let mut fetcher = BlockFetcher::new();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::message::{GetHeaders, Message, Start};
-use rockpool_net::wire::share::Share;
+use rockpool_net::wire::share::{Layout, Share};
 use rockpool_store::chain::{Chain, Offer, Source};
 use rockpool_store::kv::MemKv;
 use rockpool_store::testing::ShareBuilder;
@@ -256,4 +256,38 @@ fn a_sync_that_a_restart_interrupts_goes_on_where_it_was() {
         assert!(new.is_open(on_new) && old.is_open(on_old));
         assert_eq!(new.hub.outlet().tickets_out() + old.hub.outlet().tickets_out(), 0);
     }
+}
+
+/// In layout front a relay can change the extranonce and the id stays. What waits so changed for its parent does not keep the honest
+/// share out for ever.
+#[test]
+fn a_changed_share_of_layout_front_that_waits_does_not_keep_the_honest_one_out() {
+    let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+    let build = ShareBuilder::new(regtest()).layout(Layout::Front);
+    let parent = build.build(&chain, &regtest().genesis_id());
+    assert_eq!(chain.offer(at(Duration::ZERO), &parent, Source::Peer), Offer::Taken);
+    chain.confirm(1);
+    let honest = build.build(&chain, &parent.id());
+    let mut changed = honest.clone();
+    changed.proof.extranonce[0] ^= 1;
+    assert_eq!(changed.id(), honest.id());
+    let mut world = World::whole(&[], 1);
+    let (liar, giver) = (peer(&mut world), peer(&mut world));
+    world.say(liar, &Message::Share(Box::new(changed)));
+    world.settle();
+    world.say(giver, &tip_of(&honest));
+    for share in [&honest, &parent] {
+        world.say(giver, &Message::Share(Box::new(share.clone())));
+        world.settle();
+    }
+    for _ in 0..5 {
+        let asked = world.messages(giver).into_iter().find_map(|message| match message {
+            Message::GetHeaders(_) => Some(Message::ShareHeaders(vec![parent.clone(), honest.clone()])),
+            Message::GetData(ids) if ids.contains(&honest.id()) => Some(Message::Share(Box::new(honest.clone()))),
+            _ => None,
+        });
+        asked.iter().for_each(|answer| world.say(giver, answer));
+        wait(&mut world, Duration::from_secs(1));
+    }
+    assert_eq!((confirmed(&world), world.is_open(giver)), ((2, honest.id()), true));
 }
