@@ -23,8 +23,9 @@ pub const SPAM_DEPTH: u128 = 30 << HARDER_MAX_LOG2;
 pub const SIDE_MAX: usize = 2_000;
 /// Bytes of memory for the shares of the one sync under way while its branch is no better than ours.
 pub const SCRATCH_BYTES_MAX: usize = 200_000_000;
-/// Heights below the confirmed tip in which shares beside the best chain are served and may be credited (SHARECHAIN, parameters: near tip).
-pub const BESIDE_DEPTH: u32 = 30;
+/// Heights below the confirmed tip in which shares beside the best chain are served and may be credited (SHARECHAIN, parameters: near tip):
+/// as deep as the branch of an uncle may reach that the next share credits, or its end would be credited by nobody.
+pub const BESIDE_DEPTH: u32 = REACH as u32 - 1;
 /// Uncles around a base share, and those credited near the confirmed tip, beyond which none around a base is taken: three a height.
 pub const AROUND_BASE_MAX: usize = 128;
 /// Newest confirmed shares whose payouts are at hand: an uncle's parent is no further below.

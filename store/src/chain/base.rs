@@ -86,6 +86,7 @@ impl Chain {
             self.forget(&live);
         }
         let below = self.table.raise(base);
+        self.window.raise(base);
         self.seen.drain(..below.len());
         for record in below {
             if record.height > 0 {

@@ -2,6 +2,7 @@
 
 mod base;
 mod failures;
+mod hostile;
 mod uncles;
 
 use std::collections::BTreeSet;

@@ -88,6 +88,11 @@ impl Window {
         self.fit(params, wanted, level);
     }
 
+    /// Nothing is known any more of heights up to this one. A window that comes down there again is as if the chain had begun there.
+    pub fn raise(&mut self, floor: u32) {
+        self.floor = self.floor.max(floor);
+    }
+
     /// What each script has in it, tenths of work, in script order; nobody has nothing.
     pub fn weights(&self) -> impl Iterator<Item = (Script, u128)> + '_ {
         self.sums.iter().map(|(script, sum)| (*script, *sum))
