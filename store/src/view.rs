@@ -61,6 +61,7 @@ impl ChainView {
         if let Some(base) = &change.base {
             self.rebase(base);
         }
+        change.held.iter().for_each(|hash| self.bitcoin.hold(hash));
         change.blocks.iter().for_each(|block| self.bitcoin.insert(Arc::clone(block)));
         if let Some(below) = change.blocks_below {
             self.bitcoin.prune(below);

@@ -75,12 +75,15 @@ pub struct Tree {
     leaves: BTreeSet<(u128, [u8; 32])>,
     /// What the newest change pushed out.
     pushed_out: Vec<Arc<Block>>,
+    /// Blocks that shares of the chain build on: never pushed out.
+    held: BTreeSet<[u8; 32]>,
 }
 
 impl Tree {
     /// A tree with the network's first block. Main begins with none, since nobody wants 840,000 headers: [`Tree::root_at`] gives one.
     pub fn new(params: &'static Params) -> Tree {
-        let mut tree = Tree { params, nodes: BTreeMap::new(), chain: VecDeque::new(), leaves: BTreeSet::new(), pushed_out: Vec::new() };
+        let (nodes, chain, leaves) = (BTreeMap::new(), VecDeque::new(), BTreeSet::new());
+        let mut tree = Tree { params, nodes, chain, leaves, pushed_out: Vec::new(), held: BTreeSet::new() };
         if params.network != Network::Main {
             tree.plant(Arc::new(Block::root(0, &params.bitcoin.genesis)));
         }
@@ -147,6 +150,16 @@ impl Tree {
         } else if self.nodes.len() <= 1 && block.height.is_multiple_of(PERIOD_BLOCKS) {
             self.plant(block);
         }
+    }
+
+    /// Never pushes this block out: a share builds on it, which nobody could judge without it.
+    pub fn hold(&mut self, hash: &[u8; 32]) {
+        self.held.insert(*hash);
+    }
+
+    /// Whether it is never pushed out.
+    pub fn is_held(&self, hash: &[u8; 32]) -> bool {
+        self.held.contains(hash)
     }
 
     /// Blocks off the best chain that the newest [`Tree::add`] or [`Tree::insert`] pushed out for want of room.
@@ -270,6 +283,7 @@ impl Tree {
                 self.nodes.insert(block.hash, node);
             } else {
                 self.leaves.remove(&(block.work, block.hash));
+                self.held.remove(&block.hash);
                 forgotten.push(node.block);
             }
         }
@@ -315,11 +329,13 @@ impl Tree {
     }
 
     /// Pushes out blocks that none builds on until no more than [`SIDE_HEADERS_MAX`] are off the best chain, those of the least work
-    /// first, which are the oldest: never `new`, or a branch that comes to overtake could not grow from its first block. Where it is the
-    /// only such branch it is pushed out itself, and false returned.
+    /// first, which are the oldest: never one that is held, nor `new`, or a branch that comes to overtake could not grow from its first
+    /// block. Where there is no other it is pushed out itself, and false returned.
     fn make_room(&mut self, new: &Block) -> bool {
         while self.nodes.len() - self.chain.len() > SIDE_HEADERS_MAX {
-            let out = self.leaves.iter().map(|(_, hash)| *hash).find(|hash| *hash != new.hash && Some(hash) != self.best_hash().as_ref());
+            let best = self.best_hash();
+            let may_go = |hash: &[u8; 32]| *hash != new.hash && Some(*hash) != best && !self.held.contains(hash);
+            let out = self.leaves.iter().map(|(_, hash)| *hash).find(may_go);
             let removed = self.remove_leaf(&out.unwrap_or(new.hash));
             if out.is_none() {
                 return false;

@@ -65,6 +65,7 @@ impl Chain {
 
     /// A chain of one share.
     pub(super) fn begin_with(&mut self, lowest: Arc<Record>) {
+        self.hold(&lowest);
         self.window = Window::new(lowest.height);
         self.payouts = VecDeque::from([(Arc::new(Payouts::new(&lowest, &self.window)), lowest.height == 0)]);
         self.table = Table::new(Arc::clone(&lowest), self.keyed);

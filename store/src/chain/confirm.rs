@@ -103,6 +103,7 @@ impl Chain {
     /// The lowest candidate is confirmed.
     fn settle(&mut self) {
         let Some(live) = self.candidates.pop_front() else { return };
+        live.uncles.iter().map(|uncle| &uncle.record).chain([&live.record]).for_each(|record| self.hold(record));
         let wanted = wanted_work(self.params, &live.record);
         self.window.push(self.params, wanted, |height| level(&self.table, height));
         self.payouts.push_back(self.payouts_of_window());

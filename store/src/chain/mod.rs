@@ -102,6 +102,8 @@ struct News {
     beside: Vec<ShareId>,
     /// Bitcoin headers.
     blocks: Vec<Arc<Block>>,
+    /// Those that confirmed shares build on.
+    held: Vec<[u8; 32]>,
     /// The lowest share is another one.
     base: bool,
     /// Bitcoin headers below this height are forgotten.
@@ -191,7 +193,7 @@ impl Chain {
         if !moved && self.rows.is_empty() && self.news.is_empty() {
             return None;
         }
-        let News { beside, blocks, base, blocks_below } = std::mem::take(&mut self.news);
+        let News { beside, blocks, held, base, blocks_below } = std::mem::take(&mut self.news);
         let mut ends = Vec::new();
         if base {
             let lowest = self.lowest();
@@ -215,6 +217,7 @@ impl Chain {
             payouts: (self.told.payouts != tip.confirmed_id).then(|| Arc::clone(self.payouts())),
             beside: self.beside(beside.into_iter()),
             blocks,
+            held,
             blocks_below,
         };
         self.told = Told::of(tip);
@@ -267,6 +270,15 @@ impl Chain {
         if self.invalid_order.len() > INVALID_MAX {
             let oldest = self.invalid_order.pop_front();
             oldest.map(|id| self.invalid.remove(&id));
+        }
+    }
+
+    /// The Bitcoin header that this share builds on is never pushed out by others (SPEC, BTC-4).
+    fn hold(&mut self, record: &Record) {
+        let hash = record.bitcoin.hash;
+        if !self.bitcoin.is_held(&hash) {
+            self.bitcoin.hold(&hash);
+            self.news.held.push(hash);
         }
     }
 

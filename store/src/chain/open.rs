@@ -163,6 +163,8 @@ impl Chain {
             return Err(StoreError::Damaged(format!("the tip row says height {}, its chain has {}", tip.height, best.len())));
         }
         for record in best.into_iter().rev() {
+            let uncles = record.uncles().iter().filter_map(|uncle| scanned.get(uncle.height, &uncle.id));
+            uncles.chain([record]).for_each(|record| self.bitcoin.hold(&record.bitcoin.hash));
             self.table.push(Arc::clone(record));
             self.seen.push(0);
         }

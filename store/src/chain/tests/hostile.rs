@@ -1,7 +1,8 @@
 //! What a stranger or a long separation must not bring about.
 
 use super::*;
-use crate::limits::{KEPT_SLACK, REACH, UNCLE_DEPTH};
+use crate::limits::{KEPT_SLACK, REACH, SIDE_HEADERS_MAX, UNCLE_DEPTH};
+use crate::testing::bitcoin_header;
 
 fn write(chain: &mut Chain, kv: &dyn Kv) {
     for batch in chain.take_change().unwrap_or_default().1 {
@@ -32,6 +33,42 @@ fn the_view_credits_an_uncle_whose_branch_is_as_long_as_may_be() {
         let next = chain.view().next(regtest(), late());
         assert_eq!(next.uncles.contains(&side[8].id()), reached && deep, "on height {height}");
     }
+}
+
+/// SHARECHAIN §3: every Bitcoin header that a share builds on is kept, or neither could the node start again nor anyone sync from it.
+#[test]
+fn headers_that_shares_build_on_are_not_pushed_out_by_free_ones() {
+    let kv = MemKv::new();
+    let mut chain = open(&kv);
+    let root = Arc::clone(chain.bitcoin().root().unwrap());
+    let mut tip = Arc::clone(&root);
+    let add = |chain: &mut Chain, on: &crate::bitcoin::Block, after| {
+        let new = chain.offer_blocks(&[bitcoin_header(on, after)]).new;
+        Arc::clone(chain.bitcoin().get(&new[0].0).unwrap())
+    };
+    let (stale, of_uncle) = (add(&mut chain, &root, 601), add(&mut chain, &root, 602));
+    for _ in 0..3 {
+        tip = add(&mut chain, &tip, 600);
+    }
+    let share = build().bitcoin(stale.hash, stale.height + 1, stale.bits()).time(tip.time()).build(&chain, &regtest().genesis_id());
+    assert_eq!(offer(&mut chain, &share, Source::Peer), Offer::Taken);
+    let uncle = build().salt(1).bitcoin(of_uncle.hash, of_uncle.height + 1, of_uncle.bits()).time(tip.time());
+    let uncle = uncle.build(&chain, &regtest().genesis_id());
+    assert_eq!(offer(&mut chain, &uncle, Source::Peer), Offer::Taken);
+    let share = build().bitcoin(tip.hash, tip.height + 1, tip.bits()).uncles(&[uncle.id()]).build(&chain, &share.id());
+    assert_eq!(offer(&mut chain, &share, Source::Peer), Offer::Taken);
+    confirm_all(&mut chain);
+    write(&mut chain, &kv);
+    for after in 0..=SIDE_HEADERS_MAX as u32 {
+        chain.offer_blocks(&[bitcoin_header(&tip, 600 + after)]);
+    }
+    write(&mut chain, &kv);
+    for block in [&stale, &of_uncle] {
+        assert!(chain.bitcoin().get(&block.hash).is_some(), "nobody who has not got it could take the chain any more");
+    }
+    chain.sanity_check().unwrap();
+    let again = Chain::open(regtest(), [1, 2], &kv).unwrap();
+    assert_eq!(again.confirmed_tip(), chain.confirmed_tip());
 }
 
 /// Who has deleted old shares judges a branch whose windows reach below what is left as who began there: it takes their payouts as given.
