@@ -191,7 +191,7 @@ impl Line {
     fn record(&mut self, share: &Share, newest: &[Arc<Record>], bitcoin: &Arc<Block>, uncles: Vec<Uncle>) -> Record {
         let allowed_bits = difficulty::allowed_bits(self.params, &newest[0], share.time);
         let script = self.scripts.shared(&share.script);
-        Place { allowed_bits, behind: false, script, bitcoin: Arc::clone(bitcoin), uncles }.record(share, share.id())
+        Place { allowed_bits, best_bitcoin: None, script, bitcoin: Arc::clone(bitcoin), uncles }.record(share, share.id())
     }
 }
 

@@ -117,7 +117,7 @@ impl Params {
         let share = &self.genesis;
         let bitcoin = Block::named(share.bitcoin_prev(), share.bitcoin_height - 1, share.time, share.header_bits());
         let place =
-            Place { allowed_bits: 0, behind: false, script: Arc::new(share.script), bitcoin: Arc::new(bitcoin), uncles: Vec::new() };
+            Place { allowed_bits: 0, best_bitcoin: None, script: Arc::new(share.script), bitcoin: Arc::new(bitcoin), uncles: Vec::new() };
         place.record(share, self.genesis_id)
     }
 

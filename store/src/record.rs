@@ -29,19 +29,23 @@ pub struct Record {
     pub bits: u32,
     /// The easiest target that was allowed to it, compact; zero for genesis, of which no work was demanded.
     pub allowed_bits: u32,
-    /// Whether the Bitcoin block it builds on has less work than one that an ancestor of it built on.
-    pub behind: bool,
     /// Who is paid.
     pub script: Arc<Script>,
     /// The Bitcoin block that its header builds on.
     pub bitcoin: Arc<Block>,
-    /// Uncles it credits, if any.
-    pub uncles: Option<Box<Uncles>>,
+    /// What few shares have, if it has any of it.
+    pub rare: Option<Box<Rare>>,
 }
 
-/// Uncles that a share credits, in the order of their ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uncles(pub Vec<Uncle>);
+/// What few shares have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rare {
+    /// Uncles it credits, in the order of their ids.
+    pub uncles: Vec<Uncle>,
+    /// The best Bitcoin block that an ancestor of it built on, where that has more work than its own. Kept here so that it need not be
+    /// looked for: of a whole branch each share may be one block behind.
+    pub best_bitcoin: Option<Arc<Block>>,
+}
 
 /// What a nephew's index entry keeps of an uncle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +73,12 @@ impl Record {
 
     /// The uncles it credits, by ascending ids.
     pub fn uncles(&self) -> &[Uncle] {
-        self.uncles.as_ref().map_or(&[], |uncles| &uncles.0)
+        self.rare.as_ref().map_or(&[], |rare| &rare.uncles)
+    }
+
+    /// The Bitcoin block of most work that it or an ancestor of it builds on (SPEC, BTC-6).
+    pub fn best_bitcoin(&self) -> &Arc<Block> {
+        self.rare.as_ref().and_then(|rare| rare.best_bitcoin.as_ref()).unwrap_or(&self.bitcoin)
     }
 
     /// Whether it credits this share.
@@ -126,8 +135,8 @@ impl Scripts {
 pub struct Place {
     /// [`Record::allowed_bits`].
     pub allowed_bits: u32,
-    /// [`Record::behind`].
-    pub behind: bool,
+    /// [`Record::best_bitcoin`] of its parent, if that has more work than its own block.
+    pub best_bitcoin: Option<Arc<Block>>,
     /// The one copy of its script.
     pub script: Arc<Script>,
     /// The Bitcoin block that it builds on.
@@ -139,7 +148,8 @@ pub struct Place {
 impl Place {
     /// The record of a share in this place.
     pub fn record(self, share: &Share, id: ShareId) -> Record {
-        let Place { allowed_bits, behind, script, bitcoin, uncles } = self;
+        let Place { allowed_bits, best_bitcoin, script, bitcoin, uncles } = self;
+        let is_rare = best_bitcoin.is_some() || !uncles.is_empty();
         Record {
             id,
             parent: share.parent,
@@ -149,10 +159,9 @@ impl Place {
             time: share.time,
             bits: share.bits,
             allowed_bits,
-            behind,
             script,
             bitcoin,
-            uncles: (!uncles.is_empty()).then(|| Box::new(Uncles(uncles))),
+            rare: is_rare.then(|| Box::new(Rare { uncles, best_bitcoin })),
         }
     }
 }

@@ -9,7 +9,7 @@ use rockpool_net::limits::UNCLES_MAX;
 use rockpool_net::wire::share::Script;
 use rockpool_store::limits::{MEDIAN_SPAN, REACH, TENTHS, UNCLE_DEPTH, WINDOW_BLOCKS};
 use rockpool_store::params::{Network, Params, params};
-use rockpool_store::record::{Record, Uncles};
+use rockpool_store::record::{Rare, Record};
 use rockpool_store::rules::window::{Level, Window};
 use rockpool_store::rules::{Ancestors, Derived, child, difficulty, target, uncles};
 
@@ -160,7 +160,7 @@ impl Tree {
             bits,
             allowed_bits: derived.allowed_bits,
             script: Arc::clone(&self.scripts[miner]),
-            uncles: (!credited.is_empty()).then(|| Box::new(Uncles(credited))),
+            rare: (!credited.is_empty()).then(|| Box::new(Rare { uncles: credited, ..Rare::default() })),
             ..Record::clone(&self.shares[0])
         };
         let height = record.height as usize;

@@ -32,7 +32,7 @@ impl Chain {
             return Offer::Pending { missing: ShareId(share.bitcoin_prev()) };
         };
         let script = self.scripts.shared(&share.script);
-        let place = Place { allowed_bits: share.bits, behind: false, script, bitcoin, uncles: Vec::new() };
+        let place = Place { allowed_bits: share.bits, best_bitcoin: None, script, bitcoin, uncles: Vec::new() };
         self.forget_all();
         self.rows.put(share.height, id, share.encode().into(), false);
         self.begin_with(Arc::new(place.record(share, id)));

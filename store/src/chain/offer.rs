@@ -92,7 +92,8 @@ impl Chain {
         if Ancestors::new(&newest).near_base() && !self.is_beginning(source) {
             return Offer::Dropped("too near the lowest share that is kept to be judged");
         }
-        let (best, least) = self.bitcoin_used(&newest);
+        let best = parent.best_bitcoin();
+        let least = self.bitcoin.prev(best).map_or(0, |before| before.work);
         let records: Vec<&Record> = uncles.iter().map(|uncle| &*uncle.record).collect();
         let derived = match check_context(self.params, share, Ancestors::new(&newest), &records, (&prev, least)) {
             Ok(derived) => derived,
@@ -110,7 +111,7 @@ impl Chain {
         }
         let place = Place {
             allowed_bits: derived.allowed_bits,
-            behind: prev.work < best,
+            best_bitcoin: Some(best).filter(|best| prev.work < best.work).cloned(),
             script: self.scripts.shared(&share.script),
             bitcoin: prev,
             uncles: uncles.iter().map(|uncle| uncle.record.as_uncle()).collect(),
@@ -170,14 +171,6 @@ impl Chain {
         on_chain.or_else(|| self.side.get(&record.parent).map(|live| &live.record))
     }
 
-    /// Work of the best Bitcoin block that these ancestors, or theirs, built on, and of the block one before it (BTC-6).
-    fn bitcoin_used(&self, newest: &[Arc<Record>]) -> (u128, u128) {
-        let ancestors = std::iter::successors(newest.first(), |record| self.parent_of(record));
-        let mut ancestors = ancestors.skip_while(|record| record.behind);
-        let Some(best) = ancestors.next().map(|record| &record.bitcoin) else { return (0, 0) };
-        (best.work, self.bitcoin.prev(best).map_or(0, |before| before.work))
-    }
-
     /// What lies between an uncle and these ancestors.
     fn branch_of(&self, uncle: &Record, ancestors: Ancestors<'_>) -> Result<Vec<Arc<Record>>, Unreached> {
         if ancestors.near_base() {
@@ -213,7 +206,7 @@ impl Chain {
             return Offer::Pending { missing: ShareId(share.bitcoin_prev()) };
         };
         let script = self.scripts.shared(&share.script);
-        let place = Place { allowed_bits: share.bits, behind: false, script, bitcoin, uncles: Vec::new() };
+        let place = Place { allowed_bits: share.bits, best_bitcoin: None, script, bitcoin, uncles: Vec::new() };
         let named =
             Named { record: Arc::new(place.record(share, id)), bytes: Some(share.encode().into()), proven: true, branch: Vec::new() };
         self.credited.insert(id, named);

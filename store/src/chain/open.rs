@@ -136,16 +136,15 @@ impl Chain {
         let uncles: Option<Vec<_>> =
             share.uncles.iter().map(|uncle| scanned.uncle(share.height, uncle).map(|uncle| uncle.as_uncle())).collect();
         let (Some(uncles), Some(bitcoin)) = (uncles, self.bitcoin.get(&share.bitcoin_prev()).cloned()) else { return Ok(None) };
-        let best = std::iter::successors(Some(parent), |record| scanned.parent(record)).find(|record| !record.behind);
-        let behind = best.is_some_and(|best| bitcoin.work < best.bitcoin.work);
-        Ok(Some(Place { allowed_bits: derived.allowed_bits, behind, script: self.scripts.shared(&share.script), bitcoin, uncles }))
+        let best_bitcoin = Some(parent.best_bitcoin()).filter(|best| bitcoin.work < best.work).cloned();
+        Ok(Some(Place { allowed_bits: derived.allowed_bits, best_bitcoin, script: self.scripts.shared(&share.script), bitcoin, uncles }))
     }
 
     /// The place of a share of which nothing below is known.
     fn loose(&mut self, share: &Share) -> Option<Place> {
         let bitcoin = self.bitcoin.get(&share.bitcoin_prev()).cloned()?;
         let script = self.scripts.shared(&share.script);
-        Some(Place { allowed_bits: share.bits, behind: false, script, bitcoin, uncles: Vec::new() })
+        Some(Place { allowed_bits: share.bits, best_bitcoin: None, script, bitcoin, uncles: Vec::new() })
     }
 
     /// Takes the best chain out of the records, from the tip row down to the lowest share.

@@ -106,7 +106,7 @@ impl Model {
         let derived = rules::child(regtest(), &parent, share.time);
         let place = Place {
             allowed_bits: derived.allowed_bits,
-            behind: false,
+            best_bitcoin: None,
             script: Arc::new(share.script),
             bitcoin: Arc::clone(&parent.bitcoin),
             uncles: share.uncles.iter().map(|uncle| self.records[uncle].as_uncle()).collect(),

@@ -164,7 +164,7 @@ mod tests {
             };
             let place = Place {
                 allowed_bits: derived.allowed_bits,
-                behind: false,
+                best_bitcoin: None,
                 script: Arc::new(share.script),
                 bitcoin: Arc::clone(&parent.bitcoin),
                 uncles: Vec::new(),

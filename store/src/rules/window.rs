@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
     use crate::params::{Network, params};
-    use crate::record::{Uncle, Uncles};
+    use crate::record::{Rare, Uncle};
 
     fn script(who: u8) -> Script {
         Script::P2tr([who; 32])
@@ -311,8 +311,9 @@ mod tests {
         let genesis = params(Network::Regtest).genesis_record();
         let uncle = |bits| Uncle { id: genesis.id, height: 4, bits, script: Arc::new(script(9)) };
         // Work 16,384 and 2; the nephew's own 4,096, of which 256 were demanded.
-        let uncles = Some(Box::new(Uncles(vec![uncle(0x1f03_ffff), uncle(0x207f_ffff)])));
-        let nephew = Record { height: 5, bits: 0x1f0f_ffff, allowed_bits: 0x2000_ffff, script: Arc::new(script(1)), uncles, ..genesis };
+        let uncles = vec![uncle(0x1f03_ffff), uncle(0x207f_ffff)];
+        let rare = Some(Box::new(Rare { uncles, ..Rare::default() }));
+        let nephew = Record { height: 5, bits: 0x1f0f_ffff, allowed_bits: 0x2000_ffff, script: Arc::new(script(1)), rare, ..genesis };
         assert_eq!((nephew.work(), nephew.demand(), target::work(0x1f03_ffff)), (4_096, 256, 16_384));
         let level = Level::of(&nephew);
         let credits: Vec<_> = level.credits.iter().map(|credit| (credit.script, credit.tenths)).collect();

@@ -286,7 +286,7 @@ impl Node {
         assert_eq!((chain.tip(), chain.confirmed_tip()), (other.tip(), other.confirmed_tip()));
         let (above, others) = (chain.table.above(0), other.table.above(0));
         assert!(above.iter().map(|record| record.id).eq(others.iter().map(|record| record.id)));
-        assert!(above.iter().zip(others).all(|(one, other)| one.uncles == other.uncles && one.behind == other.behind));
+        assert!(above.iter().zip(others).all(|(one, other)| one.rare == other.rare));
         assert_eq!((chain.payouts(), &chain.window), (other.payouts(), &other.window));
     }
 }

@@ -148,7 +148,7 @@ impl Slow {
         let block = &self.blocks[&share.bitcoin_prev()];
         let bitcoin = Block::named(share.bitcoin_prev(), block.height, word(&block.header, 68), word(&block.header, 72));
         let uncles = share.uncles.iter().map(|uncle| self.known[uncle].record.as_uncle()).collect();
-        let place = Place { allowed_bits: allowed, behind: false, script: Arc::new(share.script), bitcoin: Arc::new(bitcoin), uncles };
+        let place = Place { allowed_bits: allowed, best_bitcoin: None, script: Arc::new(share.script), bitcoin: Arc::new(bitcoin), uncles };
         let good = verdict == Verdict::Good && self.depends_on(share).all(|id| self.known[&id].good);
         let known = Known {
             record: Arc::new(place.record(share, id)),

@@ -46,6 +46,8 @@ fn a_share_may_be_one_bitcoin_block_behind_and_no_more() {
         let share = on(&main[1]).salt(100 + salt).build(&chain, &parent);
         assert_eq!(offer(&mut chain, &share, Source::Peer), Offer::Taken);
         parent = share.id();
+        // It is at hand, so that nobody can make us walk down a long branch for each of its shares.
+        assert_eq!(chain.tip().best_bitcoin().hash, main[2].hash);
     }
     let share = on(&main[0]).build(&chain, &parent);
     assert!(matches!(offer(&mut chain, &share, Source::Peer), Offer::Invalid(why) if why.starts_with("BTC-6")));
