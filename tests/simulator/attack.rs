@@ -385,7 +385,7 @@ impl Ancestry for Beyond<'_> {
     fn record(&self, id: &ShareId) -> Option<Arc<Record>> {
         let place = || Place {
             allowed_bits: self.first.bits,
-            behind: false,
+            best_bitcoin: None,
             script: Arc::new(self.first.script),
             bitcoin: Arc::clone(&self.view.confirmed_tip().bitcoin),
             uncles: Vec::new(),
