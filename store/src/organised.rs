@@ -34,6 +34,8 @@ pub struct ChainChange {
     pub bytes: Vec<(ShareId, Arc<[u8]>)>,
     /// Payouts at the confirmed tip, if that moved.
     pub payouts: Option<Arc<Payouts>>,
+    /// Payouts at the share that work builds on from now on; `None` where that is the confirmed tip.
+    pub upon: Option<Arc<Payouts>>,
     /// Shares beside the best chain that were proved: they may be relayed, and credited as uncles.
     pub beside: Vec<Beside>,
     /// New Bitcoin headers, parents first.

@@ -16,10 +16,10 @@ use crate::record::Record;
 use crate::rules::{self, Ancestors, uncles};
 use crate::table::{Keyed, Table};
 
-/// What follows from the confirmed tip for the share that is mined on it.
+/// What follows for the share that is mined on the confirmed tip, or on the share that work builds on instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
-    /// The confirmed tip.
+    /// The share that it builds on.
     pub parent: ShareId,
     /// Uncles that it may credit, ascending.
     pub uncles: Vec<ShareId>,
@@ -41,6 +41,8 @@ pub struct ChainView {
     table: Table,
     confirmed_height: u32,
     payouts: Arc<Payouts>,
+    /// Payouts at the share that work builds on, if it is not the confirmed tip.
+    upon: Option<Arc<Payouts>>,
     /// Proved shares beside the best chain, by height and id: those that may become uncles or be asked for.
     beside: BTreeMap<(u32, ShareId), Beside>,
     bitcoin: Tree,
@@ -53,7 +55,7 @@ impl ChainView {
     /// What `Chain::view` makes.
     pub(crate) fn new(table: Table, confirmed_height: u32, payouts: Arc<Payouts>, bitcoin: Tree, keyed: Keyed) -> ChainView {
         let unstored = HashMap::with_hasher(keyed);
-        ChainView { table, confirmed_height, payouts, beside: BTreeMap::new(), bitcoin, keyed, unstored }
+        ChainView { table, confirmed_height, payouts, upon: None, beside: BTreeMap::new(), bitcoin, keyed, unstored }
     }
 
     /// Does what the organiser did. Returns how many heights of the best chain were cut: the depth of a reorg, 0 for a mere extension.
@@ -82,6 +84,7 @@ impl ChainView {
         self.unstored.extend(change.bytes.iter().map(|(id, bytes)| (*id, Arc::clone(bytes))));
         self.put_beside(&proved);
         self.put_beside(&change.beside);
+        self.upon = change.upon.clone().filter(|upon| self.record(&upon.parent).is_some());
         depth
     }
 
@@ -119,7 +122,7 @@ impl ChainView {
         self.table.tip()
     }
 
-    /// The highest confirmed share: the one to mine on and to announce.
+    /// The highest confirmed share: the one to announce, and but for a policy to mine on ([`upon`](ChainView::upon)).
     pub fn confirmed_tip(&self) -> &Arc<Record> {
         self.table.at(self.confirmed_height).unwrap_or(self.table.tip())
     }
@@ -179,11 +182,16 @@ impl ChainView {
         &self.bitcoin
     }
 
-    /// What a share on the confirmed tip must carry if its job is made now.
+    /// A share of the best chain, or a proved one beside it.
+    fn record(&self, id: &ShareId) -> Option<&Arc<Record>> {
+        self.table.get(id).or_else(|| self.beside(id).map(|beside| &beside.record))
+    }
+
+    /// What a share must carry if its job is made now.
     pub fn next(&self, params: &Params, now: Now) -> Next {
-        let parent = self.confirmed_tip();
-        let heights = (self.lowest().height..=parent.height).rev().take(REACH);
-        let newest: Vec<_> = heights.filter_map(|height| self.table.at(height)).cloned().collect();
+        let parent = self.upon.as_ref().and_then(|upon| self.record(&upon.parent)).unwrap_or(self.confirmed_tip());
+        let below = std::iter::successors(Some(parent), |record| self.record(&record.parent));
+        let newest: Vec<_> = below.take(REACH).cloned().collect();
         let ancestors = Ancestors::new(&newest);
         let time = now.unix().max(ancestors.median_time().saturating_add(1));
         let derived = rules::child(params, parent, time);
@@ -205,8 +213,7 @@ impl ChainView {
     fn uncles(&self, height: u32, time: u32, ancestors: Ancestors<'_>) -> Vec<ShareId> {
         let from = (height.saturating_sub(UNCLE_DEPTH), ShareId::default());
         let near = self.beside.range(from..).map(|(_, beside)| &beside.record);
-        let find = |id: &ShareId| self.table.get(id).or_else(|| self.beside(id).map(|beside| &beside.record)).cloned();
-        let reached = |record: &Record| uncles::branch(record, ancestors, find).is_ok();
+        let reached = |record: &Record| uncles::branch(record, ancestors, |id| self.record(id).cloned()).is_ok();
         let mut named: Vec<&Record> = Vec::new();
         for record in near.filter(|record| !ancestors.near_base() && record.time <= time) {
             if named.len() == UNCLES_MAX {
@@ -224,6 +231,11 @@ impl ChainView {
     /// Payouts at the confirmed tip.
     pub fn payouts(&self) -> &Arc<Payouts> {
         &self.payouts
+    }
+
+    /// Payouts at the share that work builds on: the confirmed tip, or the one that the organiser chose instead.
+    pub fn upon(&self) -> &Arc<Payouts> {
+        self.upon.as_ref().unwrap_or(&self.payouts)
     }
 
     /// The bytes of a share that is in no row: not yet stored, or beside the best chain.

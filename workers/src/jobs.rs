@@ -75,10 +75,21 @@ pub enum BitcoinNews {
         header: [u8; 80],
     },
     /// Ascending, each after the one that it builds on, at most [`crate::limits::HEADERS_MAX`]. bitcoind has these blocks and knows nothing
-    /// against them, or no longer.
+    /// against them.
     Headers(Vec<[u8; 80]>),
-    /// Hashes of blocks that bitcoind calls invalid.
-    Invalid(Vec<[u8; 32]>),
+    /// How bitcoind's branches end. The embedded chain never says this.
+    Tips(Tips),
+}
+
+/// The ends of bitcoind's branches, in place of all that was said of them before. Of each kind at most [`crate::limits::TIPS_MAX`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tips {
+    /// The block that it mines on. The headers up to it were told of before.
+    pub active: [u8; 32],
+    /// Ends of other branches all blocks of which it has, and nothing against them.
+    pub valid: Vec<[u8; 32]>,
+    /// Ends of branches that hold an invalid block.
+    pub invalid: Vec<[u8; 32]>,
 }
 
 /// What the organiser is given. Its lanes, first to last: `Own`, `Tip`, `Bulk`.

@@ -161,6 +161,21 @@ pub const HEADERS_TOLD: u32 = 1_008;
 pub const BRANCH_WALK_MAX: usize = 100;
 /// Branches off bitcoind's chain told of at once; the others after the next block.
 pub const BRANCHES_MAX: usize = 16;
+/// Ends of branches that are told of at once, of each kind the newest: more than there are in a week but on testnet4.
+pub const TIPS_MAX: usize = 64;
+/// Time that bitcoind is given for a block that a share builds on, before the share is no longer mined upon; none where the block's bits are
+/// the easiest, since such headers cost nothing (SHARECHAIN §3).
+pub const LACKED_MAX: Duration = Duration::from_secs(120);
+/// Blocks of which is remembered since when they are lacked: each took the work of a Bitcoin block.
+pub const LACKED_KEPT: usize = 64;
+/// Time after which a share that builds on a Bitcoin block of less work than we know of is late (SHARECHAIN §3).
+pub const LATE_AFTER: Duration = Duration::from_secs(20);
+/// Heights by which late shares must lead before they are mined upon (SHARECHAIN §3).
+pub const LATE_LEAD: u32 = 2;
+/// Late shares that are remembered, the highest: as many as are kept beside the best chain.
+pub const LATE_KEPT: usize = rockpool_store::limits::SIDE_MAX;
+/// Newest Bitcoin blocks of which is remembered when they became known: a share on one further behind is late by the oldest of them.
+pub const KNOWN_KEPT: usize = 16;
 /// How often the embedded chain offers a template with a fresh time.
 pub const EMBEDDED_REFRESH: Duration = Duration::from_secs(20);
 /// Blocks that the embedded chain remembers: more than any branch is deep, and the eleven that its median time asks for.

@@ -67,7 +67,7 @@ impl Chain {
     }
 
     /// Payouts at a share of the confirmed chain, or near it, and whether its window is whole.
-    fn payouts_at(&self, id: &ShareId, known: &[Arc<Record>]) -> Option<(Arc<Payouts>, bool)> {
+    pub(super) fn payouts_at(&self, id: &ShareId, known: &[Arc<Record>]) -> Option<(Arc<Payouts>, bool)> {
         if let Some(payouts) = self.payouts.iter().rev().find(|(payouts, _)| payouts.parent == *id) {
             return Some(payouts.clone());
         }

@@ -11,6 +11,7 @@
 //! | `confirm` | coinbases rebuilt, of the best chain and beside it |
 //! | `base` | where it begins |
 //! | `side` | shares beside the best chain |
+//! | `upon` | the share that work builds on |
 //! | `rows`, `open` | the disk |
 
 mod base;
@@ -24,6 +25,7 @@ mod rows;
 mod side;
 #[cfg(test)]
 mod tests;
+mod upon;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -75,6 +77,8 @@ pub struct Chain {
     window: Window,
     /// Payouts at the confirmed tip and the newest shares below it, ascending, and whether their windows are whole (SPEC, BASE-3).
     payouts: VecDeque<(Arc<Payouts>, bool)>,
+    /// Payouts at the share that work builds on, if it is not the confirmed tip.
+    upon: Option<Arc<Payouts>>,
     syncing: Option<ConnId>,
     /// Counts arrivals.
     arrivals: u64,
@@ -108,6 +112,8 @@ struct News {
     base: bool,
     /// Bitcoin headers below this height are forgotten.
     blocks_below: Option<u32>,
+    /// Work builds on another share, whatever the confirmed tip is.
+    upon: bool,
 }
 
 impl Chain {
@@ -193,7 +199,7 @@ impl Chain {
         if !moved && self.rows.is_empty() && self.news.is_empty() {
             return None;
         }
-        let News { beside, blocks, held, base, blocks_below } = std::mem::take(&mut self.news);
+        let News { beside, blocks, held, base, blocks_below, .. } = std::mem::take(&mut self.news);
         let mut ends = Vec::new();
         if base {
             let lowest = self.lowest();
@@ -215,6 +221,7 @@ impl Chain {
             confirmed: heights(self.told.confirmed, tip.confirmed_height).map(|record| record.id).collect(),
             bytes,
             payouts: (self.told.payouts != tip.confirmed_id).then(|| Arc::clone(self.payouts())),
+            upon: self.upon.clone(),
             beside: self.beside(beside.into_iter()),
             blocks,
             held,
@@ -304,6 +311,6 @@ impl Told {
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.beside.is_empty() && self.blocks.is_empty() && !self.base && self.blocks_below.is_none()
+        self.beside.is_empty() && self.blocks.is_empty() && !self.base && self.blocks_below.is_none() && !self.upon
     }
 }

@@ -98,6 +98,7 @@ impl Chain {
             condemned: Vec::new(),
             window,
             payouts: VecDeque::from([(payouts, true)]),
+            upon: None,
             syncing: None,
             arrivals: 0,
             rows: Rows::default(),

@@ -1,7 +1,8 @@
 //! Which headers the node is told of, and when: from where it stands to the block that a template builds on, over reorgs, and those of
 //! stale branches. Asks through [`Source`], blocks nowhere itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use rockpool_net::sha256::sha256d;
 use rockpool_store::bitcoin::rules;
@@ -9,8 +10,8 @@ use rockpool_store::limits::PERIOD_BLOCKS;
 use rockpool_store::params::Network;
 use thiserror::Error;
 
-use crate::jobs::BitcoinNews;
-use crate::limits::{BRANCH_WALK_MAX, BRANCHES_MAX, HEADERS_BELOW, HEADERS_MAX, HEADERS_TOLD};
+use crate::jobs::{BitcoinNews, Tips};
+use crate::limits::{BRANCH_WALK_MAX, BRANCHES_MAX, HEADERS_BELOW, HEADERS_MAX, HEADERS_TOLD, TIPS_MAX};
 
 /// Bytes of a hash, as hashed.
 pub(super) type Hash = [u8; 32];
@@ -44,11 +45,13 @@ pub(super) struct Tip {
 /// What bitcoind says of a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
+    /// The active chain.
+    Active,
     /// It has all blocks, and nothing against them: `valid-fork`, `valid-headers`.
     Valid,
     /// One of them is invalid.
     Invalid,
-    /// The active chain, or one whose blocks it lacks.
+    /// It lacks blocks of it.
     Other,
 }
 
@@ -78,14 +81,14 @@ pub(super) struct Follower {
     chain: BTreeMap<u32, Hash>,
     /// All blocks told of, with their heights; none further below the active chain's tip than [`HEADERS_TOLD`].
     told: BTreeMap<Hash, u32>,
-    /// Ends of branches that it calls invalid.
-    invalid: BTreeSet<Hash>,
+    /// What was said last of the ends of its branches.
+    said: Option<Tips>,
 }
 
 impl Follower {
     /// For a node whose headers these are: some hashes of its best chain, newest first.
     pub fn new(network: Network, locator: Vec<Hash>) -> Follower {
-        Follower { network, locator, chain: BTreeMap::new(), told: BTreeMap::new(), invalid: BTreeSet::new() }
+        Follower { network, locator, chain: BTreeMap::new(), told: BTreeMap::new(), said: None }
     }
 
     /// The next thing that the node must hear before it may be given work on the block `tip` of this height: `None` once it has heard of
@@ -115,18 +118,28 @@ impl Follower {
         Err(FollowError::Torn)
     }
 
-    /// What there is beside the active chain, if anything: stale blocks, and invalid ones.
+    /// What there is beside the active chain, if anything new: stale blocks, and how its branches end.
     pub fn branches<S: Source>(&mut self, source: &mut S) -> Result<Vec<BitcoinNews>, S::Error> {
         let lowest = self.chain.last_key_value().map_or(0, |(top, _)| top.saturating_sub(HEADERS_TOLD));
-        let tips: Vec<Tip> = source.tips()?.into_iter().filter(|tip| tip.height >= lowest).collect();
-        let invalid: BTreeSet<Hash> =
-            tips.iter().filter(|tip| tip.status == Status::Invalid).map(|tip| tip.hash).take(HEADERS_MAX).collect();
-        // What is no longer called invalid is told of anew: that takes it back.
-        for hash in self.invalid.difference(&invalid) {
-            self.told.remove(hash);
+        let mut tips: Vec<Tip> = source.tips()?.into_iter().filter(|tip| tip.height >= lowest).collect();
+        // If they are too many, the newest are those that matter.
+        tips.sort_by_key(|tip| Reverse(tip.height));
+        let mut news: Vec<BitcoinNews> = self.stale(source, &tips)?.into_iter().collect();
+        let ends = |status| tips.iter().filter(move |tip| tip.status == status).map(|tip| tip.hash);
+        // It may have gone on since its template: then the header comes first, and this with the next look.
+        if let Some(active) = ends(Status::Active).find(|hash| self.told.contains_key(hash)) {
+            let [valid, invalid] = [Status::Valid, Status::Invalid].map(|status| ends(status).take(TIPS_MAX).collect());
+            let tips = Tips { active, valid, invalid };
+            if self.said.as_ref() != Some(&tips) {
+                news.push(BitcoinNews::Tips(tips.clone()));
+                self.said = Some(tips);
+            }
         }
-        let newly: Vec<Hash> = invalid.difference(&self.invalid).copied().collect();
-        self.invalid = invalid;
+        Ok(news)
+    }
+
+    /// Headers of stale branches that were not told of.
+    fn stale<S: Source>(&mut self, source: &mut S, tips: &[Tip]) -> Result<Option<BitcoinNews>, S::Error> {
         let mut headers = Vec::new();
         // One that parts from the chain below all that the node was told of is of no use.
         let lowest = self.chain.first_key_value().map_or(0, |(lowest, _)| *lowest);
@@ -141,13 +154,7 @@ impl Follower {
                 headers.extend(branch);
             }
         }
-        let news = [BitcoinNews::Headers(headers), BitcoinNews::Invalid(newly)];
-        let empty = |news: &BitcoinNews| match news {
-            BitcoinNews::Headers(headers) => headers.is_empty(),
-            BitcoinNews::Invalid(hashes) => hashes.is_empty(),
-            BitcoinNews::Root { .. } => false,
-        };
-        Ok(news.into_iter().filter(|news| !empty(news)).collect())
+        Ok((!headers.is_empty()).then_some(BitcoinNews::Headers(headers)))
     }
 
     /// Looks up where the node stands on the active chain, or where a fresh one begins.

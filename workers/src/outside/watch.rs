@@ -27,7 +27,7 @@ pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsi
 pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outsider) {
     let Some(network) = watches.first().map(|watch| watch.rpc.config.network) else { return };
     let mut follower = Follower::new(network, locator);
-    let (mut sequence, mut pause, mut down, mut on) = (0, RETRY_MIN, None::<String>, None);
+    let (mut sequence, mut pause, mut down) = (0, RETRY_MIN, None::<String>);
     loop {
         let several = watches.len() > 1;
         let watch = &mut watches[0];
@@ -43,7 +43,8 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
                 if !node.say(|| Answer::Template(template.clone())) || !node.rest(TEMPLATE_MIN) {
                     return;
                 }
-                if on.replace(template.prev) != Some(template.prev) && !watch.look_beside(&mut follower, node) {
+                // With every template, once a minute or so: a block beside the chain changes nothing in it.
+                if !watch.look_beside(&mut follower, node) {
                     return;
                 }
             }
@@ -137,7 +138,7 @@ impl Watch {
     /// Tells of what there is beside the chain that is mined on. Whether to go on.
     fn look_beside(&mut self, follower: &mut Follower, node: &Outsider) -> bool {
         let news = follower.branches(&mut self.rpc).unwrap_or_else(|why| {
-            // The chain itself is there. The next block brings another look.
+            // The chain itself is there. The next template brings another look.
             log::info!("bitcoind at {}: {why}, asked for its branches", self.rpc.config.host);
             Vec::new()
         });
@@ -185,6 +186,7 @@ impl Source for Rpc {
         let tips: Vec<RawTip> = self.call("getchaintips", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX)?;
         let tip = |RawTip { height, hash, branchlen, status }| {
             let status = match status.as_str() {
+                "active" => Status::Active,
                 "valid-fork" | "valid-headers" => Status::Valid,
                 "invalid" => Status::Invalid,
                 _ => Status::Other,
