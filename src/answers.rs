@@ -143,7 +143,7 @@ impl<S: Stages> Node<S> {
 
     /// The view follows before anything is sent that mentions the change.
     fn changed(&mut self, now: Now, change: &ChainChange, out: &mut Outlet) {
-        let before = self.chain.view.confirmed_tip().id;
+        let (before, upon) = (self.chain.view.confirmed_tip().id, self.chain.view.upon().parent);
         let depth = self.chain.view.apply(change);
         if depth > 0 {
             log::info!("reorganised: {depth} shares of the best chain replaced");
@@ -153,11 +153,14 @@ impl<S: Stages> Node<S> {
         shares.extend(self.confirmed(change, out));
         let tip = Arc::clone(self.chain.view.confirmed_tip());
         self.pages.remember(self.chain.view.payouts());
-        if tip.id == before && shares.is_empty() {
+        let same = tip.id == before && shares.is_empty();
+        if !same || self.chain.view.upon().parent != upon {
+            self.server.boards.forget();
+            self.news.tip = true;
+        }
+        if same {
             return;
         }
-        self.server.boards.forget();
-        self.news.tip = true;
         out.publish(Event::TipChanged { id: tip.id, height: tip.height, score: tip.score });
         let Parts { sessions, mut turn, .. } = self.parts(now, out);
         let tip = chain_tip(&turn);

@@ -69,7 +69,7 @@ impl Node {
                 self.sizes.push(headers.len());
                 headers.iter().for_each(|header| assert!(!matches!(self.tree.add(header), Err(_) | Ok(Added::Orphan(_)))));
             }
-            Answer::Bitcoin(BitcoinNews::Invalid(hashes)) => self.invalid.extend(hashes),
+            Answer::Bitcoin(BitcoinNews::Tips(tips)) => self.invalid.clone_from(&tips.invalid),
             Answer::Bitcoin(BitcoinNews::Root { .. }) => panic!("regtest's chain is short"),
             Answer::Template(template) => {
                 // Never before the headers that it builds on.

@@ -170,7 +170,7 @@ impl Boards {
         self.salts.iter().find(|(known, _)| *known == salt)?.1.upgrade()
     }
 
-    /// The board of this class and layout for a script at the confirmed tip; `None` while there is no template.
+    /// The board of this class and layout for a script, on the share that work builds on; `None` while there is no template.
     pub fn board(
         &mut self,
         params: &Params,
@@ -180,7 +180,7 @@ impl Boards {
         now: Now,
     ) -> Option<Result<Arc<Board>, WorkError>> {
         let (template, salt) = (self.template.as_ref()?, self.salts.back()?.0);
-        let payouts = view.payouts();
+        let payouts = view.upon();
         let only_for = payouts.weights.is_empty().then_some(*script);
         let key = (class, layout, only_for);
         if let Some(board) = self.boards.get(&key)

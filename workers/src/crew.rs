@@ -390,7 +390,7 @@ mod tests {
     use rockpool_store::view::ChainView;
 
     use super::*;
-    use crate::jobs::BitcoinNews;
+    use crate::jobs::{BitcoinNews, Tips};
     use crate::testing::{at, claim, conn, regtest, roll, script, ticket};
     use crate::work::{Roll, Work};
 
@@ -652,7 +652,7 @@ mod tests {
         node.crew.organise = organise;
         let free = |n: u32| match n % 2 {
             0 => OrganiseJob::PeerGone(conn(n)),
-            _ => OrganiseJob::Bitcoin(BitcoinNews::Invalid(vec![[n as u8; 32]])),
+            _ => OrganiseJob::Bitcoin(BitcoinNews::Tips(Tips { active: [n as u8; 32], ..Tips::default() })),
         };
         let give = |crew: &mut Crew, jobs| crew.give(&mut Jobs { organise: jobs, ..Jobs::default() });
         (0..ORGANISE_FREE_SLOTS as u32 + 9).for_each(|n| give(&mut node.crew, vec![free(n)]));

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod organise;
 pub mod outside;
 mod pending;
+pub mod policy;
 pub mod reader;
 pub mod template;
 #[cfg(test)]

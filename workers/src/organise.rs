@@ -19,6 +19,7 @@ use rockpool_store::params::{Network, Params};
 use crate::jobs::{Answer, BitcoinNews, Claim, Missing, OrganiseJob, Output, ShareFate, Stage, SubmitRefusal, WriteJob};
 use crate::limits::{BACKLOG_MAX, BULK_WAIT_MAX, PENDING_LOOK, PROGRESS_MIN, REBUILT_SLICE, SYNC_IDLE_MAX, TIED_SLICE};
 use crate::pending::{Pending, Waiting};
+use crate::policy::{Policy, Upon};
 
 /// Candidate and confirmed chain, step by step; own shares before the tip before a sync.
 pub struct OrganiseWorker {
@@ -32,6 +33,11 @@ pub struct OrganiseWorker {
     /// Shares that may no longer have to wait. Bounded as what waits is.
     retry: VecDeque<Waiting>,
     pending: Pending,
+    policy: Policy,
+    /// What the policy chose.
+    upon: Upon,
+    /// When it may choose otherwise.
+    upon_due: Option<Duration>,
     /// When the clock's shares were last looked at.
     looked: Duration,
     /// When the sync under way last brought something.
@@ -92,6 +98,9 @@ impl OrganiseWorker {
             bulk: VecDeque::new(),
             retry: VecDeque::new(),
             pending: Pending::default(),
+            policy: Policy::new(params),
+            upon: Upon::Tip,
+            upon_due: None,
             looked: Duration::ZERO,
             synced: Duration::ZERO,
             backlog_max: BACKLOG_MAX,
@@ -134,9 +143,9 @@ impl OrganiseWorker {
                     log::error!("our own Bitcoin node has told a header that breaks Bitcoin's rules as this version knows them: {why}");
                 }
                 self.came(&blocks.new);
+                headers.last().map(|header| self.policy.told(sha256d(header)));
             }
-            // Not mined upon, which is for who gives out work to see to.
-            OrganiseJob::Bitcoin(BitcoinNews::Invalid(_)) => {}
+            OrganiseJob::Bitcoin(BitcoinNews::Tips(tips)) => self.policy.tips(now.mono, self.chain.bitcoin(), tips),
             OrganiseJob::PeerGone(conn) => {
                 self.pending.peer_gone(conn);
                 self.retry.retain(|waiting| waiting.from != conn);
@@ -176,6 +185,7 @@ impl OrganiseWorker {
         let id = share.id();
         let refusal = match self.offer(now, &share, Source::Own) {
             Offer::Taken => {
+                self.arrived(&id, now.mono);
                 self.report.own.push((id, claim));
                 self.report.taken.push(ticket);
                 return;
@@ -191,13 +201,16 @@ impl OrganiseWorker {
 
     /// Takes a share that a peer sent by itself, or one that waited: of that nobody is told that it waits on. Whether it was taken.
     fn take_peers(&mut self, now: Now, waiting: Waiting, waited: bool) -> bool {
-        let (id, from) = (waiting.id, waiting.from);
+        let (id, from, since) = (waiting.id, waiting.from, waiting.since);
         // What a sync waits for belongs to it, however far below our tip it lies.
         let of_sync = self.bulk.front().filter(|bulk| bulk.waits.is_some_and(|(missing, _)| missing == id));
         let source = of_sync.map_or(Source::Peer, |bulk| Source::Bulk(bulk.sync));
         let bulk = of_sync.is_some();
         let offer = self.offer(now, &waiting.share, source);
         let taken = offer == Offer::Taken;
+        if taken && !bulk {
+            self.arrived(&id, since);
+        }
         let fate = match offer {
             Offer::Taken | Offer::Known => ShareFate::Taken,
             Offer::Pending { missing } => {
@@ -293,6 +306,33 @@ impl OrganiseWorker {
                 bulk.waits = None;
             }
         }
+    }
+
+    /// A share was taken that arrived by itself at this time.
+    fn arrived(&mut self, id: &ShareId, at: Duration) {
+        if let Some(record) = self.chain.get(id) {
+            self.policy.arrived(record, at);
+        }
+    }
+
+    /// Looks which share is to be mined upon.
+    fn choose(&mut self, now: Duration) {
+        let (chain, tip) = (&self.chain, self.chain.confirmed_tip().id);
+        let upon = self.policy.choose(now, chain.bitcoin(), chain.confirmed_tip(), || chain.near());
+        self.upon_due = self.policy.due(now);
+        match (self.upon, upon) {
+            (Upon::Tip, Upon::Tip) | (Upon::Other(_), Upon::Other(_)) | (Upon::Unfit, Upon::Unfit) => {}
+            (_, Upon::Tip) => log::info!("share {tip} is mined upon, the best one again"),
+            (_, Upon::Other(id)) => log::warn!(
+                "the best share {tip} is not mined upon, but {id}: its Bitcoin block is invalid or not there, by our bitcoind, or it came late"
+            ),
+            (_, Upon::Unfit) => log::warn!(
+                "the best share {tip} should not be mined upon, since our bitcoind calls its Bitcoin block invalid or has not got it; \
+                 but nor should any share near it, so it is"
+            ),
+        }
+        self.upon = upon;
+        self.changed |= self.chain.build_upon(if let Upon::Other(id) = upon { Some(id) } else { None });
     }
 
     /// Begins the chain with a base share.
@@ -398,6 +438,7 @@ impl Stage for OrganiseWorker {
                 log::info!("share {id} is invalid: {why}");
             }
         }
+        self.choose(now.mono);
         // What nobody waits for is told of now and then.
         let due = self.report.is_due();
         if due || (self.changed && self.told + PROGRESS_MIN <= now.mono) {
@@ -418,7 +459,7 @@ impl Stage for OrganiseWorker {
         }
         let progress = self.changed.then_some(self.told + PROGRESS_MIN);
         let look = (!self.pending.is_empty() || self.chain.syncing().is_some()).then_some(self.looked + PENDING_LOOK);
-        progress.into_iter().chain(look).min()
+        progress.into_iter().chain(look).chain(self.upon_due).min()
     }
 
     fn owes(&self) -> bool {

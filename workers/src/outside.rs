@@ -436,7 +436,7 @@ mod tests {
     use super::watch::{Watch, watch_all};
     use super::*;
     use crate::crew::outsider;
-    use crate::jobs::BitcoinNews;
+    use crate::jobs::{BitcoinNews, Tips};
     use crate::limits::TEMPLATE_BYTES_MAX;
     use crate::template::tests::answer;
     use crate::testing::id;
@@ -799,7 +799,8 @@ mod tests {
         assert!(matches!(next(), Answer::Bitcoin(news) if news == told(&expected[1..=129])));
         assert!(matches!(next(), Answer::Template(template) if template.prev == expected[129].0));
         assert!(matches!(next(), Answer::Bitcoin(news) if news == told(&[side])));
-        assert!(matches!(next(), Answer::Bitcoin(news) if news == BitcoinNews::Invalid(vec![[7; 32]])));
+        let tips = Tips { active: expected[129].0, valid: vec![side.0], invalid: vec![[7; 32]] };
+        assert!(matches!(next(), Answer::Bitcoin(news) if news == BitcoinNews::Tips(tips)));
         assert!(matches!(next(), Answer::Bitcoin(news) if news == told(&expected[130..])));
         assert!(matches!(next(), Answer::Template(template) if template.prev == expected[130].0));
         drop(stop);

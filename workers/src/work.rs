@@ -1,4 +1,4 @@
-//! Work: a template joined with the payouts at the confirmed tip. One for all miners of a class and layout.
+//! Work: a template joined with the payouts at the share that it builds on. One for all miners of a class and layout.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub struct Roll {
 }
 
 impl Work {
-    /// Joins a template with the payouts at the confirmed tip, whose successor `next` describes, and checks the result once
+    /// Joins a template with the payouts at the share whose successor `next` describes, and checks the result once
     /// (SHARECHAIN §1).
     pub fn new(
         params: &Params,

@@ -81,6 +81,12 @@ impl Bitcoind {
         old
     }
 
+    /// The end of the active chain.
+    fn end(&self) -> Tip {
+        let (hash, height) = self.tip();
+        Tip { hash, height, depth: 0, status: Status::Active }
+    }
+
     fn side(&self, hash: Hash, fork: u32, depth: u32, status: Status) -> Tip {
         Tip { hash, height: fork + depth, depth, status }
     }
@@ -108,7 +114,7 @@ impl Node {
                 assert!(!headers.is_empty() && headers.len() <= HEADERS_MAX);
                 headers.iter().for_each(|header| assert!(!matches!(self.tree.add(header), Err(_) | Ok(Added::Orphan(_)))));
             }
-            BitcoinNews::Invalid(hashes) => assert!(!hashes.is_empty()),
+            BitcoinNews::Tips(tips) => assert!(self.tree.get(&tips.active).is_some()),
         }
     }
 
@@ -249,7 +255,7 @@ fn headers_that_do_not_fit_together_are_not_told() {
 }
 
 #[test]
-fn stale_branches_are_told_of_once_and_invalid_ones_by_their_hash() {
+fn stale_branches_are_told_of_once_and_ends_whenever_there_are_others() {
     let (mut bitcoind, mut node) = (Bitcoind::new(), Node::new());
     bitcoind.mine(0, 2_000, 0);
     node.follow(&mut bitcoind);
@@ -260,34 +266,41 @@ fn stale_branches_are_told_of_once_and_invalid_ones_by_their_hash() {
     let whole = bitcoind.branch(forks[2], BRANCH_WALK_MAX, 3);
     let old = bitcoind.branch(forks[3] /* over a week below */, 3, 4);
     let lacking = bitcoind.branch(forks[4], 2, 5);
+    let end = |blocks: &[Hash]| *blocks.last().unwrap();
     bitcoind.tips = vec![
-        Tip { hash: bitcoind.tip().0, height: 2_000, depth: 0, status: Status::Other },
+        bitcoind.end(),
         bitcoind.side(stale[2], 1_990, 3, Status::Valid),
-        bitcoind.side(*long.last().unwrap(), 1_800, BRANCH_WALK_MAX as u32 + 1, Status::Valid),
-        bitcoind.side(*whole.last().unwrap(), 1_985, BRANCH_WALK_MAX as u32, Status::Valid),
+        bitcoind.side(end(&long), 1_800, BRANCH_WALK_MAX as u32 + 1, Status::Valid),
+        bitcoind.side(end(&whole), 1_985, BRANCH_WALK_MAX as u32, Status::Valid),
         bitcoind.side(old[2], 2_000 - HEADERS_TOLD - 4, 3, Status::Valid),
         bitcoind.side(lacking[1], 1_995, 2, Status::Other),
         bitcoind.side([0xbd; 32], 1_999, 1, Status::Invalid),
     ];
+    let active = bitcoind.tip().0;
     let news = node.beside(&mut bitcoind);
-    let [BitcoinNews::Headers(headers), BitcoinNews::Invalid(invalid)] = &news[..] else { panic!("{news:?}") };
-    assert_eq!((headers.len(), &invalid[..]), (3 + BRANCH_WALK_MAX, &[[0xbd; 32]][..]));
+    let [BitcoinNews::Headers(headers), BitcoinNews::Tips(tips)] = &news[..] else { panic!("{news:?}") };
+    assert_eq!(headers.len(), 3 + BRANCH_WALK_MAX);
+    // The highest first.
+    let valid = vec![end(&whole), stale[2], end(&long)];
+    assert_eq!(*tips, Tips { active, valid, invalid: vec![[0xbd; 32]] });
     assert!(stale.iter().chain(&whole).all(|hash| node.tree.get(hash).is_some()));
     assert!(long.iter().chain(&old).chain(&lacking).all(|hash| node.tree.get(hash).is_none()));
     // Once is enough.
     bitcoind.requests = 0;
     assert_eq!((node.beside(&mut bitcoind), bitcoind.requests), (vec![], 1));
-    // The old branch of a reorg was told of already.
+    // The old branch of a reorg was told of already, but not that it is one.
     let old = bitcoind.mine(1_999, 2, 9);
+    bitcoind.tips = vec![bitcoind.side(old[0], 1_999, 1, Status::Valid), bitcoind.end()];
+    assert!(node.beside(&mut bitcoind).is_empty(), "it goes on before the node has heard of its block");
     node.follow(&mut bitcoind);
-    bitcoind.tips[0] = bitcoind.side(old[0], 1_999, 1, Status::Valid);
-    assert!(node.beside(&mut bitcoind).is_empty());
+    let tips = Tips { active: bitcoind.tip().0, valid: vec![old[0]], invalid: vec![] };
+    assert_eq!(node.beside(&mut bitcoind), [BitcoinNews::Tips(tips)]);
     bitcoind.tips.clear();
     assert_eq!(node.follower.branches(&mut bitcoind), Err("away"));
 }
 
 #[test]
-fn what_is_no_longer_invalid_is_told_of_anew() {
+fn what_is_no_longer_invalid_is_not_told_of_as_such() {
     let (mut bitcoind, mut node) = (Bitcoind::new(), Node::new());
     bitcoind.mine(0, 50, 0);
     node.follow(&mut bitcoind);
@@ -295,15 +308,13 @@ fn what_is_no_longer_invalid_is_told_of_anew() {
     // `invalidateblock`, `reconsiderblock`.
     let popped = bitcoind.active.pop().unwrap();
     assert!(node.follow(&mut bitcoind).is_empty());
-    bitcoind.tips = vec![bitcoind.side(tip, 49, 1, Status::Invalid)];
-    assert_eq!(node.beside(&mut bitcoind), [BitcoinNews::Invalid(vec![tip])]);
+    bitcoind.tips = vec![bitcoind.end(), bitcoind.side(tip, 49, 1, Status::Invalid)];
+    let below = bitcoind.tip().0;
+    assert_eq!(node.beside(&mut bitcoind), [BitcoinNews::Tips(Tips { active: below, valid: vec![], invalid: vec![tip] })]);
     bitcoind.active.push(popped);
-    bitcoind.tips = vec![bitcoind.side(tip, 50, 0, Status::Other)];
-    // The template on it comes first; then nothing is left of the mark.
+    bitcoind.tips = vec![bitcoind.end()];
     assert!(node.follow(&mut bitcoind).is_empty());
-    assert!(node.beside(&mut bitcoind).is_empty());
-    assert_eq!(node.follow(&mut bitcoind), [1]);
-    assert!(node.follower.invalid.is_empty());
+    assert_eq!(node.beside(&mut bitcoind), [BitcoinNews::Tips(Tips { active: tip, ..Tips::default() })]);
 }
 
 #[test]
@@ -317,9 +328,12 @@ fn no_more_branches_are_told_of_at_once_than_one_message_holds() {
     }
     let counts: Vec<usize> = (0..3).map(|_| node.beside(&mut bitcoind).iter().map(headers).sum()).collect();
     assert_eq!(counts, [BRANCHES_MAX * BRANCH_WALK_MAX, 2 * BRANCH_WALK_MAX, 0]);
-    bitcoind.tips = (0..3_000u32).map(|n| bitcoind.side(sha256d(&n.to_le_bytes()), 199, 1, Status::Invalid)).collect();
+    let ends = |status| (0..3_000u32).map(move |n| (n.to_le_bytes(), status));
+    let ends = ends(Status::Invalid).chain(ends(Status::Valid));
+    bitcoind.tips = ends.map(|(n, status)| bitcoind.side(sha256d(&n), 199, 1, status)).collect();
+    bitcoind.tips.push(bitcoind.end());
     let news = node.beside(&mut bitcoind);
-    assert!(matches!(&news[..], [BitcoinNews::Invalid(hashes)] if hashes.len() == HEADERS_MAX));
+    assert!(matches!(&news[..], [BitcoinNews::Tips(tips)] if tips.invalid.len() == TIPS_MAX && tips.valid.len() == TIPS_MAX));
 }
 
 fn headers(news: &BitcoinNews) -> usize {
