@@ -143,7 +143,9 @@ impl OrganiseWorker {
                     log::error!("our own Bitcoin node has told a header that breaks Bitcoin's rules as this version knows them: {why}");
                 }
                 self.came(&blocks.new);
-                headers.last().map(|header| self.policy.told(sha256d(header)));
+                if let Some(header) = headers.last() {
+                    self.policy.told(sha256d(header));
+                }
             }
             OrganiseJob::Bitcoin(BitcoinNews::Tips(tips)) => self.policy.tips(now.mono, self.chain.bitcoin(), tips),
             OrganiseJob::PeerGone(conn) => {

@@ -4,6 +4,7 @@ mod begin;
 mod failures;
 mod missing;
 mod sync;
+mod upon;
 mod whole;
 
 use std::net::SocketAddr;
