@@ -487,11 +487,14 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use rockpool_store::bitcoin::{Block, Rules};
+    use rockpool_store::kv::MemKv;
     use rockpool_store::testing::{ShareBuilder, bitcoin_header};
 
     use super::*;
     use crate::embedded::EmbeddedChain;
-    use crate::limits::{PENDING_AGE_MAX, PENDING_PEER_MAX};
+    use crate::jobs::Tips;
+    use crate::limits::{LACKED_MAX, LATE_AFTER, PENDING_AGE_MAX, PENDING_PEER_MAX};
     use crate::testing::{Grower, at, claim, conn, fresh_chain, regtest, roll, script, ticket, work_on};
 
     fn worker() -> OrganiseWorker {
@@ -776,6 +779,82 @@ mod tests {
         assert_eq!(told(&outs), (vec![], vec![(conn(1), 1)]));
         assert!(outs.iter().flat_map(|out| &out.mail).any(|(_, tickets)| *tickets == [ticket(1)]));
         assert_eq!((worker.chain.tip().id, worker.bulk.len()), (shares[0].id(), 0));
+    }
+
+    /// Regtest, had it easier bits than those of its blocks: so these cost something.
+    fn costly() -> &'static Params {
+        let mut params = regtest().clone();
+        let (limit_bits, genesis) = (0x2100_ffff, params.bitcoin.genesis);
+        params.bitcoin = Box::leak(Box::new(Rules { limit_bits, retargets: false, min_difficulty: false, bip94: false, genesis }));
+        Box::leak(Box::new(params))
+    }
+
+    /// A worker that has heard of two Bitcoin blocks, each with a share on it that a peer made, and of a bitcoind that mines on the first.
+    fn with_bitcoind() -> Option<(OrganiseWorker, Vec<Share>, [Arc<Block>; 2])> {
+        let params = costly();
+        let open = || Chain::open(params, [1, 2], &MemKv::new()).ok();
+        let (mut other, mut worker) = (open()?, OrganiseWorker::new(params, open()?));
+        let root = Arc::clone(other.bitcoin().root()?);
+        let mut above = |on: &Block| {
+            let id = other.offer_blocks(&[bitcoin_header(on, 600)]).new[0];
+            other.bitcoin().get(&id.0).cloned()
+        };
+        let first = above(&root)?;
+        let second = above(&first)?;
+        let mut shares: Vec<Share> = Vec::new();
+        for block in [&first, &second] {
+            let build = ShareBuilder::new(params).bitcoin(block.hash, block.height + 1, block.bits()).time(block.time() + 10);
+            let share = build.build(&other, &other.tip().id);
+            assert_eq!(other.offer(at(0), &share, Source::Peer), Offer::Taken);
+            other.confirm(9);
+            shares.push(share);
+        }
+        let tips = BitcoinNews::Tips(Tips { active: first.hash, ..Tips::default() });
+        let jobs = vec![BitcoinNews::Headers(vec![first.header]), tips].into_iter().map(OrganiseJob::Bitcoin).collect();
+        steps(&mut worker, 1_000, jobs);
+        Some((worker, shares, [first, second]))
+    }
+
+    /// What is told of the share that work builds on.
+    fn upon(out: &Output) -> Option<Option<ShareId>> {
+        organised(out).0.as_ref().map(|change| change.upon.as_ref().map(|upon| upon.parent))
+    }
+
+    #[test]
+    fn work_leaves_a_share_when_its_block_was_lacked_for_long_enough_and_nothing_else_happens() {
+        let Some((mut worker, shares, [_, second])) = with_bitcoind() else { panic!("no world") };
+        steps(&mut worker, 2_000, vec![tip(&shares[0], 1)]);
+        let blocks = OrganiseJob::Blocks { headers: vec![second.header], ticket: ticket(1) };
+        let outs = steps(&mut worker, 3_000, vec![blocks, tip(&shares[1], 1)]);
+        assert!(outs.iter().filter(|out| !out.mail.is_empty()).all(|out| upon(out) == Some(None)));
+        let due = Duration::from_secs(3) + LACKED_MAX;
+        assert_eq!(worker.due(), Some(due));
+        let due = due.as_millis() as u64;
+        assert!(step(&mut worker, due - 1, vec![]).mail.is_empty());
+        assert_eq!(upon(&step(&mut worker, due, vec![])), Some(Some(shares[0].id())));
+        assert_eq!((worker.due(), worker.chain.confirmed_tip().id), (None, shares[1].id()));
+        // It has come.
+        let tips = BitcoinNews::Tips(Tips { active: second.hash, ..Tips::default() });
+        assert_eq!(upon(&step(&mut worker, due + 1_000, vec![OrganiseJob::Bitcoin(tips)])), Some(None));
+    }
+
+    #[test]
+    fn work_does_not_build_on_a_share_that_arrives_late_by_itself() {
+        let late = 1_000 + LATE_AFTER.as_millis() as u64 + 1_001;
+        let come = |by_itself: bool, ms: u64| {
+            let (mut worker, shares, [_, second]) = with_bitcoind()?;
+            steps(&mut worker, 1_000, vec![tip(&shares[0], 1)]);
+            let tips = BitcoinNews::Tips(Tips { active: second.hash, ..Tips::default() });
+            let news = [BitcoinNews::Headers(vec![second.header]), tips];
+            steps(&mut worker, 2_000, news.into_iter().map(OrganiseJob::Bitcoin).collect());
+            // Another share on the first block, which is not the newest any more.
+            let share = ShareBuilder::new(worker.params).miner(7).build(&worker.chain, &shares[0].id());
+            let out = steps(&mut worker, ms, vec![if by_itself { tip(&share, 1) } else { bulk(&[share.clone()], 1) }]);
+            assert_eq!(worker.chain.confirmed_tip().id, share.id());
+            let told = out.iter().filter(|out| !out.mail.is_empty()).filter_map(upon).last();
+            told.map(|upon| upon == Some(shares[0].id()))
+        };
+        assert_eq!((come(true, late - 1), come(true, late), come(false, late)), (Some(false), Some(true), Some(false)));
     }
 
     #[test]
