@@ -104,17 +104,18 @@ fn a_chain_with_a_share_on_a_stale_bitcoin_block_syncs_on_a_fresh_bitcoind() {
         }
     };
     mine(4);
-    // The block that the fourth share builds on, and what stands on it, are replaced by three others.
-    let stale = bitcoind.call(&["getblockhash", &(bitcoind.height() - 1).to_string()]);
-    bitcoind.call(&["invalidateblock", stale.as_str().unwrap()]);
-    bitcoind.call(&["generatetoaddress", "3", ADDRESS_2]);
+    // The block that the fourth share builds on, and what stands on it, are replaced by three others: of a bitcoind that has never seen them.
+    let submit = |from: &Bitcoind, to: &Bitcoind, height: u64| {
+        let hash = from.call(&["getblockhash", &height.to_string()]);
+        let block = from.call(&["getblock", hash.as_str().unwrap(), "0"]);
+        to.call_long("submitblock", block.as_str().unwrap());
+    };
+    let fork = bitcoind.height() - 2;
+    (1..=fork).for_each(|height| submit(&bitcoind, &fresh, height));
+    fresh.call(&["generatetoaddress", "3", ADDRESS_2]);
+    (fork + 1..=fork + 3).for_each(|height| submit(&fresh, &bitcoind, height));
     mine(2);
-    // A bitcoind that has never seen the stale block.
-    for height in 1..=bitcoind.height() {
-        let hash = bitcoind.call(&["getblockhash", &height.to_string()]);
-        let block = bitcoind.call(&["getblock", hash.as_str().unwrap(), "0"]);
-        fresh.call_long("submitblock", block.as_str().unwrap());
-    }
+    (fork + 4..=bitcoind.height()).for_each(|height| submit(&bitcoind, &fresh, height));
     until("the fresh bitcoind on the same tip", || {
         (fresh.call(&["getbestblockhash"]) == bitcoind.call(&["getbestblockhash"])).then_some(())
     });

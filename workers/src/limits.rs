@@ -163,8 +163,8 @@ pub const BRANCH_WALK_MAX: usize = 100;
 pub const BRANCHES_MAX: usize = 16;
 /// Ends of branches that are told of at once, of each kind the newest: more than there are in a week but on testnet4.
 pub const TIPS_MAX: usize = 64;
-/// Time that bitcoind is given for a block that a share builds on, before the share is no longer mined upon; none where the block's bits are
-/// the easiest, since such headers cost nothing (SHARECHAIN §3).
+/// Time that bitcoind is given for a block that a share builds on, before the share is no longer mined upon; none where the block's bits
+/// are the easiest, since such headers cost nothing (SHARECHAIN §3).
 pub const LACKED_MAX: Duration = Duration::from_secs(120);
 /// Blocks of which is remembered since when they are lacked: each took the work of a Bitcoin block.
 pub const LACKED_KEPT: usize = 64;

@@ -326,7 +326,7 @@ impl OrganiseWorker {
             (Upon::Tip, Upon::Tip) | (Upon::Other(_), Upon::Other(_)) | (Upon::Unfit, Upon::Unfit) => {}
             (_, Upon::Tip) => log::info!("share {tip} is mined upon, the best one again"),
             (_, Upon::Other(id)) => log::warn!(
-                "the best share {tip} is not mined upon, but {id}: its Bitcoin block is invalid or not there, by our bitcoind, or it came late"
+                "the best share {tip} is not mined upon, but {id}: our bitcoind calls its Bitcoin block invalid or lacks it, or it came late"
             ),
             (_, Upon::Unfit) => log::warn!(
                 "the best share {tip} should not be mined upon, since our bitcoind calls its Bitcoin block invalid or has not got it; \
@@ -849,9 +849,9 @@ mod tests {
             steps(&mut worker, 2_000, news.into_iter().map(OrganiseJob::Bitcoin).collect());
             // Another share on the first block, which is not the newest any more.
             let share = ShareBuilder::new(worker.params).miner(7).build(&worker.chain, &shares[0].id());
-            let out = steps(&mut worker, ms, vec![if by_itself { tip(&share, 1) } else { bulk(&[share.clone()], 1) }]);
+            let out = steps(&mut worker, ms, vec![if by_itself { tip(&share, 1) } else { bulk(std::slice::from_ref(&share), 1) }]);
             assert_eq!(worker.chain.confirmed_tip().id, share.id());
-            let told = out.iter().filter(|out| !out.mail.is_empty()).filter_map(upon).last();
+            let told = out.iter().rev().filter(|out| !out.mail.is_empty()).find_map(upon);
             told.map(|upon| upon == Some(shares[0].id()))
         };
         assert_eq!((come(true, late - 1), come(true, late), come(false, late)), (Some(false), Some(true), Some(false)));

@@ -10,8 +10,8 @@ use crate::limits::BESIDE_DEPTH;
 use crate::record::Record;
 
 impl Chain {
-    /// The shares that work may build on: the newest confirmed ones, and the proved ones beside them. Those of the highest score come first;
-    /// of equal ones the confirmed one, then the first seen.
+    /// The shares that work may build on: the newest confirmed ones, and the proved ones beside them. Those of the highest score come
+    /// first; of equal ones the confirmed one, then the first seen.
     pub fn near(&self) -> Vec<Arc<Record>> {
         let confirmed = self.confirmed_height();
         let lowest = self.lowest().height.max((confirmed + 1).saturating_sub(BESIDE_DEPTH));
@@ -25,8 +25,8 @@ impl Chain {
         near
     }
 
-    /// From now on work builds on this share, one of [`near`](Chain::near), or, with `None`, on the confirmed tip, whichever that is. Whether
-    /// that is something new.
+    /// From now on work builds on this share, one of [`near`](Chain::near), or, with `None`, on the confirmed tip, whichever that is.
+    /// Whether that is something new.
     pub fn build_upon(&mut self, id: Option<ShareId>) -> bool {
         if self.upon.as_ref().map(|payouts| payouts.parent) == id {
             return false;
