@@ -104,7 +104,7 @@ fn a_chain_with_a_share_on_a_stale_bitcoin_block_syncs_on_a_fresh_bitcoind() {
         }
     };
     mine(4);
-    // The block that the fourth share builds on, and what stands on it, are replaced by three others: of a bitcoind that has never seen them.
+    // The block that the fourth share builds on, and what stands on it, are replaced by three others, of a bitcoind that has not seen them.
     let submit = |from: &Bitcoind, to: &Bitcoind, height: u64| {
         let hash = from.call(&["getblockhash", &height.to_string()]);
         let block = from.call(&["getblock", hash.as_str().unwrap(), "0"]);
