@@ -16,7 +16,7 @@ use rockpool_store::record::Record;
 use rockpool_workers::jobs::{Answer, Claim, Fate, FetchJob, Missing, OrganiseJob, ShareFate, Stages, SubmitRefusal};
 use rockpool_workers::template::Template;
 
-use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH};
+use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_ALARM};
 use crate::node::{News, Node, Parts, Stopping};
 use crate::peer::relay::Push;
 use crate::peer::session::chain_tip;
@@ -147,6 +147,12 @@ impl<S: Stages> Node<S> {
         let depth = self.chain.view.apply(change);
         if depth > 0 {
             log::info!("reorganised: {depth} shares of the best chain replaced");
+        }
+        if depth >= REORG_ALARM {
+            self.counters.reorgs_deep.add(1);
+            log::warn!(
+                "{depth} shares of the best chain were replaced at once: this node was cut off, or somebody has most of the share work"
+            );
         }
         self.peers.look();
         let mut shares = self.beside(change);

@@ -16,6 +16,8 @@ pub const CHAINTIP_EVERY: Duration = Duration::from_secs(1);
 pub const KNOWN_MAX: usize = 64;
 /// Shares further than this below the tip come by sync, not by push (SHARECHAIN, parameters: near tip).
 pub const PUSH_DEPTH: u32 = 30;
+/// Shares replaced at once from which on an operator should hear of it (SHARECHAIN §5): honest nodes' reorgs are three deep at most.
+pub const REORG_ALARM: u32 = 36;
 /// Time between the first dial of a configured peer and the second; it doubles from there.
 pub const DIAL_FIRST: Duration = Duration::from_secs(1);
 /// Most time between two dials of a configured peer: a peer that comes back is found within a minute.

@@ -30,6 +30,7 @@ rockpool_net::counters! {
         peers_down: "peers", "Peers that were up and have left.";
         miners_up: "miners", "Miners that have authorised.";
         miners_down: "miners", "Miners that had authorised and have left.";
+        reorgs_deep: "times", "So many shares of the best chain were replaced at once that no luck explains it.";
         tips: "times", "The confirmed tip became another.";
         bitcoin_outages: "times", "Bitcoin's side could not be reached any more.";
         disk_outages: "times", "The disk was full.";

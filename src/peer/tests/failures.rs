@@ -14,7 +14,7 @@ use rockpool_store::testing::{ShareBuilder, bitcoin_header};
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::Answer;
 
-use crate::limits::{SYNC_ANSWER_MAX, SYNC_SETTLE_MAX, SYNC_SHARES};
+use crate::limits::{REORG_ALARM, SYNC_ANSWER_MAX, SYNC_SETTLE_MAX, SYNC_SHARES};
 use crate::peer::tests::{ALICE, BOB, peer, tip_of};
 use crate::status::Serving;
 use crate::testing::{Grower, Inline, PEER, World, at, exchange, regtest};
@@ -256,6 +256,28 @@ fn a_fresh_node_syncs_past_a_share_on_a_stale_bitcoin_block() {
     assert_eq!(new.node.chain().view.payouts(), old.node.chain().view.payouts());
     assert!(new.node.chain().view.bitcoin().get(&stale.hash).is_some(), "and it can serve the next one");
     assert!(new.is_open(on_new) && old.is_open(on_old));
+}
+
+/// SHARECHAIN §5: none is forbidden, and from 36 shares on somebody should look.
+#[test]
+fn a_reorg_of_36_shares_raises_an_alarm() {
+    let mut chain = fresh();
+    let genesis = regtest().genesis_id();
+    let past = grow(&mut chain, &build(), genesis, 5);
+    for (deep, alarms) in [(REORG_ALARM - 1, 0), (REORG_ALARM, 1)] {
+        let (ours, theirs) = (deep as usize, deep as usize + 1);
+        let mut both = fresh();
+        for share in &past {
+            assert_eq!(both.offer(at(Duration::ZERO), share, Source::Peer), Offer::Taken);
+        }
+        let ours = grow(&mut both, &build(), past[4].id(), ours);
+        let theirs = grow(&mut both, &build().salt(1), past[4].id(), theirs);
+        let mut world = World::whole(&[], 1);
+        world.offer([&past[..], &ours].concat());
+        assert_eq!((confirmed(&world), world.node.counters().reorgs_deep.get()), (ours[ours.len() - 1].id(), 0));
+        world.offer(theirs.clone());
+        assert_eq!((confirmed(&world), world.node.counters().reorgs_deep.get()), (theirs[theirs.len() - 1].id(), alarms), "{deep} deep");
+    }
 }
 
 /// Elsewhere a node whose tip is five minutes old neither relays nor serves miners: a chain that has paused would stay so.
