@@ -224,7 +224,7 @@ mod tests {
     use crate::testing::{at, regtest};
     use rand_chacha::rand_core::SeedableRng;
     use rockpool_net::sha256::sha256d;
-    use rockpool_net::wire::share::merkle_root;
+    use rockpool_net::wire::share::{Share, merkle_root};
     use rockpool_store::chain::{Chain, Source};
     use rockpool_store::kv::MemKv;
     use rockpool_store::rules::difficulty::hardest_bits;
@@ -424,6 +424,23 @@ mod tests {
         }
         assert_eq!(boards.held(), 8);
         assert!(boards.held() <= BOARDS_MAX);
+    }
+
+    /// Elsewhere all of a miner's coinbases were the same. Here not even two nodes that pay one address hash the same job.
+    #[test]
+    fn two_nodes_with_one_address_hash_different_jobs() {
+        let template = Arc::new(EmbeddedChain::new(regtest(), None).template(1_700_000_000));
+        let salts = [1, 2].map(|seed| {
+            let (mut boards, mut rng) = (Boards::default(), ChaCha12Rng::seed_from_u64(seed));
+            boards.set_template(Arc::clone(&template), &mut rng);
+            boards.set_template(Arc::new(EmbeddedChain::new(regtest(), None).template(1_700_000_001)), &mut rng);
+            boards.salts.iter().map(|(salt, _)| *salt).collect::<Vec<_>>()
+        });
+        let all: std::collections::BTreeSet<u32> = salts.concat().into_iter().collect();
+        assert_eq!(all.len(), 4, "another salt of each node and each template: {salts:?}");
+        let share = (**regtest().genesis()).clone();
+        let other = Share { salt: share.salt ^ 1, ..share.clone() };
+        assert_ne!(share.commitment(&regtest().genesis_id()), other.commitment(&regtest().genesis_id()), "and the coinbase commits to it");
     }
 
     #[test]

@@ -283,6 +283,17 @@ pub(crate) mod tests {
         assert!(template.trims.iter().all(|other| other == trim));
     }
 
+    /// Elsewhere a share's coinbase held what one's own bitcoind or configuration said, and other nodes took it for wrong.
+    #[test]
+    fn what_bitcoind_would_have_in_a_coinbase_is_ignored() {
+        let mut changed = answer(&[]);
+        let plain = build(changed.clone()).unwrap();
+        for aux in [json!({}), json!({"flags": ""}), json!({"flags": "062f503253482f"}), json!(null)] {
+            changed["coinbaseaux"] = aux;
+            assert_eq!(build(changed.clone()).unwrap(), plain);
+        }
+    }
+
     #[test]
     fn what_cannot_be_mined_on_is_refused_with_the_field() {
         let tx = |field: &str, value: Value| {
