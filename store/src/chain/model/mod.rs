@@ -5,6 +5,7 @@
 mod based;
 mod found;
 mod node;
+mod peers;
 mod rows;
 mod slow;
 mod vectors;
