@@ -210,7 +210,7 @@ impl OrganiseWorker {
         let bulk = of_sync.is_some();
         let offer = self.offer(now, &waiting.share, source);
         let taken = offer == Offer::Taken;
-        if taken && !bulk {
+        if taken {
             self.arrived(&id, since);
         }
         let fate = match offer {
