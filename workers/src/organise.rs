@@ -841,7 +841,7 @@ mod tests {
     #[test]
     fn work_does_not_build_on_a_share_that_arrives_late_by_itself() {
         let late = 1_000 + LATE_AFTER.as_millis() as u64 + 1_001;
-        let come = |by_itself: bool, ms: u64| {
+        let come = |job: fn(&Share) -> OrganiseJob, ms: u64| {
             let (mut worker, shares, [_, second]) = with_bitcoind()?;
             steps(&mut worker, 1_000, vec![tip(&shares[0], 1)]);
             let tips = BitcoinNews::Tips(Tips { active: second.hash, ..Tips::default() });
@@ -849,12 +849,17 @@ mod tests {
             steps(&mut worker, 2_000, news.into_iter().map(OrganiseJob::Bitcoin).collect());
             // Another share on the first block, which is not the newest any more.
             let share = ShareBuilder::new(worker.params).miner(7).build(&worker.chain, &shares[0].id());
-            let out = steps(&mut worker, ms, vec![if by_itself { tip(&share, 1) } else { bulk(std::slice::from_ref(&share), 1) }]);
+            let out = steps(&mut worker, ms, vec![job(&share)]);
             assert_eq!(worker.chain.confirmed_tip().id, share.id());
             let told = out.iter().rev().filter(|out| !out.mail.is_empty()).find_map(upon);
             told.map(|upon| upon == Some(shares[0].id()))
         };
-        assert_eq!((come(true, late - 1), come(true, late), come(false, late)), (Some(false), Some(true), Some(false)));
+        let by_peer: fn(&Share) -> OrganiseJob = |share| tip(share, 1);
+        assert_eq!([late - 1, late].map(|ms| come(by_peer, ms)), [Some(false), Some(true)]);
+        assert_eq!(
+            (come(|share| own(share, 1), late), come(|share| bulk(std::slice::from_ref(share), 1), late)),
+            (Some(true), Some(false))
+        );
     }
 
     #[test]
