@@ -162,6 +162,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::bitcoin::{Block, required_bits};
     use crate::params::{Network, params};
     use crate::record::{Rare, Uncle};
 
@@ -304,6 +305,25 @@ mod tests {
     fn three_blocks_are_those_of_the_periods_first() {
         let params = params(Network::Regtest);
         assert_eq!(wanted_work(params, &params.genesis_record()), 6);
+    }
+
+    /// Elsewhere a header's own bits say how long the window is, and whoever finds a share chooses them.
+    #[test]
+    fn an_easy_block_on_testnet4_changes_no_window() {
+        let (testnet4, hard, easy) = (params(Network::Testnet4), 0x1a01_0000, 0x1d00_ffff);
+        for bits in [easy, hard] {
+            let mut block = Block::named([1; 32], 100_000, 1_700_000_000, bits);
+            block.period_bits = hard;
+            let tip = Record { bitcoin: Arc::new(block), ..testnet4.genesis_record() };
+            assert_eq!(wanted_work(testnet4, &tip), 3 * target::work(hard));
+        }
+        // The share's own header is the period's first: its bits, as Bitcoin demands them.
+        let mut last = Block::named([1; 32], 2_016 * 50 - 1, 1_700_000_000, easy);
+        last.period_bits = hard;
+        let required = required_bits(testnet4, &last, 1_700_000_001);
+        let tip = Record { bitcoin: Arc::new(last), ..testnet4.genesis_record() };
+        assert_eq!(wanted_work(testnet4, &tip), 3 * target::work(required));
+        assert!(target::work(required) > 1_000 * target::work(easy));
     }
 
     #[test]
