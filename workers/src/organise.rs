@@ -204,8 +204,9 @@ impl OrganiseWorker {
     /// Takes a share that a peer sent by itself, or one that waited: of that nobody is told that it waits on. Whether it was taken.
     fn take_peers(&mut self, now: Now, waiting: Waiting, waited: bool) -> bool {
         let (id, from, since) = (waiting.id, waiting.from, waiting.since);
-        // What a sync waits for belongs to it, however far below our tip it lies.
-        let of_sync = self.bulk.front().filter(|bulk| bulk.waits.is_some_and(|(missing, _)| missing == id));
+        // What a sync waits for belongs to it, and what that waits for in turn, however far below our tip they lie: uncles that were
+        // credited before our chains part credit others, and a restart has forgotten both.
+        let of_sync = self.bulk.front().filter(|bulk| bulk.waits.is_some_and(|(missing, _)| self.pending.leads_to(id, missing)));
         let source = of_sync.map_or(Source::Peer, |bulk| Source::Bulk(bulk.sync));
         let bulk = of_sync.is_some();
         let offer = self.offer(now, &waiting.share, source);

@@ -48,6 +48,19 @@ impl Pending {
         self.waiting.entry(missing).or_default().push(waiting);
     }
 
+    /// Whether the second waits for the first, or for one that does; or they are the same.
+    pub(crate) fn leads_to(&self, first: ShareId, second: ShareId) -> bool {
+        // Nothing waits for what builds on it, so there is an end, and no share waits for two.
+        let mut next = vec![first];
+        while let Some(id) = next.pop() {
+            if id == second {
+                return true;
+            }
+            next.extend(self.waiting.get(&Some(id)).into_iter().flatten().map(|waiting| waiting.id));
+        }
+        false
+    }
+
     /// What waited for this share.
     pub(crate) fn arrived(&mut self, id: ShareId) -> Vec<Waiting> {
         let freed = self.waiting.remove(&Some(id)).unwrap_or_default();
@@ -135,6 +148,17 @@ mod tests {
         assert_eq!(ids(pending.arrived(id(1))), []);
         assert_eq!(ids(pending.clocked()), [id(6)]);
         assert!(pending.contains(&id(5)) && !pending.contains(&id(3)));
+    }
+
+    #[test]
+    fn what_a_sync_waits_for_is_found_however_many_wait_between() {
+        let mut pending = Pending::default();
+        pending.add(Some(id(1)), waiting(2, 1, 0));
+        pending.add(Some(id(1)), waiting(5, 1, 0));
+        pending.add(Some(id(2)), waiting(3, 2, 0));
+        pending.add(None, waiting(6, 1, 0));
+        assert!([1, 2, 3].into_iter().all(|first| pending.leads_to(id(first), id(3))));
+        assert!([4, 5, 6].into_iter().all(|other| !pending.leads_to(id(other), id(3)) && !pending.leads_to(id(3), id(other))));
     }
 
     #[test]
