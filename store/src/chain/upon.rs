@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(chain.offer(LATE, &unproven, Source::Peer), Offer::Taken);
         let near: Vec<ShareId> = chain.near().iter().map(|record| record.id).collect();
         assert_eq!(near[..4], [ids[40], beside[0], beside[1], ids[39]]);
-        assert_eq!((near.len(), near.last()), (BESIDE_DEPTH as usize + 2, Some(&ids[11])));
+        assert_eq!((near.len(), near.last()), (BESIDE_DEPTH as usize + 2, Some(&ids[41 - BESIDE_DEPTH as usize])));
         assert!(!near.contains(&low) && !near.contains(&unproven.id()));
         let view = chain.view();
         assert!(near.iter().all(|id| view.get(id).is_some() || view.beside(id).is_some()));
