@@ -61,6 +61,10 @@ pub struct Sync {
     astray: Option<ConnId>,
     /// Helpers that did not fit.
     useless: BTreeSet<ConnId>,
+    /// Whether some of what was handed on is a helper's.
+    helped: bool,
+    /// Nobody but the owner is asked any more.
+    alone: bool,
     /// Answers to come that are wanted no more.
     pub late: Late,
     /// The organiser has seen all; whether our tip is as good as the claim will show when its changes are here.
@@ -167,6 +171,8 @@ impl Sync {
             handed: VecDeque::new(),
             astray: None,
             useless: BTreeSet::new(),
+            helped: false,
+            alone: false,
             late: Late::default(),
             settling: None,
         };
@@ -223,6 +229,12 @@ impl Sync {
         }
         // Without blame: what it brought may be held for its time, by a clock of ours that is wrong.
         let settled = self.settling.is_some_and(|deadline| now >= deadline);
+        if settled && self.helped && !self.alone {
+            // In layout front a helper's lie shows only when the coinbase is rebuilt: the owner has one more try, by itself.
+            (self.alone, self.ended, self.settling, self.last, self.brought) = (true, false, None, None, 0);
+            self.base = self.base.take().filter(|_| self.taken.is_none());
+            return None;
+        }
         settled.then_some(CloseReason::Done("its chain did not become ours"))
     }
 
@@ -351,6 +363,7 @@ impl Sync {
         let Some(last) = shares.last() else { return turn.out.home(ticket) };
         let base = self.base.is_some() && self.last.is_none();
         let handed = Handed { from: ticket.conn(), id: last.id(), height: last.height };
+        self.helped |= handed.from != self.conn;
         self.last = Some(handed);
         self.handed.push_back(handed);
         self.settling = None;
@@ -398,7 +411,7 @@ impl Sync {
         for part in &mut self.parts {
             let (Some(first), State::Wanted) = (part.first, &part.state) else { continue };
             let reach = first.saturating_add(SYNC_RANGE).min(self.claim.height);
-            let helper = helpers.iter().filter(|(_, claim)| claim.height >= reach).map(|(conn, _)| *conn);
+            let helper = helpers.iter().filter(|(_, claim)| !self.alone && claim.height >= reach).map(|(conn, _)| *conn);
             let mut able = [self.conn].into_iter().chain(helper).filter(|conn| !busy.contains(conn) && !self.useless.contains(conn));
             let Some(conn) = able.next() else { continue };
             busy.insert(conn);

@@ -291,3 +291,54 @@ fn a_changed_share_of_layout_front_that_waits_does_not_keep_the_honest_one_out()
     }
     assert_eq!((confirmed(&world), world.is_open(giver)), ((2, honest.id()), true));
 }
+
+/// A chain of so many shares, all of layout front or tail.
+fn long(layout: Layout, count: usize) -> Vec<Share> {
+    let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+    let build = ShareBuilder::new(regtest()).layout(layout);
+    (0..count)
+        .map(|_| {
+            let share = build.build(&chain, &chain.tip().id);
+            assert_eq!(chain.offer(at(Duration::ZERO), &share, Source::Peer), Offer::Taken);
+            chain.confirm(1);
+            share
+        })
+        .collect()
+}
+
+/// Answers what a peer was asked for in a sync, from this chain.
+fn serve(world: &mut World<Inline>, conn: ConnId, chain: &[Share]) {
+    for message in world.messages(conn) {
+        let Message::GetHeaders(GetHeaders { from, .. }) = message else { continue };
+        let first = match from {
+            Start::Height(height) => height as usize - 1,
+            Start::Locator(ids) => ids.iter().find_map(|id| chain.iter().position(|share| share.id() == *id)).map_or(0, |at| at + 1),
+        };
+        world.say(conn, &Message::ShareHeaders(chain[first.min(chain.len())..].iter().take(SYNC_SHARES).cloned().collect()));
+        world.settle();
+    }
+}
+
+/// A helper changes a share on its way: the owner of the claim did nothing wrong, and its chain becomes ours all the same.
+#[test]
+fn a_helper_that_changes_shares_costs_the_owner_nothing() {
+    for layout in [Layout::Tail, Layout::Front] {
+        let honest = long(layout, 4 * SYNC_SHARES);
+        let mut changed = honest.clone();
+        // In layout front this shows only when the coinbase is rebuilt.
+        changed.iter_mut().skip(SYNC_SHARES).step_by(50).for_each(|share| share.proof.extranonce[0] ^= 1);
+        let mut world = World::whole(&[], 1);
+        let (owner, liar) = (peer(&mut world), peer(&mut world));
+        for conn in [owner, liar] {
+            world.say(conn, &tip_of(&honest[4 * SYNC_SHARES - 1]));
+        }
+        for _ in 0..90 {
+            serve(&mut world, liar, &changed);
+            serve(&mut world, owner, &honest);
+            wait(&mut world, Duration::from_secs(1));
+        }
+        let reached = confirmed(&world);
+        assert_eq!((reached.0, world.is_open(owner)), (4 * SYNC_SHARES as u32, true), "{layout:?}");
+        assert_eq!(world.hub.outlet().tickets_out(), 0);
+    }
+}
