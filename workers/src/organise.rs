@@ -889,6 +889,23 @@ mod tests {
         assert_eq!(worker.newer, BTreeSet::from([2]));
     }
 
+    /// SPEC, VAL-2: it costs nothing to change the extranonce of an honest share in layout front, and until its coinbase is rebuilt the
+    /// honest one counts as known.
+    #[test]
+    fn who_changed_the_extranonce_of_a_share_in_layout_front_is_told_of() {
+        let mut worker = worker();
+        let front = ShareBuilder::new(regtest()).layout(rockpool_net::wire::share::Layout::Front);
+        let mut share = front.build(&fresh_chain(), &regtest().genesis_id());
+        share.proof.extranonce[0] ^= 1;
+        let outs = steps(&mut worker, 1_000_000_000, vec![tip(&share, 1)]);
+        assert!(worker.chain.get(&share.id()).is_none(), "its coinbase was rebuilt");
+        let answers = outs.iter().flat_map(|out| &out.mail).map(|(answer, _)| answer);
+        let fates = answers.filter_map(|answer| if let Answer::Organised { fates, .. } = answer { Some(fates) } else { None });
+        let fates: Vec<_> =
+            fates.flatten().filter(|(from, id, _)| (*from, *id) == (conn(1), share.id())).map(|(_, _, fate)| fate).collect();
+        assert!(matches!(fates[..], [ShareFate::Taken, ShareFate::Bad(_)]), "{fates:?}");
+    }
+
     #[test]
     fn a_peer_can_make_only_so_many_shares_wait() {
         let (mut worker, shares) = (worker(), grown(PENDING_PEER_MAX + 10));
