@@ -64,14 +64,13 @@ impl ChainStoreHandle {
         ChainStoreHandle { view, store }
     }
 
-    /// A share's bytes by its id: of the best chain, of an uncle that it credits, or of a proved share beside it.
+    /// A share's bytes by its id: of the confirmed chain, of an uncle that it credits, or of a proved share beside it. Of no other: who
+    /// passes on what is not proved may pass on a lie (SPEC, VAL-4).
     pub fn share_bytes(&self, id: &ShareId) -> Result<Found, StoreError> {
         let of_chain = self.view.get(id).map(|record| record.height).or_else(|| self.view.uncle_height(id));
-        match of_chain.or_else(|| self.view.beside(id).map(|beside| beside.record.height)) {
-            Some(height) => self.bytes_at(height, id),
-            // Own shares beside the best chain that are not proved yet.
-            None => Ok(self.view.bytes(id).map_or(Found::Absent, Found::Bytes)),
-        }
+        let proved = of_chain.filter(|height| *height <= self.view.confirmed_height());
+        let height = proved.or_else(|| self.view.beside(id).map(|beside| beside.record.height));
+        height.map_or(Ok(Found::Absent), |height| self.bytes_at(height, id))
     }
 
     /// The bytes of a share that is known to be at this height: not yet stored ones from the view, stored ones from RocksDB's cache.

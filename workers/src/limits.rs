@@ -172,6 +172,9 @@ pub const LACKED_KEPT: usize = 64;
 pub const LATE_AFTER: Duration = Duration::from_secs(20);
 /// Heights by which late shares must lead before they are mined upon (SHARECHAIN §3).
 pub const LATE_LEAD: u32 = 2;
+/// Shares of layout front, the newest that came by themselves, whose senders are remembered: to be dropped if a coinbase does not match.
+/// Ten minutes of shares; but while a sync is under way nearly all are judged within the step in which they come.
+pub const FRONT_KEPT: usize = 64;
 /// Late shares that are remembered, the highest: as many as are kept beside the best chain.
 pub const LATE_KEPT: usize = rockpool_store::limits::SIDE_MAX;
 /// Newest Bitcoin blocks of which is remembered when they became known: a share on one further behind is late by the oldest of them.

@@ -10,14 +10,15 @@ use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
-use rockpool_net::wire::share::Share;
+use rockpool_net::wire::share::{Layout, Share};
 use rockpool_store::chain::{Batch, Chain, Offer, Source};
 use rockpool_store::limits::HEADER_AHEAD_MAX_S;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::params::{Network, Params};
+use rockpool_store::rules::share::RuleError;
 
 use crate::jobs::{Answer, BitcoinNews, Claim, Missing, OrganiseJob, Output, ShareFate, Stage, SubmitRefusal, WriteJob};
-use crate::limits::{BACKLOG_MAX, BULK_WAIT_MAX, PENDING_LOOK, PROGRESS_MIN, REBUILT_SLICE, SYNC_IDLE_MAX, TIED_SLICE};
+use crate::limits::{BACKLOG_MAX, BULK_WAIT_MAX, FRONT_KEPT, PENDING_LOOK, PROGRESS_MIN, REBUILT_SLICE, SYNC_IDLE_MAX, TIED_SLICE};
 use crate::pending::{Pending, Waiting};
 use crate::policy::{Policy, Upon};
 
@@ -33,6 +34,8 @@ pub struct OrganiseWorker {
     /// Shares that may no longer have to wait. Bounded as what waits is.
     retry: VecDeque<Waiting>,
     pending: Pending,
+    /// Newest shares of layout front that came by themselves, and who sent them: whether they are tied shows when they are rebuilt.
+    front: VecDeque<(ShareId, ConnId)>,
     policy: Policy,
     /// What the policy chose.
     upon: Upon,
@@ -98,6 +101,7 @@ impl OrganiseWorker {
             bulk: VecDeque::new(),
             retry: VecDeque::new(),
             pending: Pending::default(),
+            front: VecDeque::new(),
             policy: Policy::new(params),
             upon: Upon::Tip,
             upon_due: None,
@@ -213,6 +217,7 @@ impl OrganiseWorker {
         let taken = offer == Offer::Taken;
         if taken {
             self.arrived(&id, since);
+            self.remember(id, &waiting.share, from);
         }
         let fate = match offer {
             Offer::Taken | Offer::Known => ShareFate::Taken,
@@ -315,6 +320,29 @@ impl OrganiseWorker {
     fn arrived(&mut self, id: &ShareId, at: Duration) {
         if let Some(record) = self.chain.get(id) {
             self.policy.arrived(record, at);
+        }
+    }
+
+    /// Remembers who sent a share that is not known to be tied before its coinbase is rebuilt.
+    fn remember(&mut self, id: ShareId, share: &Share, from: ConnId) {
+        if share.layout == Layout::Front {
+            self.front.push_back((id, from));
+            if self.front.len() > FRONT_KEPT {
+                self.front.pop_front();
+            }
+        }
+    }
+
+    /// Tells of shares whose coinbase does not match. Where it says that nothing was tied, whoever sent it made it up (SPEC, VAL-2).
+    fn blame(&mut self) {
+        for (id, error) in self.chain.take_condemned() {
+            log::info!("share {id} is invalid: {error}");
+            if let RuleError::Untied(why) = error
+                && let Some(index) = self.front.iter().rposition(|(sent, _)| *sent == id)
+                && let Some((_, from)) = self.front.remove(index)
+            {
+                self.report.fates.push((from, id, ShareFate::Bad(why)));
+            }
         }
     }
 
@@ -437,9 +465,7 @@ impl Stage for OrganiseWorker {
         }
         if self.chain.has_unproven() {
             self.changed |= self.chain.confirm(REBUILT_SLICE) > 0;
-            for (id, why) in self.chain.take_condemned() {
-                log::info!("share {id} is invalid: {why}");
-            }
+            self.blame();
         }
         self.choose(now.mono);
         // What nobody waits for is told of now and then.
@@ -894,7 +920,7 @@ mod tests {
     #[test]
     fn who_changed_the_extranonce_of_a_share_in_layout_front_is_told_of() {
         let mut worker = worker();
-        let front = ShareBuilder::new(regtest()).layout(rockpool_net::wire::share::Layout::Front);
+        let front = ShareBuilder::new(regtest()).layout(Layout::Front);
         let mut share = front.build(&fresh_chain(), &regtest().genesis_id());
         share.proof.extranonce[0] ^= 1;
         let outs = steps(&mut worker, 1_000_000_000, vec![tip(&share, 1)]);
@@ -904,6 +930,14 @@ mod tests {
         let fates: Vec<_> =
             fates.flatten().filter(|(from, id, _)| (*from, *id) == (conn(1), share.id())).map(|(_, _, fate)| fate).collect();
         assert!(matches!(fates[..], [ShareFate::Taken, ShareFate::Bad(_)]), "{fates:?}");
+        // The honest one is taken, whoever sends it, and is nobody's fault.
+        share.proof.extranonce[0] ^= 1;
+        let outs = steps(&mut worker, 1_000_000_000, vec![tip(&share, 2)]);
+        assert_eq!((worker.chain.confirmed_tip().id, organised(&outs[0]).2), (share.id(), &[(conn(2), share.id(), ShareFate::Taken)][..]));
+        for n in 0..FRONT_KEPT {
+            worker.remember(ShareId([n as u8; 32]), &share, conn(3));
+        }
+        assert_eq!((worker.front.len(), worker.front[0]), (FRONT_KEPT, (ShareId([0; 32]), conn(3))));
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Chain {
     /// Where a coinbase breaks a rule on tied fields, its share is invalid; in layout front it counts as not tied, and nothing is recorded
     /// (SHARECHAIN §1). What builds on it or credits it goes with it.
     fn taint(&mut self, id: ShareId, error: RuleError) {
-        self.condemned.push((id, error.reason()));
+        self.condemned.push((id, error));
         self.credited.remove(&id);
         if let RuleError::Broken(why) = error {
             self.mark_invalid(id, why);

@@ -38,6 +38,7 @@ use crate::organised::{Beside, ChainChange};
 use crate::params::Params;
 use crate::payouts::Payouts;
 use crate::record::{Record, Scripts};
+use crate::rules::share::RuleError;
 use crate::rules::window::{Level, Window};
 use crate::schema::{self, TipRow};
 use crate::table::{Keyed, Table};
@@ -73,7 +74,7 @@ pub struct Chain {
     invalid: BTreeMap<ShareId, &'static str>,
     invalid_order: VecDeque<ShareId>,
     /// Shares whose coinbase was rebuilt and does not match, since they were last asked for.
-    condemned: Vec<(ShareId, &'static str)>,
+    condemned: Vec<(ShareId, RuleError)>,
     window: Window,
     /// Payouts at the confirmed tip and the newest shares below it, ascending, and whether their windows are whole (SPEC, BASE-3).
     payouts: VecDeque<(Arc<Payouts>, bool)>,
@@ -187,7 +188,7 @@ impl Chain {
     }
 
     /// The shares that [`confirm`](Chain::confirm) found wanting since the last call, and why: for the log.
-    pub fn take_condemned(&mut self) -> Vec<(ShareId, &'static str)> {
+    pub fn take_condemned(&mut self) -> Vec<(ShareId, RuleError)> {
         std::mem::take(&mut self.condemned)
     }
 
