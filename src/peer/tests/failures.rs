@@ -127,6 +127,8 @@ fn what_is_not_proved_is_neither_relayed_nor_mined_upon() {
     assert_eq!((view.next(regtest(), at(Duration::ZERO)).parent, view.payouts().parent), (past[1].id(), past[1].id()));
     world.say(sender, &Message::GetHeaders(GetHeaders { from: Start::Height(1), stop: ShareId::default() }));
     assert!(world.messages(sender).contains(&Message::ShareHeaders(past.clone())), "nor is it served as part of the chain");
+    world.say(sender, &Message::GetData(vec![candidate.id()]));
+    assert_eq!(world.messages(sender), [Message::NotFound(vec![candidate.id()])], "nor by its id");
     chain.confirm(1);
     assert_eq!(told(&mut world, &mut chain), [candidate.id()]);
 
