@@ -26,6 +26,8 @@ pub const SCRATCH_BYTES_MAX: usize = 200_000_000;
 /// Heights below the confirmed tip in which shares beside the best chain are served and may be credited (SHARECHAIN, parameters: near tip):
 /// as deep as the branch of an uncle may reach that the next share credits, or its end would be credited by nobody.
 pub const BESIDE_DEPTH: u32 = REACH as u32 - 1;
+/// Highest base share: centuries of heights, and as many more before a height would not fit its field.
+pub const BASE_HEIGHT_MAX: u32 = 1 << 31;
 /// Uncles around a base share, and those credited near the confirmed tip, beyond which none around a base is taken: three a height.
 pub const AROUND_BASE_MAX: usize = 128;
 /// Newest confirmed shares whose payouts are at hand: an uncle's parent is no further below.

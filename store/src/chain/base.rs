@@ -8,7 +8,7 @@ use rockpool_net::wire::share::Share;
 
 use super::side::Side;
 use super::{Chain, Offer};
-use crate::limits::{BITCOIN_BELOW, KEPT_SLACK};
+use crate::limits::{BASE_HEIGHT_MAX, BITCOIN_BELOW, KEPT_SLACK};
 use crate::payouts::Payouts;
 use crate::record::{Place, Record};
 use crate::rules::share::{RuleError, check_alone};
@@ -25,8 +25,8 @@ impl Chain {
             Ok(id) => id,
             Err(RuleError::Untied(why) | RuleError::Broken(why)) => return Offer::Bad(why),
         };
-        if share.version != self.params.version_at(share.height) || share.lead > self.params.lead_max_s {
-            return Offer::Bad("BASE-1: the base share's version or lead cannot be");
+        if share.version != self.params.version_at(share.height) || share.lead > self.params.lead_max_s || share.height > BASE_HEIGHT_MAX {
+            return Offer::Bad("BASE-1: the base share's version, lead or height cannot be");
         }
         let Some(bitcoin) = self.bitcoin.get(&share.bitcoin_prev()).cloned() else {
             return Offer::Pending { missing: ShareId(share.bitcoin_prev()) };

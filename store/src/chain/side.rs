@@ -57,8 +57,8 @@ const LAST: ShareId = ShareId([0xff; 32]);
 
 /// Entries of a share in the sets below, bytes.
 const ENTRY_BYTES: usize = 300;
-/// What an uncle takes in its nephew's index entry and in the sets below, bytes.
-const UNCLE_BYTES: usize = 200;
+/// What an uncle takes in its nephew's index entry and in the sets below, its branch of up to 32 places included, bytes.
+const UNCLE_BYTES: usize = 500;
 
 /// Shares beside the best chain, by id, by parent, by uncle and by score.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@ use rockpool_net::sha256::{Midstate, sha256};
 use rockpool_net::wire::share::{Class, Script, merkle_root};
 
 use super::*;
+use crate::limits::BASE_HEIGHT_MAX;
 use crate::rules::target::hash_meets;
 
 /// Ties a share's fields to its header, whatever they say, and works until the hash meets its target or that is no use.
@@ -210,4 +211,40 @@ fn a_share_is_credited_by_the_first_that_names_it_and_by_nobody_twice() {
     let (work, nephew) = (crate::rules::target::work(uncle.bits), chain.table.at(first.height).unwrap());
     assert_eq!(weights[&uncle.script], 10 * work - work.min(nephew.demand()), "nine tenths, and those once");
     chain.sanity_check().unwrap();
+}
+
+/// A base share's own place is taken as given, so whoever makes one says what it likes.
+#[test]
+fn a_base_share_with_fields_at_their_ends_is_refused_or_goes_on_without_a_panic() {
+    let ends = [1, BASE_HEIGHT_MAX - 1, BASE_HEIGHT_MAX, BASE_HEIGHT_MAX + 1, u32::MAX - 1, u32::MAX];
+    let mut changes: Vec<Box<dyn Fn(&mut Share)>> = Vec::new();
+    for word in ends {
+        changes.push(Box::new(move |share| share.height = word));
+        changes.push(Box::new(move |share| share.time = word));
+        changes.push(Box::new(move |share| share.lead = word));
+        changes.push(Box::new(move |share| share.bitcoin_height = word));
+        changes.push(Box::new(move |share| share.score = u128::MAX - u128::from(word)));
+    }
+    let mut begun = 0;
+    for (number, change) in changes.iter().enumerate() {
+        let mut chain = open(&MemKv::new());
+        let mut share = build().salt(9).build(&three(), &three().tip().id);
+        change(&mut share);
+        let share = tied(share);
+        assert!(chain.begin_sync(peer(1)));
+        let offer_base = chain.begin_at(&share);
+        assert!(matches!(offer_base, Offer::Taken | Offer::Bad(_)), "{offer_base:?}");
+        assert!(share.height <= BASE_HEIGHT_MAX || offer_base != Offer::Taken);
+        if offer_base == Offer::Taken && share.time < u32::MAX / 2 {
+            // Of a score that leaves no room nothing is gained.
+            while chain.tip().height < share.height + 40 && chain.tip().score < u128::MAX {
+                let next = build().salt(number as u32).build(&chain, &chain.tip().id);
+                assert_eq!(offer(&mut chain, &next, Source::Bulk(peer(1))), Offer::Taken);
+            }
+            confirm_all(&mut chain);
+            begun += 1;
+        }
+        chain.sanity_check().unwrap();
+    }
+    assert!(begun > 5, "{begun}");
 }
