@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rockpool_net::limits::{SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX};
+use rockpool_workers::limits::FETCH_MISSING_MAX;
+
 // Peers
 
 /// Time a peer has for the whole handshake, from the connection's first moment, whatever it sends meanwhile.
@@ -60,6 +63,8 @@ pub const SYNC_SETTLE_MAX: Duration = Duration::from_secs(10);
 pub const SYNC_RANGE: u32 = 400;
 /// Ranges that are asked for or wait for lower ones: at most 3 MB of shares, one range of each peer.
 pub const SYNC_PARTS_MAX: usize = 8;
+// All that is asked for and has not come, ranges and missing shares, is at most 8 MiB.
+const _: () = assert!(SYNC_PARTS_MAX * SHARE_HEADERS_BYTES_MAX + FETCH_MISSING_MAX * SHARE_BYTES_MAX <= 8 << 20);
 /// A sync's messages that the organiser works on, or has before it.
 pub const SYNC_HANDED_MAX: usize = 4;
 /// Time that a peer has which merely helps with a range, before another is asked.
