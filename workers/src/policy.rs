@@ -113,7 +113,7 @@ impl Policy {
     /// Whether nothing speaks against the Bitcoin block that a share builds on. What the share chain's genesis names counts as had.
     fn is_sound(&mut self, now: Duration, tree: &Tree, record: &Record) -> bool {
         let block = &record.bitcoin;
-        match self.has(tree, block) {
+        let had = match self.has(tree, block) {
             _ if record.height == 0 => true,
             None => false,
             Some(true) => true,
@@ -126,7 +126,18 @@ impl Policy {
                 }
                 now < *self.lacked.entry(block.hash).or_insert(now) + LACKED_MAX
             }
-        }
+        };
+        had && !self.is_out_of_reach(tree, record)
+    }
+
+    /// Whether work on a share would break a rule: what bitcoind mines on is two blocks behind what the share or an ancestor builds on
+    /// (SPEC, BTC-6).
+    fn is_out_of_reach(&self, tree: &Tree, record: &Record) -> bool {
+        let Some(tips) = &self.tips else { return false };
+        let mined =
+            [Some(&tips.active), self.told.as_ref()].into_iter().flatten().filter_map(|hash| tree.get(hash)).map(|block| block.work);
+        let before = tree.prev(record.best_bitcoin()).map_or(0, |before| before.work);
+        mined.max().is_some_and(|work| work < before)
     }
 
     /// Whether bitcoind has a block; `None` if it calls it invalid. Of a branch that holds an invalid block it names the end alone. What

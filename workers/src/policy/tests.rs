@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::regtest;
 use rockpool_store::bitcoin::Added;
+use rockpool_store::record::Rare;
 use rockpool_store::testing::bitcoin_header;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -62,6 +63,27 @@ impl World {
         let near = || self.shares.iter().rev().cloned().collect();
         self.policy.choose(self.now, &self.tree, self.shares.last().unwrap(), near)
     }
+}
+
+#[test]
+fn a_share_two_blocks_ahead_of_bitcoind_is_not_mined_upon_since_no_work_on_it_could_be_valid() {
+    let mut world = World::new(false);
+    let first = world.block(&world.root(), 600);
+    let second = world.block(&first, 600);
+    let third = world.block(&second, 600);
+    let fit = world.share(&second);
+    world.tips(&first, &[], &[]);
+    assert_eq!(world.upon(), Upon::Tip, "one block ahead");
+    world.share(&third);
+    assert_eq!(world.upon(), Upon::Other(fit));
+    // Nor upon one behind again, on such a share.
+    let behind = Record { bitcoin: second.clone(), id: ShareId([9; 32]), height: 3, ..(**world.shares.last().unwrap()).clone() };
+    let rare = Rare { best_bitcoin: Some(third.clone()), ..Rare::default() };
+    world.shares.push(Arc::new(Record { rare: Some(Box::new(rare)), ..behind }));
+    assert_eq!(world.upon(), Upon::Other(fit));
+    // It hears of the next block before it says how its branches end.
+    world.policy.told(second.hash);
+    assert_eq!(world.upon(), Upon::Tip);
 }
 
 #[test]
