@@ -73,10 +73,12 @@ fn one_proof_of_work_is_one_share() {
     assert_eq!(offer(&mut chain, &honest, Source::Peer), Offer::Taken);
 }
 
+/// What is changed of a share.
+type Change = Box<dyn Fn(&mut Share)>;
+
 /// Elsewhere a target of zero, or a fee of more than the whole, ended the process.
 #[test]
 fn fields_at_their_ends_are_refused_without_a_panic() {
-    type Change = Box<dyn Fn(&mut Share)>;
     let mut changes: Vec<Change> = vec![Box::new(|_| {})];
     for word in [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX - 1, u32::MAX, 0x0100_0000, 0x0300_0001, 0x2100_ffff, 0x1d80_ffff, 0xff7f_ffff] {
         changes.push(Box::new(move |share| share.bits = word));
@@ -217,7 +219,7 @@ fn a_share_is_credited_by_the_first_that_names_it_and_by_nobody_twice() {
 #[test]
 fn a_base_share_with_fields_at_their_ends_is_refused_or_goes_on_without_a_panic() {
     let ends = [1, BASE_HEIGHT_MAX - 1, BASE_HEIGHT_MAX, BASE_HEIGHT_MAX + 1, u32::MAX - 1, u32::MAX];
-    let mut changes: Vec<Box<dyn Fn(&mut Share)>> = Vec::new();
+    let mut changes: Vec<Change> = Vec::new();
     for word in ends {
         changes.push(Box::new(move |share| share.height = word));
         changes.push(Box::new(move |share| share.time = word));
