@@ -394,7 +394,11 @@ impl OrganiseWorker {
         let (id, version, height) = (share.id(), share.version, share.height);
         let offer = self.chain.offer(now, share, source);
         match offer {
-            Offer::Taken => self.came(&[id]),
+            Offer::Taken => {
+                // Who sent it before, and whose copy went with another's lie, has no part in this one.
+                self.front.retain(|(sent, _)| *sent != id);
+                self.came(&[id]);
+            }
             // Its descendants are invalid too, and learn of it now.
             Offer::Invalid(_) => {
                 self.retry.extend(self.pending.arrived(id));
@@ -938,6 +942,30 @@ mod tests {
             worker.remember(ShareId([n as u8; 32]), &share, conn(3));
         }
         assert_eq!((worker.front.len(), worker.front[0]), (FRONT_KEPT, (ShareId([0; 32]), conn(3))));
+    }
+
+    /// A share that went because what it builds on was a lie is changed by another when it comes in bulk.
+    #[test]
+    fn nobody_is_blamed_for_a_copy_of_his_share_that_another_changed() {
+        let (mut worker, mut other) = (worker(), fresh_chain());
+        let build = ShareBuilder::new(regtest()).layout(Layout::Front);
+        let parent = build.build(&other, &regtest().genesis_id());
+        assert_eq!(other.offer(at(1_000_000_000), &parent, Source::Peer), Offer::Taken);
+        other.confirm(1);
+        let share = build.build(&other, &parent.id());
+        let changed = |share: &Share| {
+            let mut changed = share.clone();
+            changed.proof.extranonce[0] ^= 1;
+            changed
+        };
+        let blamed = |outs: &[Output]| -> Vec<ConnId> {
+            let fates = outs.iter().filter(|out| !out.mail.is_empty()).flat_map(|out| organised(out).2);
+            fates.filter(|(_, _, fate)| matches!(fate, ShareFate::Bad(_))).map(|(from, _, _)| *from).collect()
+        };
+        let outs = steps(&mut worker, 1_000_000_000, vec![tip(&changed(&parent), 1), tip(&share, 2)]);
+        assert_eq!((blamed(&outs), worker.chain.tip().height), (vec![conn(1)], 0));
+        let outs = steps(&mut worker, 1_000_000_000, vec![bulk(&[parent.clone(), changed(&share)], 3)]);
+        assert_eq!((blamed(&outs), worker.chain.tip().id), (vec![], parent.id()));
     }
 
     #[test]
