@@ -12,7 +12,7 @@ use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::payload::Payload;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::message::{ChainTip, Command, Message, NetAddr, PROTOCOL_VERSION, Version};
-use rockpool_net::wire::share::Share;
+use rockpool_net::wire::share::{Layout, Share};
 use rockpool_store::bitcoin::required_bits;
 use rockpool_workers::jobs::{FetchJob, OrganiseJob};
 use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
@@ -349,7 +349,8 @@ impl Peer {
         match found::judge(params, &share, best.map(|block| block.hash), before.map(|block| block.hash), bits) {
             Ok(()) => {
                 self.known.insert(id);
-                if peers.block_found(&share, turn) {
+                // In layout front a relay may have changed the extranonce: such a share is passed on when it is proved (SPEC, VAL-4).
+                if share.layout == Layout::Tail && peers.block_found(&share, turn) {
                     turn.out.publish(Event::BlockFound { hash: id, height: share.bitcoin_height, miner: None });
                 }
             }

@@ -9,7 +9,10 @@ use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::limits::{TEMPLATE_PART_MAX, TICKETS_PER_CONN};
 use rockpool_net::wire::message::{GetHeaders, GetTemplate, Message, Start, TemplatePart, TxIds};
 use rockpool_net::wire::share::{Class, Layout, Share};
+use rockpool_store::chain::Chain;
+use rockpool_store::kv::MemKv;
 use rockpool_store::rules::target::target_bytes;
+use rockpool_store::testing::ShareBuilder;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::{Answer, Jobs};
 use rockpool_workers::template::{Template, branch};
@@ -260,6 +263,26 @@ fn a_found_block_is_told_once_to_who_has_not_got_it_and_is_a_share_like_any() {
     }
     let events: Vec<Event> = world.published().into_iter().filter(|event| matches!(event, Event::BlockFound { .. })).collect();
     assert_eq!(events, [Event::BlockFound { hash: share.id(), height: share.bitcoin_height, miner: None }]);
+}
+
+/// SPEC, VAL-2: whoever tells on what another has changed would be dropped for it.
+#[test]
+fn a_found_block_of_layout_front_is_told_as_a_share_once_it_is_proved() {
+    let mut world = World::whole(&[], 1);
+    world.template(&EmbeddedChain::new(regtest(), None), 1);
+    let chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+    let honest = ShareBuilder::new(regtest()).layout(Layout::Front).build(&chain, &regtest().genesis_id());
+    world.skip(Duration::from_secs(9));
+    let mut changed = honest.clone();
+    changed.proof.extranonce[0] ^= 1;
+    let (liar, finder, one) = (peer(&mut world), peer(&mut world), peer(&mut world));
+    world.say(liar, &Message::BlockFound(Box::new(changed)));
+    world.settle();
+    assert_eq!((found_blocks(&world.messages(one)), world.is_open(liar)), (vec![], false));
+    world.say(finder, &Message::BlockFound(Box::new(honest.clone())));
+    world.settle();
+    assert!(world.messages(one).iter().any(|message| matches!(message, Message::Share(share) if **share == honest)));
+    assert!(world.is_open(finder) && confirmed(&world).1 == honest.id());
 }
 
 #[test]
