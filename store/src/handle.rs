@@ -6,6 +6,7 @@ use rockpool_net::id::ShareId;
 
 use crate::error::StoreError;
 use crate::kv::{Cached, Family, Kv};
+use crate::limits::UNCLE_DEPTH;
 use crate::schema;
 use crate::templates::TemplateLog;
 use crate::view::ChainView;
@@ -67,8 +68,12 @@ impl ChainStoreHandle {
     /// A share's bytes by its id: of the confirmed chain, of an uncle that it credits, or of a proved share beside it. Of no other: who
     /// passes on what is not proved may pass on a lie (SPEC, VAL-4).
     pub fn share_bytes(&self, id: &ShareId) -> Result<Found, StoreError> {
-        let of_chain = self.view.get(id).map(|record| record.height).or_else(|| self.view.uncle_height(id));
-        let proved = of_chain.filter(|height| *height <= self.view.confirmed_height());
+        let confirmed = self.view.confirmed_height();
+        // An uncle is proved when the share that credits it is confirmed.
+        let nephews = |height: u32| (confirmed + 1..=height.saturating_add(UNCLE_DEPTH)).map_while(|height| self.view.at_height(height));
+        let uncle = || self.view.uncle_height(id).filter(|height| !nephews(*height).any(|nephew| nephew.credits(id)));
+        let of_chain = self.view.get(id).map(|record| record.height).or_else(uncle);
+        let proved = of_chain.filter(|height| *height <= confirmed);
         let height = proved.or_else(|| self.view.beside(id).map(|beside| beside.record.height));
         height.map_or(Ok(Found::Absent), |height| self.bytes_at(height, id))
     }
@@ -147,5 +152,27 @@ mod tests {
         assert_eq!(handle.share_bytes(&params.genesis_id()).unwrap(), Found::Absent);
         assert_eq!((handle.range(0, 9), handle.range(1, 9)), (vec![(1, id)], vec![(1, id)]));
         assert_eq!((handle.range(1, 0), handle.range(2, 9)), (Vec::new(), Vec::new()));
+    }
+
+    /// SPEC, VAL-4: in layout front its extranonce may be another's lie until then.
+    #[test]
+    fn an_uncle_is_served_when_the_share_that_credits_it_is_confirmed() {
+        let (kv, params) = (Arc::new(MemKv::new()), params(Network::Regtest));
+        let mut chain = Chain::open(params, [1, 2], &*kv).unwrap();
+        let mut handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(Arc::<MemKv>::clone(&kv)));
+        let late = Now { mono: Duration::ZERO, wall: Duration::from_secs(2_000_000_000) };
+        let genesis = chain.tip().id;
+        let [share, uncle] = [1, 2].map(|miner| ShareBuilder::new(params).miner(miner).build(&chain, &genesis));
+        assert_eq!(chain.offer(late, &share, Source::Peer), Offer::Taken);
+        chain.confirm(1);
+        assert_eq!(chain.offer(late, &uncle, Source::Peer), Offer::Taken);
+        let nephew = ShareBuilder::new(params).uncles(&[uncle.id()]).build(&chain, &share.id());
+        assert_eq!(chain.offer(late, &nephew, Source::Peer), Offer::Taken);
+        handle.view.apply(&chain.take_change().unwrap().0);
+        assert_eq!((handle.view.confirmed_height(), handle.view.uncle_height(&uncle.id())), (1, Some(1)));
+        assert_eq!(handle.share_bytes(&uncle.id()).unwrap(), Found::Absent);
+        chain.confirm(1);
+        handle.view.apply(&chain.take_change().unwrap().0);
+        assert_eq!(handle.share_bytes(&uncle.id()).unwrap(), Found::Bytes(uncle.encode().into()));
     }
 }
