@@ -252,6 +252,6 @@ impl Chain {
 }
 
 /// The score below which a share is too far below this tip to be kept (SPEC, SCORE-4).
-fn least_score(tip: &Record) -> u128 {
+pub(super) fn least_score(tip: &Record) -> u128 {
     tip.score.saturating_sub(tip.demand().saturating_mul(SPAM_DEPTH))
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use rockpool_net::id::ShareId;
 
 use super::Chain;
+use super::offer::least_score;
 use crate::limits::BESIDE_DEPTH;
 use crate::record::Record;
 
 impl Chain {
-    /// The shares that work may build on: the newest confirmed ones, and the proved ones beside them. Those of the highest score come
-    /// first; of equal ones the confirmed one, then the first seen.
+    /// The shares that work may build on: the newest confirmed ones, and the proved ones beside them, but none so low that what builds on
+    /// it would not be kept (SPEC, SCORE-4). Those of the highest score come first; of equal ones the confirmed one, then the first seen.
     pub fn near(&self) -> Vec<Arc<Record>> {
         let confirmed = self.confirmed_height();
         let lowest = self.lowest().height.max((confirmed + 1).saturating_sub(BESIDE_DEPTH));
@@ -21,6 +22,8 @@ impl Chain {
         beside.sort_by_key(|live| live.seen);
         let chain = (lowest..=confirmed).rev().filter_map(|height| self.table.at(height));
         let mut near: Vec<_> = chain.chain(beside.into_iter().map(|live| &live.record)).cloned().collect();
+        let least = least_score(self.confirmed_tip());
+        near.retain(|record| record.score >= least);
         near.sort_by_key(|record| Reverse(record.score));
         near
     }
@@ -51,7 +54,7 @@ mod tests {
     use crate::chain::{Offer, Source};
     use crate::kv::MemKv;
     use crate::params::{Network, Params, params};
-    use crate::testing::{ShareBuilder, payouts};
+    use crate::testing::{ShareBuilder, least_time, payouts};
     use crate::view::ChainView;
 
     const LATE: Now = Now { mono: Duration::ZERO, wall: Duration::from_secs(2_000_000_000) };
@@ -115,6 +118,30 @@ mod tests {
         assert_eq!((view.upon().parent, view.next(regtest(), LATE).parent), (third, third));
         work(&mut chain, &view);
         chain.sanity_check().unwrap();
+    }
+
+    /// Hard shares, and then a pause: demand falls, and with it how far below the tip a share may lie.
+    #[test]
+    fn what_builds_on_any_of_them_is_kept() {
+        let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+        for _ in 0..30 {
+            let id = chain.tip().id;
+            let share = ShareBuilder::new(regtest()).harder(4).time(least_time(&chain, &id)).build(&chain, &id);
+            take(&mut chain, &share, Source::Peer);
+        }
+        let (id, time) = (chain.tip().id, chain.tip().time + 10_000);
+        for n in 1..=2 {
+            let on = chain.tip().id;
+            let share = ShareBuilder::new(regtest()).time(time + n).build(&chain, &on);
+            take(&mut chain, &share, Source::Peer);
+        }
+        let near = chain.near();
+        assert!(near.iter().any(|record| record.id == id));
+        // The lowest first, so that the tip stays where it is.
+        for record in near.iter().rev() {
+            let share = ShareBuilder::new(regtest()).miner(9).build(&chain, &record.id);
+            assert_eq!(chain.offer(LATE, &share, Source::Own), Offer::Taken, "on height {} of {}", record.height, near[0].height);
+        }
     }
 
     #[test]
