@@ -284,7 +284,8 @@ impl Chain {
     /// The Bitcoin header that this share builds on is never pushed out by others (SPEC, BTC-4).
     fn hold(&mut self, record: &Record) {
         let hash = record.bitcoin.hash;
-        if !self.bitcoin.is_held(&hash) {
+        // What is not in the tree any more is held by no tree that follows this one either.
+        if self.bitcoin.get(&hash).is_some() && !self.bitcoin.is_held(&hash) {
             self.bitcoin.hold(&hash);
             self.news.held.push(hash);
         }
