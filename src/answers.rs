@@ -13,7 +13,7 @@ use rockpool_net::wire::share::{Class, Share};
 use rockpool_store::handle::Found;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::record::Record;
-use rockpool_workers::jobs::{Answer, Claim, Fate, FetchJob, Missing, OrganiseJob, ShareFate, Stages, SubmitRefusal};
+use rockpool_workers::jobs::{Answer, BitcoinNews, Claim, Fate, FetchJob, Missing, OrganiseJob, ShareFate, Stages, SubmitRefusal};
 use rockpool_workers::template::Template;
 
 use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_ALARM};
@@ -67,6 +67,9 @@ impl<S: Stages> Node<S> {
             Answer::Bitcoin(news) => self.parts(now, out).turn.jobs.organise.push(OrganiseJob::Bitcoin(news)),
             Answer::Template(template) => self.template(template, out),
             Answer::BitcoinDown(why) => {
+                if why.is_some() {
+                    self.parts(now, out).turn.jobs.organise.push(OrganiseJob::Bitcoin(BitcoinNews::Lost));
+                }
                 self.bitcoin_down.clone_from(&why);
                 out.publish(Event::BitcoinDown(why));
             }

@@ -28,6 +28,9 @@ pub const SCRATCH_BYTES_MAX: usize = 200_000_000;
 pub const BESIDE_DEPTH: u32 = REACH as u32 - 1;
 /// Highest base share: centuries of heights, and as many more before a height would not fit its field.
 pub const BASE_HEIGHT_MAX: u32 = 1 << 31;
+/// Shares of a branch beside the best chain up to which coinbases are rebuilt before it overtakes: as many as work may go on beside a tip
+/// that is not mined upon.
+pub const PROVE_MAX: usize = 4 * REACH;
 /// Uncles around a base share, and those credited near the confirmed tip, beyond which none around a base is taken: three a height.
 pub const AROUND_BASE_MAX: usize = 128;
 /// Newest confirmed shares whose payouts are at hand: an uncle's parent is no further below.

@@ -40,8 +40,9 @@ pub struct ChainChange {
     pub beside: Vec<Beside>,
     /// New Bitcoin headers, parents first.
     pub blocks: Vec<Arc<Block>>,
-    /// Bitcoin headers that confirmed shares or their uncles build on, told once: they are never pushed out by others.
-    pub held: Vec<[u8; 32]>,
+    /// Bitcoin headers that shares of the chain or their uncles build on, told once: they are never pushed out by others. Each with the
+    /// number of new headers that came before this was so.
+    pub held: Vec<(usize, [u8; 32])>,
     /// Bitcoin headers below this height are forgotten.
     pub blocks_below: Option<u32>,
 }

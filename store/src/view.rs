@@ -63,8 +63,15 @@ impl ChainView {
         if let Some(base) = &change.base {
             self.rebase(base);
         }
-        change.held.iter().for_each(|hash| self.bitcoin.hold(hash));
-        change.blocks.iter().for_each(|block| self.bitcoin.insert(Arc::clone(block)));
+        // In the order in which it happened, or other blocks would be pushed out here.
+        let mut held = change.held.iter().peekable();
+        for (number, block) in change.blocks.iter().enumerate() {
+            while let Some((_, hash)) = held.next_if(|(blocks, _)| *blocks <= number) {
+                self.bitcoin.hold(hash);
+            }
+            self.bitcoin.insert(Arc::clone(block));
+        }
+        held.for_each(|(_, hash)| self.bitcoin.hold(hash));
         if let Some(below) = change.blocks_below {
             self.bitcoin.prune(below);
         }

@@ -79,6 +79,8 @@ pub enum BitcoinNews {
     Headers(Vec<[u8; 80]>),
     /// How bitcoind's branches end. The embedded chain never says this.
     Tips(Tips),
+    /// bitcoind cannot be reached: what was said of its branches says nothing any more.
+    Lost,
 }
 
 /// The ends of bitcoind's branches, in place of all that was said of them before. Of each kind at most [`crate::limits::TIPS_MAX`].

@@ -151,6 +151,7 @@ impl OrganiseWorker {
                     self.policy.told(sha256d(header));
                 }
             }
+            OrganiseJob::Bitcoin(BitcoinNews::Lost) => self.policy.lost(),
             OrganiseJob::Bitcoin(BitcoinNews::Tips(tips)) => self.policy.tips(now.mono, self.chain.bitcoin(), tips),
             OrganiseJob::PeerGone(conn) => {
                 self.pending.peer_gone(conn);
@@ -222,9 +223,9 @@ impl OrganiseWorker {
         let fate = match offer {
             Offer::Taken | Offer::Known => ShareFate::Taken,
             Offer::Pending { missing } => {
-                // What waits itself need not be fetched.
-                if !self.pending.contains(&missing) {
-                    self.report.missing.push(Missing { id: missing, from, bulk });
+                // What waits itself need not be fetched. For a sync it is asked for again: when it was first missed it may not have been.
+                if bulk || !self.pending.contains(&missing) {
+                    self.report.missing.push(Missing { id: self.pending.wanted(missing), from, bulk });
                 }
                 self.pending.add(Some(missing), waiting);
                 ShareFate::Pending
@@ -267,7 +268,7 @@ impl OrganiseWorker {
             }
             // The rest builds on this one, so it waits for what this one waits for: an uncle, or a Bitcoin header.
             Offer::Pending { missing } if base || self.chain.get(&parent).is_some() => {
-                self.report.missing.push(Missing { id: missing, from, bulk: true });
+                self.report.missing.push(Missing { id: self.pending.wanted(missing), from, bulk: true });
                 (bulk.base, bulk.waits) = (base, Some((missing, now.mono)));
                 return self.bulk.push_front(bulk);
             }
@@ -349,13 +350,18 @@ impl OrganiseWorker {
     /// Looks which share is to be mined upon.
     fn choose(&mut self, now: Duration) {
         let (chain, tip) = (&self.chain, self.chain.confirmed_tip().id);
-        let upon = self.policy.choose(now, chain.bitcoin(), chain.confirmed_tip(), || chain.near());
+        let mut upon = self.policy.choose(now, chain.bitcoin(), chain.confirmed_tip(), || chain.near());
         self.upon_due = self.policy.due(now);
+        let other = if let Upon::Other(id) = upon { Some(id) } else { None };
+        self.changed |= self.chain.build_upon(other);
+        if self.chain.upon() != other {
+            upon = Upon::Unfit;
+        }
         match (self.upon, upon) {
             (Upon::Tip, Upon::Tip) | (Upon::Other(_), Upon::Other(_)) | (Upon::Unfit, Upon::Unfit) => {}
             (_, Upon::Tip) => log::info!("share {tip} is mined upon, the best one again"),
             (_, Upon::Other(id)) => log::warn!(
-                "the best share {tip} is not mined upon, but {id}: our bitcoind calls its Bitcoin block invalid, or lacks it, or it is late"
+                "the best share {tip} is not mined upon, but {id}: our bitcoind calls its Bitcoin block invalid, or lacks it or the one before, or it is late"
             ),
             (_, Upon::Unfit) => log::warn!(
                 "the best share {tip} should not be mined upon, since our bitcoind calls its Bitcoin block invalid or has not got it; \
@@ -363,7 +369,6 @@ impl OrganiseWorker {
             ),
         }
         self.upon = upon;
-        self.changed |= self.chain.build_upon(if let Upon::Other(id) = upon { Some(id) } else { None });
     }
 
     /// Begins the chain with a base share.

@@ -61,6 +61,15 @@ impl Pending {
         false
     }
 
+    /// What is to be fetched so that this one may come: itself, or what it waits for here, or what that waits for.
+    pub(crate) fn wanted(&self, id: ShareId) -> ShareId {
+        let above = |id: &ShareId| {
+            let of_id = |list: &Vec<Waiting>| list.iter().any(|waiting| waiting.id == *id);
+            self.waiting.iter().find_map(|(missing, list)| missing.filter(|_| of_id(list)))
+        };
+        std::iter::successors(Some(id), above).last().unwrap_or(id)
+    }
+
     /// What waited for this share.
     pub(crate) fn arrived(&mut self, id: ShareId) -> Vec<Waiting> {
         let freed = self.waiting.remove(&Some(id)).unwrap_or_default();
@@ -159,6 +168,15 @@ mod tests {
         pending.add(None, waiting(6, 1, 0));
         assert!([1, 2, 3].into_iter().all(|first| pending.leads_to(id(first), id(3))));
         assert!([4, 5, 6].into_iter().all(|other| !pending.leads_to(id(other), id(3)) && !pending.leads_to(id(3), id(other))));
+    }
+
+    #[test]
+    fn what_is_to_be_fetched_is_what_nobody_waits_below() {
+        let mut pending = Pending::default();
+        pending.add(Some(id(1)), waiting(2, 1, 0));
+        pending.add(Some(id(2)), waiting(3, 2, 0));
+        pending.add(None, waiting(6, 1, 0));
+        assert_eq!([1, 2, 3, 6, 9].map(|n| pending.wanted(id(n))), [1, 1, 1, 6, 9].map(id));
     }
 
     #[test]

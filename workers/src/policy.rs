@@ -21,7 +21,8 @@ use crate::limits::{KNOWN_KEPT, LACKED_KEPT, LACKED_MAX, LATE_AFTER, LATE_KEPT, 
 pub struct Policy {
     /// The easiest bits of this network.
     easiest: u32,
-    /// How bitcoind's branches end. Unknown on the embedded chain, which lacks nothing: then every share is fit.
+    /// How bitcoind's branches end. Unknown while it cannot be reached, and on the embedded chain, which lacks nothing: then every share is
+    /// fit.
     tips: Option<Tips>,
     /// The newest block that bitcoind told of since then.
     told: Option<[u8; 32]>,
@@ -72,6 +73,12 @@ impl Policy {
         let mut lacked = std::mem::take(&mut self.lacked);
         lacked.retain(|hash, _| tree.get(hash).is_some_and(|block| self.has(tree, block) == Some(false)));
         self.lacked = lacked;
+    }
+
+    /// bitcoind cannot be reached: what it lacks nobody knows.
+    pub fn lost(&mut self) {
+        (self.tips, self.told) = (None, None);
+        self.lacked.clear();
     }
 
     /// A share was taken that arrived by itself at this time: whether it is late.

@@ -641,6 +641,27 @@ fn headers_off_the_best_chain_are_bounded_and_the_oldest_go() {
     assert_eq!(tree.get(&chain[19].hash).map(|block| block.height), Some(20), "of the old best chain the end has the most work");
 }
 
+#[test]
+fn what_shares_build_on_takes_no_room_from_others() {
+    let mut tree = regtest();
+    let genesis = tree.root().unwrap().clone();
+    let chain = grow(&mut tree, &genesis, 20, 0);
+    let sibling = |salt: u32| header_on(chain[10].hash, chain[11].time(), EASY, salt);
+    let siblings: Vec<_> = (1..=SIDE_HEADERS_MAX as u32).map(|salt| new(tree.add(&sibling(salt)))).collect();
+    siblings[..3].iter().chain(&chain[10..]).for_each(|block| tree.hold(&block.hash));
+    for salt in 1..=3 {
+        new(tree.add(&sibling(SIDE_HEADERS_MAX as u32 + salt)));
+        assert!(tree.pushed_out().is_empty());
+    }
+    new(tree.add(&sibling(SIDE_HEADERS_MAX as u32 + 4)));
+    assert_eq!((tree.pushed_out().len(), tree.len()), (1, 21 + SIDE_HEADERS_MAX + 3));
+    // One of them leads to a better chain, and what the old one held beside it is.
+    grow(&mut tree, &siblings[0], 10, 0);
+    assert!(tree.is_best(&siblings[0]) && !tree.is_best(&chain[11]));
+    tree.sanity_check().unwrap();
+    assert!(siblings[..3].iter().chain(&chain[10..]).all(|block| tree.get(&block.hash).is_some()));
+}
+
 fn same_len(one: &Tree, other: &Tree) {
     assert_eq!((one.len(), one.best().map(|best| best.hash)), (other.len(), other.best().map(|best| best.hash)));
 }

@@ -77,17 +77,35 @@ pub struct Tree {
     pushed_out: Vec<Arc<Block>>,
     /// Blocks that shares of the chain build on: never pushed out.
     held: BTreeSet<[u8; 32]>,
+    /// How many of these are off the best chain.
+    held_beside: usize,
+    /// How many others may be off the best chain.
+    room: usize,
 }
 
 impl Tree {
     /// A tree with the network's first block. Main begins with none, since nobody wants 840,000 headers: [`Tree::root_at`] gives one.
     pub fn new(params: &'static Params) -> Tree {
         let (nodes, chain, leaves) = (BTreeMap::new(), VecDeque::new(), BTreeSet::new());
-        let mut tree = Tree { params, nodes, chain, leaves, pushed_out: Vec::new(), held: BTreeSet::new() };
+        let mut tree =
+            Tree { params, nodes, chain, leaves, pushed_out: Vec::new(), held: BTreeSet::new(), held_beside: 0, room: SIDE_HEADERS_MAX };
         if params.network != Network::Main {
             tree.plant(Arc::new(Block::root(0, &params.bitcoin.genesis)));
         }
         tree
+    }
+
+    /// A tree that is read from where another was written: it has room for all of it until [`Tree::limit`].
+    pub(crate) fn unlimited(params: &'static Params) -> Tree {
+        Tree { room: usize::MAX, ..Tree::new(params) }
+    }
+
+    /// From now on at most [`SIDE_HEADERS_MAX`] blocks are off the best chain; those that are held do not count. What is too much is
+    /// pushed out.
+    pub(crate) fn limit(&mut self) {
+        self.pushed_out.clear();
+        self.room = SIDE_HEADERS_MAX;
+        self.make_room(None);
     }
 
     /// The network's parameters.
@@ -154,7 +172,10 @@ impl Tree {
 
     /// Never pushes this block out: a share builds on it, which nobody could judge without it.
     pub fn hold(&mut self, hash: &[u8; 32]) {
-        self.held.insert(*hash);
+        let Some(block) = self.get(hash).cloned() else { return };
+        if self.held.insert(*hash) && !self.is_best(&block) {
+            self.held_beside += 1;
+        }
     }
 
     /// Whether it is never pushed out.
@@ -287,6 +308,7 @@ impl Tree {
                 forgotten.push(node.block);
             }
         }
+        self.held_beside = self.held.iter().filter(|hash| self.get(hash).is_some_and(|block| !self.is_best(block))).count();
         forgotten
     }
 
@@ -296,6 +318,8 @@ impl Tree {
         self.nodes.clear();
         self.leaves.clear();
         self.chain.clear();
+        self.held.clear();
+        self.held_beside = 0;
         self.leaves.insert((root.work, root.hash));
         self.chain.push_back(root.clone());
         self.nodes.insert(root.hash, Node { block: root, children: 0 });
@@ -312,7 +336,7 @@ impl Tree {
         if self.best().is_some_and(|best| block.work > best.work) {
             self.lead_to(block.clone());
         }
-        self.make_room(&block)
+        self.make_room(Some(block.hash))
     }
 
     /// Makes the best chain the one that ends with this block.
@@ -324,29 +348,32 @@ impl Tree {
             at = self.prev(block);
         }
         let kept = at.zip(self.root()).map_or(0, |(fork, root)| (fork.height - root.height) as usize + 1);
+        self.held_beside += self.chain.iter().skip(kept).filter(|block| self.held.contains(&block.hash)).count();
+        self.held_beside -= branch.iter().filter(|block| self.held.contains(&block.hash)).count();
         self.chain.truncate(kept);
         self.chain.extend(branch.into_iter().rev());
     }
 
-    /// Pushes out blocks that none builds on until no more than [`SIDE_HEADERS_MAX`] are off the best chain, those of the least work
+    /// Off the best chain there are too many blocks: those that are held, for which shares were found, do not count.
+    fn is_full(&self) -> bool {
+        self.nodes.len() - self.chain.len() > self.room.saturating_add(self.held_beside)
+    }
+
+    /// Pushes out blocks that none builds on until there are no more than [`SIDE_HEADERS_MAX`] off the best chain, those of the least work
     /// first, which are the oldest: never one that is held, nor `new`, or a branch that comes to overtake could not grow from its first
     /// block. Where there is no other it is pushed out itself, and false returned.
-    fn make_room(&mut self, new: &Block) -> bool {
-        while self.nodes.len() - self.chain.len() > SIDE_HEADERS_MAX {
-            let best = self.best_hash();
-            let may_go = |hash: &[u8; 32]| *hash != new.hash && Some(*hash) != best && !self.held.contains(hash);
-            let out = self.leaves.iter().map(|(_, hash)| *hash).find(may_go);
-            let removed = self.remove_leaf(&out.unwrap_or(new.hash));
-            if out.is_none() {
+    fn make_room(&mut self, new: Option<[u8; 32]>) -> bool {
+        while self.is_full() {
+            let best = self.best().map(|best| best.hash);
+            let may_go = |hash: &[u8; 32]| Some(*hash) != new && Some(*hash) != best && !self.held.contains(hash);
+            let Some(out) = self.leaves.iter().map(|(_, hash)| *hash).find(may_go) else {
+                new.map(|new| self.remove_leaf(&new));
                 return false;
-            }
+            };
+            let removed = self.remove_leaf(&out);
             self.pushed_out.extend(removed);
         }
         true
-    }
-
-    fn best_hash(&self) -> Option<[u8; 32]> {
-        self.best().map(|best| best.hash)
     }
 
     fn remove_leaf(&mut self, hash: &[u8; 32]) -> Option<Arc<Block>> {
@@ -410,7 +437,11 @@ impl Tree {
         if !linked || self.chain.iter().any(|block| !self.nodes.contains_key(&block.hash)) {
             return Err("the best chain is torn".into());
         }
-        if self.leaves.len() > self.nodes.len() || self.nodes.len() - self.chain.len() > SIDE_HEADERS_MAX {
+        let held_beside = self.held.iter().filter(|hash| self.get(hash).is_none_or(|block| !self.is_best(block))).count();
+        if held_beside != self.held_beside {
+            return Err(format!("{held_beside} blocks are held beside the best chain, {} counted", self.held_beside));
+        }
+        if self.leaves.len() > self.nodes.len() || self.is_full() {
             return Err("more headers than there is room for".into());
         }
         Ok(())

@@ -106,6 +106,7 @@ impl Chain {
         }
         for mut live in branch.into_iter().rev() {
             live.scratch = false;
+            self.hold(&live.record);
             self.write_row(&mut live, false);
             for uncle in &live.uncles {
                 self.credited.insert(uncle.record.id, uncle.clone());

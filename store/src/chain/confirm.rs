@@ -6,7 +6,7 @@ use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::Share;
 
 use super::{BUILDS_ON_INVALID, Chain, level};
-use crate::limits::{PAYOUTS_RECENT, REACH, SIDE_MAX};
+use crate::limits::{PAYOUTS_RECENT, PROVE_MAX, REACH, SIDE_MAX};
 use crate::payouts::Payouts;
 use crate::record::Record;
 use crate::rules::share::{RuleError, check_coinbase};
@@ -79,7 +79,7 @@ impl Chain {
                 break record.height;
             }
             let record = known.iter().find(|record| record.id == *at).or_else(|| self.side.get(at).map(|live| &live.record));
-            let record = record.filter(|_| branch.len() < REACH)?;
+            let record = record.filter(|_| branch.len() < PROVE_MAX)?;
             branch.push(record);
             at = &record.parent;
         };

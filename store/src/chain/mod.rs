@@ -107,8 +107,8 @@ struct News {
     beside: Vec<ShareId>,
     /// Bitcoin headers.
     blocks: Vec<Arc<Block>>,
-    /// Those that confirmed shares build on.
-    held: Vec<[u8; 32]>,
+    /// Those that shares of the chain build on, each with the number of headers that were new then.
+    held: Vec<(usize, [u8; 32])>,
     /// The lowest share is another one.
     base: bool,
     /// Bitcoin headers below this height are forgotten.
@@ -287,7 +287,7 @@ impl Chain {
         // What is not in the tree any more is held by no tree that follows this one either.
         if self.bitcoin.get(&hash).is_some() && !self.bitcoin.is_held(&hash) {
             self.bitcoin.hold(&hash);
-            self.news.held.push(hash);
+            self.news.held.push((self.news.blocks.len(), hash));
         }
     }
 

@@ -70,6 +70,8 @@ impl Chain {
             }
             chain.payouts = VecDeque::from([chain.payouts_of_window()]);
         }
+        chain.bitcoin.limit();
+        chain.bitcoin.pushed_out().iter().for_each(|block| chain.rows.delete_block(block));
         chain.told = Told::of(chain.tip_row());
         chain.read_beside(kv, &scanned)?;
         chain.select();
@@ -220,7 +222,7 @@ impl Chain {
 
 /// Bitcoin's headers as the rows hold them. The lowest was a root before, so it is one again.
 pub fn bitcoin_tree(params: &'static Params, kv: &dyn Kv) -> Result<Tree, StoreError> {
-    let mut tree = Tree::new(params);
+    let mut tree = Tree::unlimited(params);
     schema::blocks(kv, |height, header| {
         let added = match tree.add(header) {
             Ok(Added::Orphan(_)) => tree.root_at(height, header).map(|root| root.is_some()),

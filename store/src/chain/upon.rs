@@ -28,10 +28,16 @@ impl Chain {
         near
     }
 
+    /// The share that work builds on, if it is not the confirmed tip.
+    pub fn upon(&self) -> Option<ShareId> {
+        self.upon.as_ref().map(|payouts| payouts.parent)
+    }
+
     /// From now on work builds on this share, one of [`near`](Chain::near), or, with `None`, on the confirmed tip, whichever that is.
-    /// Whether that is something new.
+    /// Where nobody can say what a child of it must pay, its branch being too long, work builds on the confirmed tip as well. Whether that
+    /// is something new.
     pub fn build_upon(&mut self, id: Option<ShareId>) -> bool {
-        if self.upon.as_ref().map(|payouts| payouts.parent) == id {
+        if self.upon() == id {
             return false;
         }
         let upon = id.and_then(|id| self.payouts_at(&id, &[])).map(|(payouts, _)| payouts);

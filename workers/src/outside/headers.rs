@@ -118,6 +118,11 @@ impl Follower {
         Err(FollowError::Torn)
     }
 
+    /// bitcoind cannot be reached: how its branches end is said anew when it is back.
+    pub fn lost(&mut self) {
+        self.said = None;
+    }
+
     /// What there is beside the active chain, if anything new: stale blocks, and how its branches end.
     pub fn branches<S: Source>(&mut self, source: &mut S) -> Result<Vec<BitcoinNews>, S::Error> {
         let lowest = self.chain.last_key_value().map_or(0, |(top, _)| top.saturating_sub(HEADERS_TOLD));

@@ -59,6 +59,7 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
                 watch.longpollid = None;
                 watch.checked = false;
                 let why = format!("bitcoind at {}: {why}", watch.rpc.config.host);
+                follower.lost();
                 // One word for an outage, however often it is tried.
                 if down.is_none() && !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
                     return;

@@ -66,6 +66,24 @@ impl World {
 }
 
 #[test]
+fn while_bitcoind_cannot_be_reached_every_share_is_fit() {
+    let mut world = World::new(false);
+    let first = world.block(&world.root(), 600);
+    let second = world.block(&first, 600);
+    let fit = world.share(&first);
+    world.share(&second);
+    world.tips(&first, &[], &[]);
+    assert_eq!(world.upon(), Upon::Tip);
+    world.now += LACKED_MAX;
+    assert_eq!(world.upon(), Upon::Other(fit));
+    world.policy.lost();
+    assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, None));
+    // It is back, and has its time to get the block.
+    world.tips(&first, &[], &[]);
+    assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, Some(world.now + LACKED_MAX)));
+}
+
+#[test]
 fn a_share_two_blocks_ahead_of_bitcoind_is_not_mined_upon_since_no_work_on_it_could_be_valid() {
     let mut world = World::new(false);
     let first = world.block(&world.root(), 600);

@@ -1,7 +1,7 @@
 //! Uncles, from the offer to the disk.
 
 use super::*;
-use crate::limits::{BESIDE_DEPTH, PAYOUTS_RECENT, UNCLE_DEPTH};
+use crate::limits::{BESIDE_DEPTH, PAYOUTS_RECENT, PROVE_MAX, UNCLE_DEPTH};
 
 /// A chain of `count` shares above genesis, all confirmed.
 fn grown(kv: &dyn Kv, count: usize) -> (Chain, Vec<Share>) {
@@ -273,4 +273,22 @@ fn the_view_keeps_what_is_proved_beside_the_best_chain_so_deep() {
         confirm_all(&mut chain);
         view.apply(&chain.take_change().unwrap().0);
     }
+}
+
+/// A branch beside the chain that others keep up with, perhaps since they do not mine upon its tip, can be gone on with.
+#[test]
+fn long_branches_beside_the_chain_are_proved_to_a_limit() {
+    let mut chain = open(&MemKv::new());
+    let genesis = regtest().genesis_id();
+    let (mut main, mut branch) = (vec![grow(&mut chain, genesis, 1, 0, Source::Peer)[0].id()], Vec::new());
+    for number in 0..PROVE_MAX + 2 {
+        main.push(grow(&mut chain, main[number], 1, 0, Source::Peer)[0].id());
+        let on = branch.last().copied().unwrap_or(genesis);
+        branch.push(grow(&mut chain, on, 1, 1, Source::Peer)[0].id());
+        confirm_all(&mut chain);
+    }
+    assert_eq!(Some(&chain.confirmed_tip().id), main.last());
+    let proved: Vec<bool> = branch.iter().map(|id| chain.side.get(id).unwrap().proven).collect();
+    assert_eq!(proved, [vec![true; PROVE_MAX + 1], vec![false]].concat());
+    chain.sanity_check().unwrap();
 }
