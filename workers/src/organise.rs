@@ -361,7 +361,8 @@ impl OrganiseWorker {
             (Upon::Tip, Upon::Tip) | (Upon::Other(_), Upon::Other(_)) | (Upon::Unfit, Upon::Unfit) => {}
             (_, Upon::Tip) => log::info!("share {tip} is mined upon, the best one again"),
             (_, Upon::Other(id)) => log::warn!(
-                "the best share {tip} is not mined upon, but {id}: our bitcoind calls its Bitcoin block invalid, or lacks it or the one before, or it is late"
+                "the best share {tip} is not mined upon, but {id}: our bitcoind calls its Bitcoin block invalid, or lacks it or the one \
+                 before, or it is late"
             ),
             (_, Upon::Unfit) => log::warn!(
                 "the best share {tip} should not be mined upon, since our bitcoind calls its Bitcoin block invalid or has not got it; \
