@@ -9,7 +9,7 @@ use rockpool_net::hub::Outlet;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::time::Now;
 use rockpool_net::wire::message::Message;
-use rockpool_net::wire::share::{Class, Share};
+use rockpool_net::wire::share::{Class, Layout, Share};
 use rockpool_store::handle::Found;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::record::Record;
@@ -18,6 +18,7 @@ use rockpool_workers::template::Template;
 
 use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_ALARM};
 use crate::node::{News, Node, Parts, Stopping};
+use crate::peer::found;
 use crate::peer::relay::Push;
 use crate::peer::session::chain_tip;
 use crate::session::Session;
@@ -159,7 +160,8 @@ impl<S: Stages> Node<S> {
         }
         self.peers.look();
         let mut shares = self.beside(change);
-        shares.extend(self.confirmed(change, out));
+        shares.extend(self.confirmed(now, change, out));
+        self.tell_blocks(now, out);
         let tip = Arc::clone(self.chain.view.confirmed_tip());
         self.pages.remember(self.chain.view.payouts());
         let same = tip.id == before && shares.is_empty();
@@ -180,7 +182,7 @@ impl<S: Stages> Node<S> {
     }
 
     /// Newly confirmed shares: counted, told of, and those near the tip made ready to be pushed.
-    fn confirmed(&mut self, change: &ChainChange, out: &mut Outlet) -> Vec<Push> {
+    fn confirmed(&mut self, now: Now, change: &ChainChange, out: &mut Outlet) -> Vec<Push> {
         let near = self.chain.view.confirmed_height().saturating_sub(PUSH_DEPTH);
         let mut pushes = Vec::new();
         for id in &change.confirmed {
@@ -199,8 +201,18 @@ impl<S: Stages> Node<S> {
             }
             out.publish(Event::ShareAccepted { id: *id, height, own: own.is_some() });
             pushes.extend(self.push(Arc::clone(record), &bytes));
+            self.proved(now, &bytes, out);
         }
         pushes
+    }
+
+    /// A share is proved. If it is news of a Bitcoin block, and in layout front, only now it is certain that nobody has changed it.
+    fn proved(&mut self, now: Now, bytes: &[u8], out: &mut Outlet) {
+        let Some(share) = Share::decode(bytes).ok().filter(|share| share.layout == Layout::Front) else { return };
+        let Parts { peers, turn, .. } = self.parts(now, out);
+        if found::judge_by(turn.config.params, &share, turn.chain.view.bitcoin()) == Ok(()) && peers.block_found(&share, &turn) {
+            turn.out.publish(Event::BlockFound { hash: share.id(), height: share.bitcoin_height, miner: None });
+        }
     }
 
     /// Proved shares beside the best chain, ready to be pushed: whoever finds the next share may credit them.

@@ -2,6 +2,7 @@
 //! takes to be relayed must cost its maker a block's work, now.
 
 use rockpool_net::wire::share::Share;
+use rockpool_store::bitcoin::{Tree, required_bits};
 use rockpool_store::params::Params;
 use rockpool_store::rules::share::{RuleError, check_alone};
 use rockpool_store::rules::target;
@@ -15,9 +16,17 @@ pub enum Refusal {
     NoNews(&'static str),
 }
 
+/// Judges a share by the Bitcoin headers that we know.
+pub fn judge_by(params: &Params, share: &Share, tree: &Tree) -> Result<(), Refusal> {
+    let best = tree.best();
+    let before = best.and_then(|best| tree.prev(best));
+    let bits = tree.get(&share.bitcoin_prev()).map(|prev| required_bits(params, prev, share.header_time()));
+    judge(params, share, best.map(|block| block.hash), before.map(|block| block.hash), bits)
+}
+
 /// Judges a share that is said to be a Bitcoin block, given the best known Bitcoin block, the one before it, and the bits that a child of
 /// the share's Bitcoin parent must have. What is refused has cost the hashing of its own bytes and is forgotten.
-pub fn judge(
+fn judge(
     params: &Params,
     share: &Share,
     best: Option<[u8; 32]>,

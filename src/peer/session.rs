@@ -13,7 +13,6 @@ use rockpool_net::payload::Payload;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::message::{ChainTip, Command, Message, NetAddr, PROTOCOL_VERSION, Version};
 use rockpool_net::wire::share::{Layout, Share};
-use rockpool_store::bitcoin::required_bits;
 use rockpool_workers::jobs::{FetchJob, OrganiseJob};
 use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
 
@@ -342,14 +341,11 @@ impl Peer {
     /// A share that is said to be a Bitcoin block: told on at once if it is, and then judged as any share. One that is no news is judged
     /// as a share only near our tip, where we might be the ones who are late; old blocks end here.
     fn on_block_found(&mut self, share: Share, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
-        let (id, params, tree) = (share.id(), turn.config.params, turn.chain.view.bitcoin());
-        let best = tree.best();
-        let before = best.and_then(|best| tree.prev(best));
-        let bits = tree.get(&share.bitcoin_prev()).map(|prev| required_bits(params, prev, share.header_time()));
-        match found::judge(params, &share, best.map(|block| block.hash), before.map(|block| block.hash), bits) {
+        let id = share.id();
+        match found::judge_by(turn.config.params, &share, turn.chain.view.bitcoin()) {
             Ok(()) => {
                 self.known.insert(id);
-                // In layout front a relay may have changed the extranonce: such a share is passed on when it is proved (SPEC, VAL-4).
+                // In layout front a relay may have changed the extranonce: such a block is told on when it is proved (SPEC, VAL-4).
                 if share.layout == Layout::Tail && peers.block_found(&share, turn) {
                     turn.out.publish(Event::BlockFound { hash: id, height: share.bitcoin_height, miner: None });
                 }

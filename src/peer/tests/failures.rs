@@ -44,7 +44,12 @@ fn confirmed(world: &World<Inline>) -> ShareId {
 
 /// Ids of the shares among messages.
 fn shares(messages: &[Message]) -> Vec<ShareId> {
-    messages.iter().filter_map(|message| if let Message::Share(share) = message { Some(share.id()) } else { None }).collect()
+    // On regtest each is a block, and may be told of as one.
+    let told = messages.iter().filter_map(|message| match message {
+        Message::Share(share) | Message::BlockFound(share) => Some(share.id()),
+        _ => None,
+    });
+    told.collect()
 }
 
 /// A peer that has this chain answers what it was asked for. Whether it was asked.

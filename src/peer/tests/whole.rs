@@ -267,7 +267,7 @@ fn a_found_block_is_told_once_to_who_has_not_got_it_and_is_a_share_like_any() {
 
 /// SPEC, VAL-2: whoever tells on what another has changed would be dropped for it.
 #[test]
-fn a_found_block_of_layout_front_is_told_as_a_share_once_it_is_proved() {
+fn a_found_block_of_layout_front_is_told_once_it_is_proved() {
     let mut world = World::whole(&[], 1);
     world.template(&EmbeddedChain::new(regtest(), None), 1);
     let chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
@@ -281,7 +281,8 @@ fn a_found_block_of_layout_front_is_told_as_a_share_once_it_is_proved() {
     assert_eq!((found_blocks(&world.messages(one)), world.is_open(liar)), (vec![], false));
     world.say(finder, &Message::BlockFound(Box::new(honest.clone())));
     world.settle();
-    assert!(world.messages(one).iter().any(|message| matches!(message, Message::Share(share) if **share == honest)));
+    let told = world.messages(one);
+    assert_eq!((found_blocks(&told), told.iter().any(|message| matches!(message, Message::Share(_)))), (vec![honest.id()], false));
     assert!(world.is_open(finder) && confirmed(&world).1 == honest.id());
 }
 
