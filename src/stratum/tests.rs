@@ -17,6 +17,8 @@ use crate::limits::{
 use crate::stratum::{FRIENDLY, Server};
 use crate::testing::{ADDRESS, Grower, Recorder, STRATUM, World, regtest};
 
+mod families;
+
 const SUBSCRIBE: &str = r#"{"id":1,"method":"mining.subscribe","params":["test/1"]}"#;
 
 fn authorize() -> String {
