@@ -177,12 +177,15 @@ pub fn granted(asked: Option<u32>) -> u32 {
     asked.map_or(VERSION_MASK, |asked| asked & VERSION_MASK)
 }
 
-/// A user name: whom to pay, and the worker's name.
+/// A user name: whom to pay, and the worker's name after a point, or after whatever else no address holds: ckpool's users write `_`,
+/// rental markets `/`.
 pub fn login(user: &str, network: Network) -> Result<(Script, String), String> {
     if user.len() > USER_BYTES_MAX {
         return Err(format!("user name longer than {USER_BYTES_MAX} bytes"));
     }
-    let (address, worker) = user.split_once('.').unwrap_or((user, ""));
+    let user = user.trim();
+    let (address, rest) = user.split_at(user.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(user.len()));
+    let worker = rest.char_indices().nth(1).map_or("", |(at, _)| &rest[at..]);
     if address.is_empty() {
         return Err("user name must be a Bitcoin address, optionally followed by .worker".to_owned());
     }
@@ -296,6 +299,14 @@ mod tests {
         let (script, worker) = login("tb1qumezefzdeqqwn5zfvgdrhxjzc5ylr39uhuxcz4.bitaxe3.x", Network::Testnet4).unwrap();
         assert!(matches!(script, Script::P2wpkh(_)));
         assert_eq!(worker, "bitaxe3.x");
+        for (rest, name) in
+            [("_rig", "rig"), ("/rig 1", "rig 1"), (".ä\"<b>", "ä\"<b>"), ("~a.b", "a.b"), ("+5000", "5000"), (".", ""), ("  ", "")]
+        {
+            let (same, worker) = login(&format!(" tb1qumezefzdeqqwn5zfvgdrhxjzc5ylr39uhuxcz4{rest}"), Network::Testnet4).unwrap();
+            assert_eq!((same, worker.as_str()), (script, name), "{rest}");
+        }
+        let capitals = "TB1QUMEZEFZDEQQWN5ZFVGDRHXJZC5YLR39UHUXCZ4_A";
+        assert_eq!(login(capitals, Network::Testnet4).unwrap(), (script, "A".to_owned()));
         assert!(login("tb1qumezefzdeqqwn5zfvgdrhxjzc5ylr39uhuxcz4", Network::Signet).is_ok());
         let taproot = "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr";
         assert!(matches!(login(taproot, Network::Main).unwrap().0, Script::P2tr(_)));

@@ -30,6 +30,8 @@ pub struct Vardiff {
     current: f64,
     /// What it never falls below: `d=` in the password.
     floor: f64,
+    /// What the miner asked for last.
+    suggested: Option<f64>,
     /// When the period under judgement began.
     since: Duration,
     /// Difficulty of the submits accepted in it, summed.
@@ -41,7 +43,7 @@ pub struct Vardiff {
 impl Vardiff {
     /// A miner of which nothing is known.
     pub fn new(now: Duration, start: f64) -> Vardiff {
-        Vardiff { current: start, floor: DIFFICULTY_MIN, since: now, sum: 0.0, submits: 0 }
+        Vardiff { current: start, floor: DIFFICULTY_MIN, suggested: None, since: now, sum: 0.0, submits: 0 }
     }
 
     /// The difficulty that the next job should have.
@@ -49,8 +51,11 @@ impl Vardiff {
         self.current
     }
 
-    /// The miner asks to begin here. Asking for the same again, as some devices do every 30 s, changes nothing.
+    /// The miner asks to begin here. Asking for the same again changes nothing, wherever it was led meanwhile: NerdMiners do every 30 s.
     pub fn suggest(&mut self, now: Duration, difficulty: f64) {
+        if self.suggested.replace(difficulty) == Some(difficulty) {
+            return;
+        }
         let difficulty = difficulty.max(self.floor);
         if difficulty != self.current {
             self.restart(now, difficulty);
@@ -175,5 +180,11 @@ mod tests {
         let due = vardiff.due();
         vardiff.suggest(Duration::from_secs(20), 0.000_15);
         assert_eq!(vardiff.due(), due);
+        assert!(vardiff.tick(Duration::from_secs(60), 0.000_15) && vardiff.current() < 0.000_15);
+        let led = vardiff.current();
+        vardiff.suggest(Duration::from_secs(61), 0.000_15);
+        assert_eq!(vardiff.current(), led, "what it was led to is not undone every 30 s");
+        vardiff.suggest(Duration::from_secs(62), 0.001);
+        assert_eq!(vardiff.current(), 0.001);
     }
 }
