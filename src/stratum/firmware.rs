@@ -18,6 +18,15 @@ const FAMILIES: [(&str, Class, Layout); 10] = [
     ("xminer-1.", Class::N360, Layout::Tail),
 ];
 
+/// Words of devices that hold less than the smallest class: NerdMiner keeps a coinbase in 255 bytes.
+const LOTTERY: [&str; 2] = ["nerdminer", "sparkminer"];
+
+/// Whether a miner's jobs are a solo lottery: `c=1` in its password, or the firmware if no other class is asked for there.
+pub fn is_lottery(agent: &str, password: &str) -> bool {
+    let asked = hints(password, "c=").find_map(|outputs| if outputs == "1" { Some(true) } else { asked_class(outputs).map(|_| false) });
+    asked.unwrap_or_else(|| LOTTERY.iter().any(|word| agent.to_ascii_lowercase().contains(word)))
+}
+
 /// The class and layout of a miner's jobs: `c=12|46|144|360` and `l=front|tail` in its password, else by its user agent. Of whom nothing is
 /// known gets the smallest class, which any device holds, and the layout that is cheap for us.
 pub fn class_and_layout(agent: &str, password: &str) -> (Class, Layout) {
@@ -67,6 +76,21 @@ mod tests {
             ("", Class::N12, Layout::Tail),
         ] {
             assert_eq!(class_and_layout(agent, "x"), (class, layout), "{agent}");
+        }
+    }
+
+    #[test]
+    fn small_devices_and_who_asks_for_it_play_the_lottery() {
+        for (agent, password, lottery) in [
+            ("NerdMinerV2/V1.8.3", "x", true),
+            ("SparkMiner", "", true),
+            ("NerdMinerV2/V1.8.3", "d=0.001,c=12", false),
+            ("NerdMinerV2/V1.8.3", "c=2,l=tail", true),
+            ("NerdQAxe++/BM1370", "x", false),
+            ("bitaxe/BM1370", "c=1", true),
+            ("", "x", false),
+        ] {
+            assert_eq!(is_lottery(agent, password), lottery, "{agent} {password}");
         }
     }
 

@@ -121,6 +121,8 @@ pub struct Boards {
     template: Option<Arc<Template>>,
     /// By class and layout, and by the script that they are for alone while the parent is genesis; `None` serves all.
     boards: BTreeMap<(Class, Layout, Option<Script>), Arc<Board>>,
+    /// Of the smallest devices, by the script that they are for.
+    lotteries: BTreeMap<Script, Arc<Board>>,
     serial: u64,
     job: u64,
     /// Salts of the last templates, newest last. Miners' jobs keep a template, and nothing else does once there is another.
@@ -151,13 +153,14 @@ impl Boards {
         }
         self.salts.push_back((rng.next_u32(), Arc::downgrade(&template)));
         self.template = Some(template);
-        self.boards.clear();
+        self.forget();
         clean
     }
 
     /// Template, tip or payouts are others.
     pub fn forget(&mut self) {
         self.boards.clear();
+        self.lotteries.clear();
     }
 
     /// Whether a share of this salt was made here.
@@ -203,10 +206,31 @@ impl Boards {
         Some(Ok(board))
     }
 
-    /// Boards at once.
+    /// A script's board for devices that hold no coinbase of the share chain; `None` while there is no template.
+    pub fn lottery(&mut self, params: &Params, view: &ChainView, script: &Script, now: Now) -> Option<Result<Arc<Board>, WorkError>> {
+        let (template, salt) = (self.template.as_ref()?, self.salts.back()?.0);
+        if let Some(board) = self.lotteries.get(script)
+            && now.mono.saturating_sub(board.made) < BOARD_AGE_MAX
+        {
+            return Some(Ok(Arc::clone(board)));
+        }
+        let work = match Work::lottery(params, Arc::clone(template), &view.next(params, now), *script, salt) {
+            Ok(work) => work,
+            Err(error) => return Some(Err(error)),
+        };
+        self.serial += 1;
+        let board = Arc::new(Board::new(self.serial, work, now.mono));
+        if self.lotteries.len() >= BOARDS_MAX {
+            self.lotteries.clear();
+        }
+        self.lotteries.insert(*script, Arc::clone(&board));
+        Some(Ok(board))
+    }
+
+    /// Boards at once, lotteries apart.
     #[cfg(test)]
-    pub(crate) fn held(&self) -> usize {
-        self.boards.len()
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.boards.len(), self.lotteries.len())
     }
 
     /// A job id that was never given, from 1.
@@ -422,8 +446,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(boards.held(), 8);
-        assert!(boards.held() <= BOARDS_MAX);
+        assert_eq!(boards.held(), (8, 0));
+        assert!(boards.held().0 <= BOARDS_MAX);
     }
 
     /// Elsewhere all of a miner's coinbases were the same. Here not even two nodes that pay one address hash the same job.

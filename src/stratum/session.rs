@@ -20,7 +20,7 @@ use crate::limits::{
 use crate::status::Serving;
 use crate::stratum::Server;
 use crate::stratum::difficulty::{rounded, target_of};
-use crate::stratum::firmware::class_and_layout;
+use crate::stratum::firmware::{class_and_layout, is_lottery};
 use crate::stratum::jobs::{Board, Job, hex, share_difficulty};
 use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, granted, login, password_difficulty, rolled};
 use crate::stratum::vardiff::Vardiff;
@@ -67,6 +67,8 @@ pub struct Miner {
     seen: BTreeSet<(u64, [u8; 24])>,
     /// It was told once what it waits for.
     told_to_wait: bool,
+    /// The log was told once that it makes no shares.
+    told_lottery: bool,
 }
 
 impl Miner {
@@ -93,6 +95,7 @@ impl Miner {
             notified: now,
             seen: BTreeSet::new(),
             told_to_wait: false,
+            told_lottery: false,
         }
     }
 
@@ -113,7 +116,9 @@ impl Miner {
     /// A line came. Its ticket is taken only if it makes a job for a stage.
     pub fn on_line(&mut self, conn: ConnId, line: &[u8], server: &mut Server, turn: &mut Turn<'_>) {
         self.heard = Some(turn.now.mono);
-        let Some(line) = Line::parse(line) else {
+        // Worker names come in whatever the miner's owner typed them in; no reason to drop it.
+        let line = String::from_utf8_lossy(line);
+        let Some(line) = Line::parse(line.as_bytes()) else {
             turn.out.close(conn, CloseReason::Misbehaviour("a line that is no JSON object".to_owned()));
             return;
         };
@@ -195,8 +200,13 @@ impl Miner {
             }
             return;
         }
-        let (script, form) = (login.script, class_and_layout(agent, &login.password));
-        let board = match server.boards.board(turn.config.params, &turn.chain.view, form, &script, turn.now) {
+        let (script, params, view) = (login.script, turn.config.params, &turn.chain.view);
+        let board = if is_lottery(agent, &login.password) {
+            server.boards.lottery(params, view, &script, turn.now)
+        } else {
+            server.boards.board(params, view, class_and_layout(agent, &login.password), &script, turn.now)
+        };
+        let board = match board {
             Some(Ok(board)) => board,
             Some(Err(error)) => {
                 log::error!("no work for miners: {error}");
@@ -206,6 +216,13 @@ impl Miner {
             }
             None => return,
         };
+        if board.work.lottery && !self.told_lottery {
+            log::info!(
+                "miner {conn}: {agent:?} holds no coinbase of the pool: it plays a solo lottery for {:?}, and makes no shares",
+                login.user
+            );
+            self.told_lottery = true;
+        }
         let clean = clean || self.jobs.is_empty();
         if clean {
             self.jobs.clear();

@@ -464,16 +464,19 @@ fn boards_are_limited() {
     let (mut world, _) = serving();
     let conn = world.connect(STRATUM);
     world.line(conn, SUBSCRIBE);
-    let mut most = 0;
+    let mut most = (0, 0);
     for number in 0..3 * BOARDS_MAX as u32 {
         let mut hash = [7; 20];
         hash[..4].copy_from_slice(&number.to_le_bytes());
         let program = bitcoin::WitnessProgram::new(bitcoin::WitnessVersion::V0, &hash).unwrap();
         let address = bitcoin::Address::from_witness_program(program, bitcoin::Network::Regtest);
-        world.line(conn, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{address}","x"]}}"#));
-        most = most.max(world.node.server.boards.held());
+        for password in ["x", "c=1"] {
+            world.line(conn, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{address}","{password}"]}}"#));
+            let held = world.node.server.boards.held();
+            most = (held.0.max(most.0), held.1.max(most.1));
+        }
     }
-    assert_eq!(most, BOARDS_MAX);
+    assert_eq!(most, (BOARDS_MAX, BOARDS_MAX));
 }
 
 #[test]

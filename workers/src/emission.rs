@@ -41,9 +41,10 @@ impl EmissionWorker {
         }
         let hash = sha256d(&work.header(self.params, &script, bits, &roll));
         // The job's own bits are what its coinbase commits to; a hash that meets only easier ones is no share.
-        let is_share = meets(&hash, &target_bytes(bits));
+        let meets_bits = meets(&hash, &target_bytes(bits));
+        let is_share = meets_bits && !work.lottery;
         // On regtest only shares are submitted, or a CPU's every hash were a block (SHARECHAIN §3).
-        let is_block = meets(&hash, &work.network_target()) && (is_share || self.params.network != Network::Regtest);
+        let is_block = meets(&hash, &work.network_target()) && (meets_bits || self.params.network != Network::Regtest);
         if !(is_share || is_block || meets(&hash, &target)) {
             out.mail.push((Answer::Verdict { claim, result: Err(SubmitRefusal::LowDifficulty) }, vec![ticket]));
             return false;
@@ -98,7 +99,7 @@ fn refuse(now: Now, template: &crate::template::Template, version: u32, ntime: u
 
 #[cfg(test)]
 mod tests {
-    use rockpool_net::wire::share::{Class, Layout, Share};
+    use rockpool_net::wire::share::{Class, Layout, Script, Share};
     use rockpool_store::chain::Chain;
     use rockpool_store::kv::MemKv;
     use rockpool_store::params::params;
@@ -109,7 +110,7 @@ mod tests {
     use crate::embedded::EmbeddedChain;
     use crate::jobs::Fate;
     use crate::testing::{at, claim, fresh_chain, regtest, roll, script, ticket, work_of, work_on};
-    use crate::work::Work;
+    use crate::work::{LOTTERY_BYTES, Work};
 
     /// The easiest and the hardest difficulty of a job.
     const EASY: [u8; 32] = [0xff; 32];
@@ -235,6 +236,32 @@ mod tests {
         let mut of_another = job(&work, good, EASY);
         of_another.script = script(2);
         assert!(matches!(verdict(&step(regtest(), vec![of_another])), Some(Err(SubmitRefusal::Refused(_)))));
+    }
+
+    /// SHARECHAIN §8, end: a small device's block is a block, and pays its owner alone; none of its hashes is a share.
+    #[test]
+    fn a_lottery_finds_blocks_and_never_shares() {
+        let chain = fresh_chain();
+        for script in [script(1), Script::P2tr([3; 32]), Script::P2wsh([3; 32])] {
+            let bitcoin = EmbeddedChain::new(regtest(), None);
+            let template = Arc::new(bitcoin.template(at(0).unix()));
+            let work = Work::lottery(regtest(), template, &chain.view().next(regtest(), at(0)), script, 7);
+            let work = Arc::new(work.unwrap_or_else(|why| panic!("{why}")));
+            let own = work.coinb2_own(regtest(), &script, work.draft.bits);
+            assert_eq!(work.coinb1().len() + 12 + work.coinb2_shared().len() + own.len(), LOTTERY_BYTES);
+            let of_ours = |roll, target| EmissionJob { script, ..job(&work, roll, target) };
+            let out = step(regtest(), vec![of_ours(roll(&work, &script, true), HARD)]);
+            assert!(
+                matches!(&out.mail[..], [(Answer::BlockFound { share: None, .. }, none), (Answer::Verdict { result: Ok(()), .. }, one)]
+                if none.is_empty() && one.len() == 1)
+            );
+            assert!(out.organise.is_empty(), "never a share");
+            let [found] = &out.submit[..] else { panic!("{out:?}") };
+            assert_eq!(bitcoin.submit(&found.block, at(0).unix()), Fate::Accepted);
+            let bad = roll(&work, &script, false);
+            assert_eq!(verdict(&step(regtest(), vec![of_ours(bad, EASY)])), Some(Ok(())));
+            assert_eq!(verdict(&step(regtest(), vec![of_ours(bad, HARD)])), Some(Err(SubmitRefusal::LowDifficulty)));
+        }
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub const VERSION_MASK: u32 = 0x1fff_e000;
 /// How far a header's time may run ahead of now, seconds (Bitcoin's rule).
 pub const NTIME_AHEAD_MAX_S: u32 = 7_200;
 
+/// Bytes of a lottery's coinbase: NerdMiner's buffer holds 255.
+pub const LOTTERY_BYTES: usize = 240;
+
 /// A template joined with payouts: all of a share but header, script, extranonce and, for those who choose it harder, bits.
 #[derive(Debug)]
 pub struct Work {
@@ -31,8 +34,10 @@ pub struct Work {
     pub draft: Share,
     /// Coinbase bytes before X. In layout *front* the extranonce, which stands in them, is zero until a submit fills it.
     prefix: Vec<u8>,
-    /// While the parent is genesis all goes to the share's own script, so this work is for that script alone.
+    /// While the parent is genesis all goes to the share's own script, so this work is for that script alone; a lottery's always is.
     pub only_for: Option<Script>,
+    /// For devices that hold no coinbase of the share chain: what it finds may be a block, and is never a share (SHARECHAIN §8, end).
+    pub lottery: bool,
 }
 
 /// Why no work can be made. None of these is a miner's fault; each is a defect or a template that cannot be paid out.
@@ -80,10 +85,30 @@ impl Work {
         let only_for = if payouts.weights.is_empty() { Some(only_for.ok_or(WorkError::NoScript)?) } else { None };
         // With weights the own script is not looked at.
         let own = only_for.unwrap_or(Script::P2wpkh([0; 20]));
+        let outputs = payouts.outputs(params, class, template.trim(class).value, template.height, &own);
+        let work = Work::joined(params, template, next, (class, layout), own, &outputs, salt)?;
+        Ok(Work { only_for, ..work })
+    }
+
+    /// Work whose block pays this script alone, in a coinbase of [`LOTTERY_BYTES`] bytes.
+    pub fn lottery(params: &Params, template: Arc<Template>, next: &Next, script: Script, salt: u32) -> Result<Work, WorkError> {
+        let outputs = [(script, template.trim(Class::N12).value)];
+        let work = Work::joined(params, template, next, (Class::N12, Layout::Tail), script, &outputs, salt)?;
+        Ok(Work { only_for: Some(script), lottery: true, ..work })
+    }
+
+    fn joined(
+        params: &Params,
+        template: Arc<Template>,
+        next: &Next,
+        (class, layout): (Class, Layout),
+        own: Script,
+        outputs: &[(Script, u64)],
+        salt: u32,
+    ) -> Result<Work, WorkError> {
         let trim = template.trim(class);
-        let outputs = payouts.outputs(params, class, trim.value, template.height, &own);
         let front = (layout == Layout::Front).then_some(&[0; X_BYTES]);
-        let prefix = coinbase::prefix(front, template.height, &outputs, &trim.witness_commitment);
+        let prefix = coinbase::prefix(front, template.height, outputs, &trim.witness_commitment);
         let draft = Share {
             header: [0; 80],
             version: params.version_at(next.height),
@@ -108,7 +133,7 @@ impl Work {
                 branch: trim.branch.clone(),
             },
         };
-        let work = Work { template, draft, prefix, only_for };
+        let work = Work { template, draft, prefix, only_for: None, lottery: false };
         work.verify(params)?;
         Ok(work)
     }

@@ -1,11 +1,17 @@
 //! A miner that speaks as the families of firmware do, and stumbles over what they stumble over; one test each, against a whole node whose
 //! stages really judge. What they send is from recordings and sources, see each test.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::share::merkle_root;
+use rockpool_store::params::{Network, params};
 use rockpool_workers::embedded::EmbeddedChain;
+use rockpool_workers::jobs::Answer;
+use rockpool_workers::template::Template;
 use rockpool_workers::work::meets;
 use serde_json::{Value, json};
 
@@ -13,6 +19,9 @@ use crate::limits::NOTIFY_EVERY;
 use crate::stratum::difficulty::target_of;
 use crate::stratum::jobs::{hex, words_reversed};
 use crate::testing::{ADDRESS, Inline, STRATUM, World, regtest};
+
+/// The same payee on main.
+const MAIN: &str = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
 
 /// A device.
 struct Device {
@@ -158,7 +167,14 @@ impl Device {
 
     /// Hashes its job until a header meets the difficulty that the job was given with. `bits` are rolled if the mask allows.
     fn find(&mut self, bits: u32) -> Found {
-        let (job, difficulty) = self.job.clone().unwrap();
+        let target = target_of(self.job.as_ref().unwrap().1);
+        // On regtest every second hash is a share: one that surely is one.
+        self.search(bits, |hash| meets(hash, &target) && hash[31] < 0x7f)
+    }
+
+    /// The same until a header is wanted.
+    fn search(&mut self, bits: u32, wanted: impl Fn(&[u8; 32]) -> bool) -> Found {
+        let (job, _) = self.job.clone().unwrap();
         assert_eq!(bits & !self.mask, 0, "a device rolls what it was granted");
         self.extranonce2 += 1;
         let extranonce2 = format!("{:016x}", self.extranonce2);
@@ -174,12 +190,9 @@ impl Device {
         header[36..68].copy_from_slice(&merkle_root(sha256d(&coinbase), &branch));
         header[68..72].copy_from_slice(&ntime.to_le_bytes());
         header[72..76].copy_from_slice(&nbits.to_le_bytes());
-        let target = target_of(difficulty);
         let nonce = (0..u32::MAX).find(|nonce| {
             header[76..].copy_from_slice(&nonce.to_le_bytes());
-            let hash = sha256d(&header);
-            // On regtest every second hash is a share: one that surely is one.
-            meets(&hash, &target) && hash[31] < 0x7f
+            wanted(&sha256d(&header))
         });
         let hash = ShareId(sha256d(&header));
         let (job, ntime, nonce) = (text(0).to_owned(), text(7).to_owned(), hex(&nonce.unwrap().to_be_bytes()));
@@ -189,10 +202,15 @@ impl Device {
     /// A submit with this id is taken, and the node hashed what the device did: on regtest its share is a block.
     fn credited(&mut self, world: &mut World<Inline>, id: &str, found: &Found, params: &Value) {
         world.published();
-        let answer = self.ask(world, &format!(r#"{{"id":{id},"method":"mining.submit","params":{params}}}"#));
-        assert_eq!(answer, json!({"id": serde_json::from_str::<Value>(id).unwrap(), "result": true, "error": null}));
+        self.accepted(world, id, params);
         let same = |event: &Event| matches!(event, Event::BlockFound { hash, .. } if *hash == found.hash);
         assert!(world.published().iter().any(same), "another header than the device's");
+    }
+
+    /// A submit with this id is taken.
+    fn accepted(&mut self, world: &mut World<Inline>, id: &str, params: &Value) {
+        let answer = self.ask(world, &format!(r#"{{"id":{id},"method":"mining.submit","params":{params}}}"#));
+        assert_eq!(answer, json!({"id": serde_json::from_str::<Value>(id).unwrap(), "result": true, "error": null}));
     }
 
     /// A submit is refused with this code.
@@ -204,6 +222,16 @@ impl Device {
 
 fn bytes32(text: &str) -> [u8; 32] {
     bytes(text).try_into().unwrap()
+}
+
+/// The same on main, where a block of difficulty 1 could be found and a share takes far more: the difficulties of small devices count.
+fn serving_on_main() -> World<Inline> {
+    let main = params(Network::Main);
+    let mut world = World::whole_of(main, &[], 6);
+    let template = EmbeddedChain::new(regtest(), None).template(world.now().unix());
+    world.mail(Answer::Template(Arc::new(Template { bits: 0x1d00_ffff, ..template })), Vec::new());
+    world.settle();
+    world
 }
 
 /// ESP-Miner `stratum_api.c`: configure with all bits, then the rest without waiting; each submit with six parameters.
@@ -386,6 +414,95 @@ fn whatsminer() {
     device.credited(&mut world, "\"4\"", &found, &found.six(ADDRESS));
 }
 
+/// NerdMiner v2: 255 bytes for a coinbase, the next line for the answer, and its wish again every 30 s to keep the connection alive. It
+/// plays a lottery (SHARECHAIN §8, end).
+#[test]
+fn nerdminer() {
+    let mut world = serving_on_main();
+    let mut device = Device::plug_in(&mut world);
+    device.granted(&mut world, r#"{"id": 1, "method": "mining.subscribe", "params": ["NerdMinerV2/V1.8.3"]}"#);
+    device.granted(&mut world, &format!(r#"{{"id": 2, "method": "mining.authorize", "params": ["{MAIN}.nerd", "x"]}}"#));
+    let suggest = r#"{"id": 3, "method": "mining.suggest_difficulty", "params": [0.00015]}"#;
+    device.granted(&mut world, suggest);
+    let (job, difficulty) = device.job.clone().unwrap();
+    assert_eq!(difficulty, 0.000_15);
+    let digits = job[2].as_str().unwrap().len() + 2 * 12 + job[3].as_str().unwrap().len();
+    assert!(digits / 2 <= 255, "{digits} digits do not fit its buffer");
+    let jobs = device.jobs;
+    world.pass(Duration::from_secs(25));
+    device.granted(&mut world, suggest);
+    world.pass(Duration::from_secs(25));
+    device.granted(&mut world, suggest);
+    assert!(device.jobs <= jobs + 1, "only silence brings another job, not its wish");
+    let found = device.find(0);
+    device.accepted(&mut world, "4", &found.five(MAIN));
+    let target = target_of(device.job.as_ref().unwrap().1);
+    let worse = device.search(0, |hash| !meets(hash, &target));
+    device.refused(&mut world, &worse.five(MAIN), 23);
+    let block = |world: &mut World<Inline>| {
+        let events = world.published();
+        assert!(!events.iter().any(|event| matches!(event, Event::ShareAccepted { .. })), "never a share");
+        events.iter().any(|event| matches!(event, Event::BlockFound { .. }))
+    };
+    assert!(!block(&mut world));
+    assert_eq!((world.node.stages_mut().found, world.node.chain().view.tip().height), (0, 0));
+}
+
+/// And if it wins, on regtest, the block is submitted, and is no share either.
+#[test]
+fn nerdminer_that_wins() {
+    let (mut world, _) = serving();
+    let mut device = Device::plug_in(&mut world);
+    device.granted(&mut world, r#"{"id": 1, "method": "mining.subscribe", "params": ["NerdMinerV2/V1.8.3"]}"#);
+    device.granted(&mut world, &format!(r#"{{"id": 2, "method": "mining.authorize", "params": ["{ADDRESS}", ""]}}"#));
+    let found = device.find(0);
+    device.credited(&mut world, "3", &found, &found.five(ADDRESS));
+    assert_eq!((world.node.stages_mut().found, world.node.chain().view.tip().height), (1, 0));
+    // Its owner may know better than its name.
+    device.granted(&mut world, &format!(r#"{{"id": 4, "method": "mining.authorize", "params": ["{ADDRESS}", "c=12"]}}"#));
+    let found = device.find(0);
+    device.credited(&mut world, "5", &found, &found.five(ADDRESS));
+    assert_eq!((world.node.stages_mut().found, world.node.chain().view.tip().height), (2, 1));
+}
+
+/// A submit counts by the difficulty of its job, not by what was told last (ESP-Miner 212).
+#[test]
+fn submits_are_judged_by_their_jobs() {
+    let mut world = serving_on_main();
+    let mut device = Device::plug_in(&mut world);
+    device.granted(&mut world, r#"{"id":1,"method":"mining.suggest_difficulty","params":["0.00002"]}"#);
+    device.granted(&mut world, r#"{"id":2,"method":"mining.subscribe","params":["cpuminer-opt/24.5"]}"#);
+    device.granted(&mut world, &format!(r#"{{"id":3,"method":"mining.authorize","params":["{MAIN}"]}}"#));
+    assert_eq!(device.job.as_ref().unwrap().1, 0.000_02);
+    let (easy, hard) = (target_of(0.000_02), target_of(0.000_2));
+    let early = device.search(0, |hash| meets(hash, &easy) && !meets(hash, &hard));
+    device.granted(&mut world, r#"{"id":4,"method":"mining.suggest_difficulty","params":[0.0002]}"#);
+    assert_eq!(device.job.as_ref().unwrap().1, 0.000_2);
+    let late = device.search(0, |hash| meets(hash, &easy) && !meets(hash, &hard));
+    device.refused(&mut world, &late.five(MAIN), 23);
+    device.accepted(&mut world, "5", &early.five(MAIN));
+    // And the other way round: what was hard stays hard.
+    let before = device.search(0, |hash| meets(hash, &easy) && !meets(hash, &hard));
+    device.granted(&mut world, r#"{"id":6,"method":"mining.suggest_difficulty","params":[0.00002]}"#);
+    device.refused(&mut world, &before.five(MAIN), 23);
+}
+
+/// Owners type what they like: points, signs, other alphabets, even in bytes that are no UTF-8.
+#[test]
+fn user_names_of_all_kinds() {
+    let rests = [".rig.2", "_rig", "/rig/2", ".rig 2", r#".Wörk-\u00e9r \\\"'<&"#, r".\t\u0000", "", ".", "+512", "~half.rig"];
+    for rest in rests.map(str::as_bytes).into_iter().chain([&b".k\xf6ln"[..]]) {
+        let (mut world, _) = serving();
+        let mut device = Device::plug_in(&mut world);
+        device.granted(&mut world, r#"{"id":1,"method":"mining.subscribe","params":["x"]}"#);
+        let line = [format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}"#).as_bytes(), rest, b"\",\"x\"]}\n"].concat();
+        let answers = device.send(&mut world, &line);
+        assert_eq!(answers[0]["result"], true, "{:?}: {answers:?}", String::from_utf8_lossy(rest));
+        let found = device.find(0);
+        device.credited(&mut world, "3", &found, &found.five(ADDRESS));
+    }
+}
+
 /// pooler's cpuminer: takes the very next line for the answer, submits with id 4 whatever it is, five parameters.
 #[test]
 fn cpuminer() {
@@ -482,7 +599,7 @@ fn refusals_have_the_standard_codes() {
     let stale = device.find(0);
     let mut template = bitcoin.template(world.now().unix());
     (template.prev, template.height, template.sequence) = ([9; 32], template.height + 1, 3);
-    world.mail(rockpool_workers::jobs::Answer::Template(std::sync::Arc::new(template)), Vec::new());
+    world.mail(Answer::Template(Arc::new(template)), Vec::new());
     world.settle();
     device.hear(&mut world);
     device.refused(&mut world, &stale.six("u"), 21);
