@@ -115,6 +115,14 @@ pub const HARDER_EVERY: Duration = Duration::from_secs(600);
 pub const HARDER_SCRIPTS_MAX: usize = 64;
 /// Past jobs of one miner that are still taken while their Bitcoin parent holds.
 pub const JOBS_PAST_MAX: usize = 16;
+/// Invalid submits of one miner, in a row and within [`INVALID_SPAN`], that are a flood: what a sound one sends in half an hour.
+pub const INVALID_SUBMITS_MAX: u32 = 512;
+/// Time over which invalid submits are counted.
+pub const INVALID_SPAN: Duration = Duration::from_secs(60);
+/// Time that an address is kept out after a flood.
+pub const BAN_TIME: Duration = Duration::from_secs(600);
+/// Addresses kept out at once.
+pub const BANS_MAX: usize = 1_024;
 /// Submits of one miner remembered to tell duplicates, those of its oldest work forgotten first: at 0.3 a second an hour's.
 pub const SUBMITS_SEEN_MAX: usize = 1_024;
 /// Bytes kept of a miner's user agent.

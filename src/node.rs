@@ -284,14 +284,14 @@ impl<S: Stages> Node<S> {
     }
 
     fn closed(&mut self, now: Now, conn: ConnId, why: &CloseReason, out: &mut Outlet) {
-        let Parts { sessions, peers, mut turn, .. } = self.parts(now, out);
+        let Parts { sessions, peers, server, mut turn, .. } = self.parts(now, out);
         match sessions.remove(conn).map(|session| *session) {
             Some(Session::Peer(mut peer)) => {
                 peer.on_closed(conn, why, peers, &mut turn);
                 peers.on_closed(conn, &mut turn);
             }
             Some(Session::Miner(miner)) => {
-                miner.on_closed(conn, why, &mut turn);
+                miner.on_closed(conn, why, server, &mut turn);
             }
             Some(Session::Web(mut web)) => {
                 // An answered request is not worth a line.

@@ -412,8 +412,12 @@ impl<S: Stages> World<S> {
     }
 
     pub(crate) fn connect(&mut self, listener: usize) -> ConnId {
+        self.connect_from([127, 0, 0, 1], listener)
+    }
+
+    pub(crate) fn connect_from(&mut self, ip: [u8; 4], listener: usize) -> ConnId {
         let port = 40_000 + self.wires.accepted.len() as u16;
-        self.wires.accepts[listener].push_back(SocketAddr::from(([127, 0, 0, 1], port)));
+        self.wires.accepts[listener].push_back(SocketAddr::from((ip, port)));
         self.wires.events.push(Event::Listener(listener));
         self.turns();
         *self.wires.accepted.last().unwrap()

@@ -8,8 +8,10 @@
 //! | `vardiff` | how often a miner submits |
 //! | `difficulty` | difficulties and targets |
 //! | `firmware` | class and layout of a miner's coinbase |
+//! | `bans` | floods of invalid shares, and who is kept out |
 //! | `harder` | bits harder than they must be |
 
+pub mod bans;
 pub mod difficulty;
 pub mod firmware;
 pub mod harder;
@@ -19,6 +21,7 @@ pub mod session;
 pub mod vardiff;
 
 use crate::status::Serving;
+use crate::stratum::bans::Bans;
 use crate::stratum::harder::Harder;
 use crate::stratum::jobs::Boards;
 use crate::stratum::request::EXTRANONCE1_BYTES;
@@ -32,13 +35,21 @@ pub struct Server {
     pub harder: Harder,
     /// Whether miners are served; the node looks before each turn's inputs.
     pub serving: Serving,
+    /// Addresses that are kept out.
+    pub bans: Bans,
     extranonce: u32,
 }
 
 impl Server {
     /// Nothing to work on yet. Extranonces are counted from `first`, which is drawn.
     pub fn new(first: u32) -> Server {
-        Server { boards: Boards::default(), harder: Harder::default(), serving: Serving::NoTemplate, extranonce: first }
+        Server {
+            boards: Boards::default(),
+            harder: Harder::default(),
+            serving: Serving::NoTemplate,
+            bans: Bans::default(),
+            extranonce: first,
+        }
     }
 
     /// An extranonce1 that no other connection has: a counter, which comes round after four billion of them. Never zero.

@@ -19,6 +19,7 @@ use crate::limits::{
 };
 use crate::status::Serving;
 use crate::stratum::Server;
+use crate::stratum::bans::Flood;
 use crate::stratum::difficulty::{rounded, target_of};
 use crate::stratum::firmware::{class_and_layout, is_lottery};
 use crate::stratum::jobs::{Board, Job, hex, share_difficulty};
@@ -69,6 +70,8 @@ pub struct Miner {
     told_to_wait: bool,
     /// The log was told once that it makes no shares.
     told_lottery: bool,
+    /// Its invalid submits.
+    flood: Flood,
 }
 
 impl Miner {
@@ -76,6 +79,9 @@ impl Miner {
     pub fn open(conn: ConnId, addr: SocketAddr, server: &mut Server, turn: &mut Turn<'_>) -> Miner {
         let miner = Miner::new(turn.now.mono, addr, server.extranonce1());
         miner.set_timer(conn, turn);
+        if server.bans.banned(turn.now.mono, addr) {
+            turn.out.close(conn, CloseReason::Done("its address is kept out after a flood of invalid shares"));
+        }
         miner
     }
 
@@ -96,11 +102,15 @@ impl Miner {
             seen: BTreeSet::new(),
             told_to_wait: false,
             told_lottery: false,
+            flood: Flood::default(),
         }
     }
 
     /// It has gone.
-    pub fn on_closed(&self, conn: ConnId, why: &CloseReason, turn: &mut Turn<'_>) {
+    pub fn on_closed(&self, conn: ConnId, why: &CloseReason, server: &mut Server, turn: &mut Turn<'_>) {
+        if self.flood.is_one() {
+            server.bans.ban(turn.now.mono, self.addr);
+        }
         if self.authorised() {
             turn.out.publish(Event::MinerDown { conn, addr: self.addr, why: why.clone() });
         } else {
@@ -179,6 +189,7 @@ impl Miner {
         match result {
             Ok(()) => {
                 turn.counters.shares_accepted.add(1);
+                self.flood.good();
                 reply(claim.conn, turn, claim.request.get(), "true");
                 if self.vardiff.accepted(turn.now.mono, claim.difficulty) {
                     self.follow_vardiff(claim.conn, server, turn);
@@ -317,11 +328,9 @@ impl Miner {
 
     fn submit(&mut self, conn: ConnId, id: Option<&RawValue>, submit: Result<Submit, &'static str>, turn: &mut Turn<'_>) {
         let raw = id.map_or("null", RawValue::get);
-        if self.agent.is_none() {
-            return refuse(conn, turn, raw, NOT_SUBSCRIBED);
-        }
-        if self.login.is_none() {
-            return refuse(conn, turn, raw, UNAUTHORISED);
+        if self.agent.is_none() || self.login.is_none() {
+            refuse(conn, turn, raw, if self.agent.is_none() { NOT_SUBSCRIBED } else { UNAUTHORISED });
+            return self.count_invalid(conn, turn);
         }
         let (job, roll) = match submit {
             Err(why) => return self.reject(conn, raw, SubmitRefusal::BadField(why), turn),
@@ -392,6 +401,15 @@ impl Miner {
             SubmitRefusal::BadField(why) | SubmitRefusal::Refused(why) => (20, why),
         };
         refuse(conn, turn, id, (code, text));
+        if matches!(refusal, SubmitRefusal::LowDifficulty | SubmitRefusal::BadField(_)) {
+            self.count_invalid(conn, turn);
+        }
+    }
+
+    fn count_invalid(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        if self.flood.invalid(turn.now.mono) {
+            turn.out.close(conn, CloseReason::Misbehaviour("a flood of invalid shares".to_owned()));
+        }
     }
 
     fn get_transactions(&self, conn: ConnId, id: &str, wanted: Option<u64>, turn: &mut Turn<'_>) {

@@ -12,7 +12,8 @@ use rockpool_workers::jobs::{Answer, EmissionJob, SubmitRefusal};
 use serde_json::{Value, json};
 
 use crate::limits::{
-    AUTHORIZE_MAX, BOARDS_MAX, FIRST_LINE_MAX, HARDER_SHARES_MIN, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX,
+    AUTHORIZE_MAX, BAN_TIME, BOARDS_MAX, FIRST_LINE_MAX, HARDER_SHARES_MIN, INVALID_SUBMITS_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX,
+    NOTIFY_EVERY, SUBMITS_SEEN_MAX,
 };
 use crate::stratum::{FRIENDLY, Server};
 use crate::testing::{ADDRESS, Grower, Recorder, STRATUM, World, regtest};
@@ -174,6 +175,52 @@ fn what_is_no_json_ends_the_connection_and_no_other() {
 }
 
 #[test]
+fn a_flood_of_invalid_shares_ends_the_connection_and_bans_a_stranger() {
+    for (ip, banned) in [([8, 8, 8, 8], true), ([192, 168, 1, 7], false)] {
+        for subscribed in [false, true] {
+            let (mut world, _) = serving();
+            let conn = world.connect_from(ip, STRATUM);
+            let job = if subscribed {
+                world.line(conn, SUBSCRIBE);
+                world.line(conn, &authorize());
+                notify(&world.lines(conn)).unwrap().clone()
+            } else {
+                json!(["1", "", "", "", [], "", "", "00000000", true])
+            };
+            let bad = |nonce: u32| submit(&job, nonce).replace("0000000000000001", "0001");
+            let lines: Vec<String> = (1..INVALID_SUBMITS_MAX).map(bad).collect();
+            world.feed(conn, format!("{}\n", lines.join("\n")).as_bytes());
+            world.turns();
+            assert!(world.is_open(conn));
+            world.line(conn, &bad(0));
+            assert!(!world.is_open(conn));
+            let again = world.connect_from(ip, STRATUM);
+            assert_eq!(world.is_open(again), !banned, "{ip:?}");
+            let other = world.connect_from([8, 8, 4, 4], STRATUM);
+            assert!(world.is_open(other));
+            world.skip(BAN_TIME);
+            let again = world.connect_from(ip, STRATUM);
+            assert!(world.is_open(again), "it is over after a while");
+        }
+    }
+}
+
+/// NerdQAxe sends a thousand duplicates a day: told each time, never held against it. Nor is what comes late.
+#[test]
+fn duplicates_and_stale_shares_are_no_flood() {
+    let (mut world, _) = serving();
+    let (conn, job) = miner(&mut world);
+    world.line(conn, &submit(&job, 1));
+    let stale = json!(["7fff", "", "", "", [], "", "", "00000000", true]);
+    for _ in 0..INVALID_SUBMITS_MAX {
+        world.line(conn, &submit(&job, 1));
+        world.line(conn, &submit(&stale, 1));
+    }
+    assert!(world.is_open(conn));
+    assert_eq!(emitted(&mut world).len(), 1);
+}
+
+#[test]
 fn a_bad_address_is_told_and_may_be_mended() {
     let (mut world, _) = serving();
     let conn = world.connect(STRATUM);
@@ -308,7 +355,8 @@ fn remembered_submits_are_bounded() {
     for nonce in 0..SUBMITS_SEEN_MAX as u32 + 10 {
         world.line(conn, &submit(&job, nonce));
         let emission = emitted(&mut world).remove(0);
-        judge(&mut world, emission, Err(SubmitRefusal::LowDifficulty));
+        // The chain's own refusal: as many of the miner's fault would be a flood.
+        judge(&mut world, emission, Err(SubmitRefusal::Refused("x")));
     }
     world.lines(conn);
     // Beyond the bound the oldest is forgotten: it goes to the stages again, where nothing is credited twice.

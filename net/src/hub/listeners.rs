@@ -151,7 +151,7 @@ impl Row {
 }
 
 /// By what an address is counted: itself, or the /64 that an IPv6 customer has at least. `None` if it is spared.
-fn counted(addr: SocketAddr, spare_private: bool) -> Option<IpAddr> {
+pub fn counted(addr: SocketAddr, spare_private: bool) -> Option<IpAddr> {
     let ip = addr.ip().to_canonical();
     let private = match ip {
         IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),

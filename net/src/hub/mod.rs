@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
 
+pub use self::listeners::counted;
 pub use self::outlet::Outlet;
 
 use self::io::{Dispatch, Event, Input, Io, Ready, Stage};
