@@ -91,7 +91,7 @@ pub const FETCH_WAITING_MAX: usize = 4_096;
 
 /// Time from the connection to the first line.
 pub const FIRST_LINE_MAX: Duration = Duration::from_secs(10);
-/// Time from the connection to a successful `mining.authorize`.
+/// Time from the connection to `mining.subscribe` and a successful `mining.authorize`.
 pub const AUTHORIZE_MAX: Duration = Duration::from_secs(60);
 /// Time without any line after which a miner is gone: ten times what the slowest sends at our difficulty.
 pub const MINER_IDLE_MAX: Duration = Duration::from_secs(600);

@@ -118,6 +118,11 @@ impl Miner {
         }
     }
 
+    /// Whether it can be given jobs.
+    fn ready(&self) -> bool {
+        self.login.is_some() && self.agent.is_some()
+    }
+
     /// Whether it has authorised.
     pub fn authorised(&self) -> bool {
         self.login.is_some()
@@ -167,7 +172,7 @@ impl Miner {
         let now = turn.now.mono;
         let late = match self.heard {
             None if now >= self.opened + FIRST_LINE_MAX => Some("no line"),
-            _ if self.login.is_none() && now >= self.opened + AUTHORIZE_MAX => Some("no authorisation"),
+            _ if !self.ready() && now >= self.opened + AUTHORIZE_MAX => Some("not subscribed and authorised"),
             Some(heard) if now >= heard + MINER_IDLE_MAX => Some("idle miner"),
             _ => None,
         };
@@ -436,8 +441,8 @@ impl Miner {
 
     fn due(&self) -> Duration {
         let silence = self.heard.map_or(self.opened + FIRST_LINE_MAX, |heard| heard + MINER_IDLE_MAX);
-        let authorised = if self.login.is_some() { silence } else { silence.min(self.opened + AUTHORIZE_MAX) };
-        if self.jobs.is_empty() { authorised } else { authorised.min(self.notified + NOTIFY_EVERY).min(self.vardiff.due()) }
+        let first = if self.ready() { silence } else { silence.min(self.opened + AUTHORIZE_MAX) };
+        if self.jobs.is_empty() { first } else { first.min(self.notified + NOTIFY_EVERY).min(self.vardiff.due()) }
     }
 }
 

@@ -438,13 +438,16 @@ fn deadlines_hold_for_who_says_nothing_or_not_enough() {
     let nameless = world.connect(STRATUM);
     world.line(nameless, SUBSCRIBE);
     let (idle, _) = miner(&mut world);
+    let aloof = world.connect(STRATUM);
+    world.line(aloof, &authorize());
     world.pass(FIRST_LINE_MAX);
-    assert!(!world.is_open(silent) && world.is_open(nameless));
+    assert!(!world.is_open(silent) && world.is_open(nameless) && world.is_open(aloof));
     for _ in 0..5 {
         world.line(nameless, r#"{"id":1,"method":"mining.ping"}"#);
+        world.line(aloof, r#"{"id":1,"method":"mining.ping"}"#);
         world.pass((AUTHORIZE_MAX - FIRST_LINE_MAX) / 5);
     }
-    assert!(!world.is_open(nameless), "words do not put the deadline off");
+    assert!(!world.is_open(nameless) && !world.is_open(aloof), "words do not put the deadline off");
     world.pass(MINER_IDLE_MAX - AUTHORIZE_MAX - Duration::from_secs(5));
     assert!(world.is_open(idle));
     world.pass(Duration::from_secs(6));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::sha256::sha256d;
-use rockpool_net::wire::share::merkle_root;
+use rockpool_net::wire::share::{Script, merkle_root};
 use rockpool_store::params::{Network, params};
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::Answer;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::limits::NOTIFY_EVERY;
 use crate::stratum::difficulty::target_of;
 use crate::stratum::jobs::{hex, words_reversed};
-use crate::testing::{ADDRESS, Inline, STRATUM, World, regtest};
+use crate::testing::{ADDRESS, Grower, Inline, STRATUM, World, regtest};
 
 /// The same payee on main.
 const MAIN: &str = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
@@ -412,6 +412,41 @@ fn whatsminer() {
     device.granted(&mut world, line);
     let found = device.find(0x0abc_e000 & 0x1fff_e000);
     device.credited(&mut world, "\"4\"", &found, &found.six(ADDRESS));
+}
+
+/// With more payees than most classes pay, each device's coinbase is as large as it holds and no larger (DATUM's gateway found the sizes).
+#[test]
+fn coinbases_fit_their_devices() {
+    let mut grower = Grower::new();
+    let shares: Vec<_> = (0..400u16).map(|payee| grower.grow(Script::P2tr(sha256d(&payee.to_le_bytes())))).collect();
+    let mut world = World::recorded(&[], true);
+    world.confirm(&shares);
+    world.template(&EmbeddedChain::new(regtest(), None), 1);
+    let paid = world.node.chain().view.payouts().weights.len();
+    assert!(paid > 144, "{paid}: too few to fill a class");
+    for (agent, password, payees, bytes_max) in [
+        ("NerdMinerV2/V1.8.3", "x", 1, 255),
+        ("cgminer/4.12.0", "x", 12, 752),
+        ("Antminer S19j Pro/2023", "x", 12, 750),
+        ("NerdQAxe++/BM1370/v1.0.30", "x", 12, 752),
+        ("Antminer S21/2024", "x", 46, 2_250),
+        ("bosminer-plus-tuner 0.2.0", "x", 46, 2_250),
+        ("whatsminer/v1.1", "x", 144, 6_500),
+        ("bitaxe/BM1370/v2.9.0", "x", 144, 6_500),
+        ("PowerPlay-BM/1", "x", 360, 16_000),
+        ("xminer-1.2.7", "x", 360, 16_000),
+        ("xminer-1.2.7", "c=1", 1, 255),
+    ] {
+        let conn = world.connect(STRATUM);
+        world.line(conn, &format!(r#"{{"id":1,"method":"mining.subscribe","params":["{agent}"]}}"#));
+        world.line(conn, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}","{password}"]}}"#));
+        let lines = world.lines(conn);
+        let job = &lines.last().unwrap()["params"];
+        let coinbase = bytes(&[job[2].as_str().unwrap(), &"00".repeat(12), job[3].as_str().unwrap()].concat());
+        assert!(coinbase.len() <= bytes_max, "{agent}: {} bytes", coinbase.len());
+        let tx: bitcoin::Transaction = bitcoin::consensus::deserialize(&coinbase).unwrap();
+        assert_eq!(tx.output.len(), payees.min(paid) + 2, "{agent}");
+    }
 }
 
 /// NerdMiner v2: 255 bytes for a coinbase, the next line for the answer, and its wish again every 30 s to keep the connection alive. It
