@@ -671,3 +671,63 @@ fn devices_of_little_patience() {
     let found = device.find(0);
     device.credited(&mut world, "3", &found, &found.five("u"));
 }
+
+/// Whatever a device sends for an id and for parameters, each of its lines has one answer under the same id, and it stays connected.
+#[test]
+fn odd_forms_are_answered_once() {
+    let ids = ["0", "null", "\"\"", "\"a\\u00e9\"", "-1", "1.5e3", "18446744073709551616", "[]", "{\"a\":[1]}", "false"];
+    let methods = [
+        "mining.configure",
+        "mining.subscribe",
+        "mining.authorize",
+        "mining.submit",
+        "mining.suggest_difficulty",
+        "mining.extranonce.subscribe",
+        "mining.ping",
+        "mining.get_transactions",
+        "mining.unheard_of",
+    ];
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    let long = format!("[\"{0}\",\"{0}\"]", "x".repeat(1_500));
+    let forms = [
+        "null",
+        "{}",
+        "[]",
+        "7",
+        "\"x\"",
+        "[null]",
+        "[null,null,null,null,null,null]",
+        "[[]]",
+        "[{}]",
+        "[[[]],{}]",
+        "[-1]",
+        "[0]",
+        "[1e308]",
+        "[\"NaN\"]",
+        "[\"inf\"]",
+        "[\"1e999\"]",
+        "[true,false]",
+        "[\"\",\"\",\"\",\"\",\"\",\"\"]",
+        "[\"\\u0000\"]",
+        "[[\"version-rolling\"],7]",
+        "[[\"version-rolling\"],{\"version-rolling.mask\":7}]",
+        "[[\"version-rolling\",3,null],[]]",
+        "[[\"version-rolling\"],{\"version-rolling.mask\":\"\"}]",
+        "[\"w\",1,\"0000000000000001\",\"00000000\",\"00000000\"]",
+        "[\"w\",\"1\",1,2,3,4,5,6]",
+        "[\"w\",\"-1\",\"00000000000000é1\",\"0x000000\",\"00000000\"]",
+        &deep,
+        &long,
+    ];
+    for method in methods {
+        let (mut world, _) = serving();
+        let mut device = Device::plug_in(&mut world);
+        for form in forms {
+            for id in ids {
+                let answer = device.ask(&mut world, &format!(r#"{{"id":{id},"method":"{method}","params":{form}}}"#));
+                assert!(world.is_open(device.conn), "{method} {form} {id}");
+                assert_eq!(answer["id"], serde_json::from_str::<Value>(id).unwrap_or_default());
+            }
+        }
+    }
+}
