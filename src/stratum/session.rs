@@ -406,6 +406,10 @@ impl Miner {
             SubmitRefusal::BadField(why) | SubmitRefusal::Refused(why) => (20, why),
         };
         refuse(conn, turn, id, (code, text));
+        // What is too easy says that easier work would count; a device may have kept to a difficulty of its own (public-pool 152).
+        if refusal != SubmitRefusal::LowDifficulty {
+            self.vardiff.not_silent(turn.now.mono);
+        }
         if matches!(refusal, SubmitRefusal::LowDifficulty | SubmitRefusal::BadField(_)) {
             self.count_invalid(conn, turn);
         }

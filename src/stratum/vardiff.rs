@@ -82,6 +82,13 @@ impl Vardiff {
         (burst || self.submits >= SUBMITS || elapsed >= PERIOD) && self.judge(now, elapsed)
     }
 
+    /// A submit came that earns nothing, yet the miner is not silent: easier work would only bring more of the same.
+    pub fn not_silent(&mut self, now: Duration) {
+        if self.submits == 0 {
+            self.since = now;
+        }
+    }
+
     /// Time has passed. Whether the difficulty changed. `used` is what the miner works at: where the share chain's own target bounds it
     /// below ours, silence says something about that one only.
     pub fn tick(&mut self, now: Duration, used: f64) -> bool {
@@ -171,6 +178,21 @@ mod tests {
             assert!(!vardiff.tick(Duration::from_secs(4 * submit + 1), 1000.0));
         }
         assert_eq!(vardiff.current(), 1000.0);
+    }
+
+    #[test]
+    fn a_miner_that_is_not_silent_is_not_led_down_as_if_it_were() {
+        let mut vardiff = Vardiff::new(Duration::ZERO, 1.0);
+        let (almost, silence) = (SILENCE - Duration::from_secs(1), SILENCE);
+        vardiff.not_silent(almost);
+        assert!(!vardiff.tick(silence, 1.0));
+        assert_eq!(vardiff.due(), almost + silence);
+        assert!(vardiff.tick(almost + silence, 1.0));
+        // While submits are counted, the period is theirs.
+        vardiff.accepted(2 * silence, vardiff.current());
+        let due = vardiff.due();
+        vardiff.not_silent(3 * silence);
+        assert_eq!(vardiff.due(), due);
     }
 
     #[test]

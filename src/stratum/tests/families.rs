@@ -522,6 +522,31 @@ fn submits_are_judged_by_their_jobs() {
     device.refused(&mut world, &before.five(MAIN), 23);
 }
 
+/// A device that keeps to the difficulty it likes, whatever it is told, is met there (public-pool 152); one whose submits are wrong in
+/// another way is not sent easier work, which would only bring more of them.
+#[test]
+fn devices_that_do_not_listen() {
+    for stubborn in [true, false] {
+        let mut world = serving_on_main();
+        let mut device = Device::plug_in(&mut world);
+        device.granted(&mut world, r#"{"id":1,"method":"mining.subscribe","params":["ESP32-stubborn"]}"#);
+        device.granted(&mut world, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{MAIN}","x"]}}"#));
+        assert_eq!(device.job.as_ref().unwrap().1, 1.0);
+        let likes = target_of(0.000_02);
+        for _ in 0..20 {
+            world.pass(Duration::from_secs(20));
+            world.settle();
+            device.hear(&mut world);
+            let found = device.search(0, |hash| meets(hash, &likes));
+            let found = if stubborn { found } else { Found { bits: "f0000000".to_owned(), ..found } };
+            let line = format!(r#"{{"id":3,"method":"mining.submit","params":{}}}"#, found.six(MAIN));
+            device.send(&mut world, format!("{line}\n").as_bytes());
+        }
+        let told = device.told.unwrap();
+        assert!(if stubborn { told < 0.001 } else { told == 1.0 }, "{stubborn}: {told}");
+    }
+}
+
 /// Owners type what they like: points, signs, other alphabets, even in bytes that are no UTF-8.
 #[test]
 fn user_names_of_all_kinds() {
