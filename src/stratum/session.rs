@@ -303,17 +303,18 @@ impl Miner {
                 return;
             }
         };
-        if let Some(difficulty) = password_difficulty(password) {
+        let same = self.login.as_ref().is_some_and(|before| before.script == script && before.password == password);
+        if !same && let Some(difficulty) = password_difficulty(password) {
             self.vardiff.hold(turn.now.mono, difficulty);
         }
         reply(conn, turn, id, "true");
         let before = self.login.replace(Login { user: user.clone(), password: password.to_owned(), script });
         if before.is_none() {
             let agent = self.agent.as_deref().unwrap_or_default().to_owned();
-            turn.out.publish(Event::MinerUp { conn, addr: self.addr, user: user.clone(), worker, agent });
+            turn.out.publish(Event::MinerUp { conn, addr: self.addr, user, worker, agent });
         }
-        let news = before.is_none_or(|before| before.script != script || before.user != user || before.password != password);
-        self.begin(conn, news, server, turn);
+        // Another worker of the same address, as proxies have many, is no reason to take away what all of them work on.
+        self.begin(conn, !same, server, turn);
     }
 
     /// Its first job, or the first for another payee or of another form.

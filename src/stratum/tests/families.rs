@@ -547,6 +547,23 @@ fn devices_that_do_not_listen() {
     }
 }
 
+/// Proxies authorise again and again: nobody's difficulty begins anew, and no work is taken away.
+#[test]
+fn to_authorise_again_changes_nothing() {
+    let mut world = serving_on_main();
+    let mut device = Device::plug_in(&mut world);
+    device.granted(&mut world, r#"{"id":1,"method":"mining.subscribe","params":["farm-proxy"]}"#);
+    device.granted(&mut world, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{MAIN}.1","d=0.00002"]}}"#));
+    device.granted(&mut world, r#"{"id":3,"method":"mining.suggest_difficulty","params":[0.0002]}"#);
+    let jobs = device.jobs;
+    for worker in 1..40 {
+        device.granted(&mut world, &format!(r#"{{"id":4,"method":"mining.authorize","params":["{MAIN}.{worker}","d=0.00002"]}}"#));
+    }
+    assert_eq!((device.jobs, device.told), (jobs, Some(0.000_2)));
+    device.granted(&mut world, &format!(r#"{{"id":5,"method":"mining.authorize","params":["{MAIN}.1","d=0.00003"]}}"#));
+    assert_eq!((device.jobs, device.told), (jobs + 1, Some(0.000_03)), "another wish is news");
+}
+
 /// Owners type what they like: points, signs, other alphabets, even in bytes that are no UTF-8.
 #[test]
 fn user_names_of_all_kinds() {
@@ -619,6 +636,7 @@ fn proxies() {
     let mut answers = device.send(&mut world, first.as_bytes());
     answers.extend(device.send(&mut world, second.as_bytes()));
     assert_eq!(answers.iter().map(|answer| &answer["id"]).collect::<Vec<_>>(), [&json!("c-1"), &json!("a-1"), &json!("a-2"), &json!(1.5)]);
+    assert_eq!(device.jobs, 1, "another worker takes no work away");
     let founds: Vec<Found> = (0..20).map(|_| device.find(0)).collect();
     let submits = founds.iter().enumerate().map(|(index, found)| {
         let params = found.five(&format!("{ADDRESS}.rig{}", 1 + index % 2));
