@@ -171,8 +171,8 @@ pub const PEERS_MAX: usize = 10_000;
 pub const PEERS_PER_ADDR: usize = 3;
 /// Fewest slots for nodes that we dial (DESIGN §4: outbound target 8).
 pub const OUTBOUND_MIN: usize = 8;
-/// Miners connected at once: a farm, at a few hundred bytes each while idle.
-pub const MINERS_MAX: usize = 4_096;
+/// Miners connected at once: a large farm, at 2 KiB each while idle. An empty slot costs a few hundred bytes at most.
+pub const MINERS_MAX: usize = 10_240;
 /// Miners at once behind one public address.
 pub const MINERS_PER_ADDR: usize = 256;
 /// HTTP connections at once.
