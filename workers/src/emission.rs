@@ -1,34 +1,38 @@
 //! Emission: judges miners' submits. What hashing there is to do, is done here.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rockpool_net::id::ShareId;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
+use rockpool_net::wire::share::{Class, Layout, Script};
 use rockpool_store::params::{Network, Params};
 use rockpool_store::rules::target::target_bytes;
 
 use crate::jobs::{Answer, EmissionJob, OrganiseJob, Output, Stage, SubmitJob, SubmitRefusal};
-use crate::limits::EMISSION_SLICE;
-use crate::work::{NTIME_AHEAD_MAX_S, Roll, VERSION_MASK, meets};
+use crate::limits::{COMMITMENTS_MAX, EMISSION_SLICE};
+use crate::work::{NTIME_AHEAD_MAX_S, Roll, VERSION_MASK, Work, meets};
 
 /// Judges submits: a refusal, a pat on the back, a share, a block.
 pub struct EmissionWorker {
     params: &'static Params,
     /// Bounded by the tickets: each job holds one.
     queue: VecDeque<EmissionJob>,
+    /// What the newest jobs commit to: all submits of a job share it. By the payee, the bits and the form, with the work that it is of,
+    /// which is told by its place: a weak reference holds that, but not the template.
+    commitments: BTreeMap<(Script, u32, Class, Layout), (Weak<Work>, [u8; 32])>,
 }
 
 impl EmissionWorker {
     /// A worker for this network.
     pub fn new(params: &'static Params) -> EmissionWorker {
-        EmissionWorker { params, queue: VecDeque::new() }
+        EmissionWorker { params, queue: VecDeque::new(), commitments: BTreeMap::new() }
     }
 
     /// Judges one submit. Whether it found a block.
-    fn judge(&self, now: Now, job: EmissionJob, out: &mut Output) -> bool {
+    fn judge(&mut self, now: Now, job: EmissionJob, out: &mut Output) -> bool {
         let EmissionJob { claim, work, script, bits, extranonce, version, ntime, nonce, target, ticket } = job;
         let roll = Roll { extranonce, version, ntime, nonce };
         let refusal = refuse(now, &work.template, version, ntime).or_else(|| {
@@ -39,7 +43,7 @@ impl EmissionWorker {
             out.mail.push((Answer::Verdict { claim, result: Err(refusal) }, vec![ticket]));
             return false;
         }
-        let hash = sha256d(&work.header(self.params, &script, bits, &roll));
+        let hash = sha256d(&work.header_of(&self.commitment(&work, &script, bits), &roll));
         // The job's own bits are what its coinbase commits to; a hash that meets only easier ones is no share.
         let meets_bits = meets(&hash, &target_bytes(bits));
         let is_share = meets_bits && !work.lottery;
@@ -66,6 +70,21 @@ impl EmissionWorker {
             out.mail.push((Answer::Verdict { claim, result: Ok(()) }, vec![ticket]));
         }
         is_block
+    }
+
+    fn commitment(&mut self, work: &Arc<Work>, script: &Script, bits: u32) -> [u8; 32] {
+        let key = (*script, bits, work.draft.class, work.draft.layout);
+        if let Some((of, commitment)) = self.commitments.get(&key)
+            && std::ptr::eq(of.as_ptr(), Arc::as_ptr(work))
+        {
+            return *commitment;
+        }
+        let commitment = work.commitment(self.params, script, bits);
+        if self.commitments.len() >= COMMITMENTS_MAX {
+            self.commitments.clear();
+        }
+        self.commitments.insert(key, (Arc::downgrade(work), commitment));
+        commitment
     }
 }
 
@@ -194,6 +213,36 @@ mod tests {
             }
         }
         assert!(hard > 0 && easy > 0, "{hard} and {easy}");
+    }
+
+    /// A worker that has seen other work, payees and bits judges as a fresh one does: the commitments that it keeps are of the very job.
+    #[test]
+    fn kept_commitments_are_those_of_the_job() {
+        let (chain, bitcoin) = (fresh_chain(), EmbeddedChain::new(regtest(), None));
+        let forms = Class::ALL.into_iter().flat_map(|class| [(class, Layout::Tail), (class, Layout::Front)]);
+        let works = forms.flat_map(|form| [7, 8].map(|salt| work_of(form, &chain, &bitcoin, at(0), script(1), salt)));
+        let jobs: Vec<_> =
+            works.flat_map(|work| [work.draft.bits, hardest_bits(work.draft.bits)].map(|bits| (work.clone(), bits))).collect();
+        let mut worker = EmissionWorker::new(regtest());
+        for round in 0..3 {
+            for (work, bits) in &jobs {
+                let kept = worker.commitment(work, &script(1), *bits);
+                assert_eq!(kept, work.commitment(regtest(), &script(1), *bits), "round {round}");
+            }
+        }
+        assert_eq!(worker.commitments.len(), jobs.len() / 2, "newer work takes the place of older");
+    }
+
+    #[test]
+    fn commitments_are_kept_up_to_a_limit() {
+        let (work, mut worker) = (regtest_work(), EmissionWorker::new(regtest()));
+        let (mut most, bits) = (0, work.draft.bits);
+        for number in 0..=COMMITMENTS_MAX as u32 {
+            let payee = Script::P2wsh(sha256d(&number.to_le_bytes()));
+            assert_eq!(worker.commitment(&work, &payee, bits), work.commitment(regtest(), &payee, bits));
+            most = most.max(worker.commitments.len());
+        }
+        assert_eq!((most, worker.commitments.len()), (COMMITMENTS_MAX, 1));
     }
 
     #[test]

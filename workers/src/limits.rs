@@ -11,6 +11,9 @@ use rockpool_store::limits::SCRATCH_BYTES_MAX;
 pub const EMISSION_MAX: usize = 8;
 /// Submits that emission judges before it posts: a found block among the first waits for no more than these, about 100 µs.
 pub const EMISSION_SLICE: usize = 64;
+/// Commitments that an emission worker keeps, so that not every submit makes its own anew: those of a farm whose miners are all paid apart,
+/// half a megabyte.
+pub const COMMITMENTS_MAX: usize = 4_096;
 /// Tied shares that the organiser takes before it looks at its lanes again (DESIGN §5).
 pub const TIED_SLICE: usize = 64;
 /// Coinbases that the organiser rebuilds before it looks at its lanes again (DESIGN §5).

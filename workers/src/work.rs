@@ -183,13 +183,18 @@ impl Work {
     /// The block header of a submit. In layout *tail* the coinbase costs one block of SHA-256, however many outputs it has; in layout
     /// *front* all of it is hashed.
     pub fn header(&self, params: &Params, script: &Script, bits: u32, roll: &Roll) -> [u8; 80] {
-        self.header_after(&self.midstate(&roll.extranonce), params, script, bits, roll)
+        self.header_of(&self.commitment(params, script, bits), roll)
+    }
+
+    /// The same for who knows the commitment already: all submits of a job share it.
+    pub fn header_of(&self, commitment: &[u8; 32], roll: &Roll) -> [u8; 80] {
+        self.header_after(&self.midstate(&roll.extranonce), commitment, roll)
     }
 
     /// The share that a submit makes.
     pub fn share(&self, params: &Params, script: &Script, bits: u32, roll: &Roll) -> Share {
         let midstate = self.midstate(&roll.extranonce);
-        let header = self.header_after(&midstate, params, script, bits, roll);
+        let header = self.header_after(&midstate, &self.commitment(params, script, bits), roll);
         let mut share = Share { header, script: *script, bits, score: self.score(bits), ..self.draft.clone() };
         share.proof.midstate = midstate.to_bytes();
         share.proof.extranonce = roll.extranonce;
@@ -247,8 +252,8 @@ impl Work {
         }
     }
 
-    fn header_after(&self, midstate: &Midstate, params: &Params, script: &Script, bits: u32, roll: &Roll) -> [u8; 80] {
-        let tail = coinbase::tail(&self.x(&roll.extranonce), &self.commitment(params, script, bits), self.locktime());
+    fn header_after(&self, midstate: &Midstate, commitment: &[u8; 32], roll: &Roll) -> [u8; 80] {
+        let tail = coinbase::tail(&self.x(&roll.extranonce), commitment, self.locktime());
         let root = merkle_root(sha256(&midstate.finish(&tail)), &self.draft.proof.branch);
         let mut header = [0; 80];
         header[..4].copy_from_slice(&roll.version.to_le_bytes());
