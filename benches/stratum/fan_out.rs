@@ -5,7 +5,7 @@ use std::time::Duration;
 use rockpool_net::wire::share::{Class, Layout};
 
 use crate::Outcome;
-use crate::bare::Bare;
+use crate::bare::{self, Bare};
 use crate::crowd::{Crowd, Round};
 use crate::figures::{clock, goal, info};
 use crate::miner::greeting;
@@ -35,7 +35,7 @@ pub fn ten_thousand(asked: &Asked) -> Outcome<Vec<Figure>> {
 fn figures(asked: &Asked, wanted: usize) -> Outcome<Vec<Figure>> {
     let count = wanted.min((files() - FILES_BESIDE) / 2);
     let server = Server::start()?;
-    let mut bare = Bare::start(count)?;
+    let mut bare = Bare::start(bare::ROLE, count)?;
     let (mut crowd, mut beside) = (Crowd::new()?, Crowd::new()?);
     let words = greeting(Class::N12, Layout::Tail, 0);
     let (before, begin) = (server.process.cpu()?, clock());

@@ -49,6 +49,9 @@ fn main() -> Outcome<()> {
     if let Some(count) = after(bare::ROLE) {
         return bare::play(count.parse()?);
     }
+    if let Some(count) = after(bare::ECHO_ROLE) {
+        return bare::echo(count.parse()?);
+    }
     let only = after("--only").map_or("", |only| only);
     let asked = asked();
     process::pin(process::LOAD_CORE);

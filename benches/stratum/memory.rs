@@ -31,11 +31,6 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
     let count = if asked.quick { MINERS / 5 } else { MINERS };
     let server = Server::start()?;
     let memory = || server.process.memory();
-    // The first template is there, its miner gone again.
-    let mut crowd = Crowd::new()?;
-    crowd.connect(server.addr, 1, &greeting(Class::N12, Layout::Tail, 0))?;
-    crowd.clean_work(0, clock())?;
-    drop(crowd);
     let mut crowd = Crowd::new()?;
     crowd.drain(SILENCE)?;
     let alone = memory()?;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use rockpool::assemble;
 use rockpool::config::Config;
 use rockpool::exit::Failure;
+use rockpool_net::wire::share::{Class, Layout};
 use rockpool_store::params::Network;
 use rockpool_workers::crew::Bitcoin;
 use rockpool_workers::outside::BitcoindConfig;
 
 use crate::bitcoind::Bitcoind;
+use crate::miner::Miner;
 use crate::process::{Process, SERVER_CORE, pin};
 use crate::{Outcome, chain};
 
@@ -41,11 +43,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts both.
+    /// Starts both, and waits until miners are served.
     pub fn start() -> Outcome<Server> {
         let bitcoind = Bitcoind::start()?;
         let mut process = Process::start(ROLE, &bitcoind.addr.to_string())?;
         let addr = process.line()?.trim().parse()?;
+        // Gone again as soon as it has work: the first template is there.
+        Miner::connect(addr, Class::N12, Layout::Tail, 0)?;
         Ok(Server { process, bitcoind, addr })
     }
 }

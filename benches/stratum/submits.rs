@@ -1,22 +1,26 @@
 //! What a submit costs the server: in batches of one miner, and one by one of many.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use rockpool_net::wire::share::{Class, Layout};
 
 use crate::Outcome;
+use crate::bare::{self, Bare};
 use crate::figures::{clock, goal, info};
 use crate::miner::{Miner, mine, named};
 use crate::node::Server;
-use crate::process::settle;
+use crate::process::{Process, settle};
 use crate::report::{Asked, Figure};
 
 /// Submits in one write.
 const BATCH: usize = 50;
 /// Miners that submit one by one.
 const MINERS: usize = 100;
+/// Bytes of a submit's line, about.
+const SUBMIT_BYTES: usize = 150;
 /// Goals, microseconds of processor time.
 const BATCHED_US: f64 = 5.0;
 const SINGLE_US: f64 = 8.0;
@@ -41,9 +45,9 @@ struct Took {
 
 impl Took {
     /// Measures `load`, which makes so many submits and tells how many were as expected.
-    fn of(server: &Server, submits: usize, load: impl FnOnce() -> Outcome<usize>) -> Outcome<Took> {
+    fn of(server: &Process, submits: usize, load: impl FnOnce() -> Outcome<usize>) -> Outcome<Took> {
         settle();
-        let before = server.process.cpu()?;
+        let before = server.cpu()?;
         let begin = clock();
         let good = load()?;
         let time = begin.elapsed();
@@ -51,7 +55,7 @@ impl Took {
         if good != submits {
             return Err(format!("{good} of {submits} submits were answered as they should be").into());
         }
-        let mut cpu = server.process.cpu()?;
+        let mut cpu = server.cpu()?;
         cpu.iter_mut().for_each(|(name, time)| *time -= before.get(name).copied().unwrap_or_default());
         Ok(Took { cpu, time, submits })
     }
@@ -85,12 +89,12 @@ pub fn batches(asked: &Asked) -> Outcome<Vec<Figure>> {
         let mined = mine(&[&miner.job], (warm + count) as u64)?.remove(0);
         // Vardiff finds its place meanwhile.
         send(&mut miner, &mined[..warm])?;
-        let took = Took::of(&server, count, || send(&mut miner, &mined[warm..]))?;
+        let took = Took::of(&server.process, count, || send(&mut miner, &mined[warm..]))?;
         took.tell(&format!("batched, {form}"));
         figures.push(by_goal(format!("CPU per accepted submit, 50 per write: {form}"), took.us(), layout, BATCHED_US));
         figures.push(info(format!("submits per second, 50 per write: {form}"), took.rate(), "1/s"));
         let idle: Vec<String> = (0..count as u64).map(|number| miner.job.submit(1 << 32 | number, 7)).collect();
-        let took = Took::of(&server, 0, || send(&mut miner, &idle))?;
+        let took = Took::of(&server.process, 0, || send(&mut miner, &idle))?;
         let took = Took { submits: count, ..took };
         took.tell(&format!("batched, refused, {form}"));
         figures.push(info(format!("CPU per refused submit (low difficulty), 50 per write: {form}"), took.us(), "us"));
@@ -118,12 +122,36 @@ pub fn one_by_one(asked: &Asked) -> Outcome<Vec<Figure>> {
         let (mut miners, form) = (miners?, named(class, layout));
         let mined = mine(&miners.iter().map(|miner| &miner.job).collect::<Vec<_>>(), (warm + count) as u64)?;
         rounds(&mut miners, &mined, 0..warm)?;
-        let took = Took::of(&server, MINERS * count, || rounds(&mut miners, &mined, warm..warm + count))?;
+        let took = Took::of(&server.process, MINERS * count, || rounds(&mut miners, &mined, warm..warm + count))?;
         took.tell(&format!("one by one, {form}"));
         figures.push(by_goal(format!("CPU per accepted submit, one by one, 100 miners: {form}"), took.us(), layout, SINGLE_US));
         figures.push(info(format!("submits per second, one by one, 100 miners: {form}"), took.rate(), "1/s"));
     }
+    figures.push(info("CPU of a bare loop per read and write of the same bytes, 100 miners".to_owned(), floor(MINERS * count)?, "us"));
     Ok(figures)
+}
+
+/// What a loop takes that hears as many submits of the same length in the same way, and answers each with a line, at once and unread.
+fn floor(submits: usize) -> Outcome<f64> {
+    let bare = Bare::start(bare::ECHO_ROLE, MINERS)?;
+    let line = format!("{:width$}\n", "", width = SUBMIT_BYTES - 1);
+    let mut streams = (0..MINERS).map(|_| TcpStream::connect(bare.addr)).collect::<Result<Vec<_>, _>>()?;
+    streams.iter().try_for_each(|stream| stream.set_nodelay(true))?;
+    let mut answer = vec![0; bare::ANSWER.len()];
+    let took = Took::of(&bare.process, submits, || {
+        for round in 0..=submits / MINERS {
+            for stream in &mut streams {
+                if round > 0 {
+                    stream.read_exact(&mut answer)?;
+                }
+                if round < submits / MINERS {
+                    stream.write_all(line.as_bytes())?;
+                }
+            }
+        }
+        Ok(submits)
+    })?;
+    Ok(took.us())
 }
 
 /// Each miner's submits of these numbers, all miners in turn. How many were accepted.
