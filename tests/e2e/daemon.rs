@@ -1,7 +1,7 @@
 //! A real bitcoind on regtest, and how tests wait for real processes.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,8 +36,9 @@ pub fn temp() -> TempDir {
 pub struct Bitcoind {
     child: Child,
     dir: TempDir,
-    cli: PathBuf,
+    exe: PathBuf,
     port: u16,
+    more: Vec<String>,
 }
 
 impl Bitcoind {
@@ -48,6 +49,18 @@ impl Bitcoind {
 
     /// The same with more options.
     pub fn start_with(test: &str, more: &[&str]) -> Option<Bitcoind> {
+        let bitcoind = Bitcoind::begin(test, &[&["-regtest"], more].concat())?;
+        // Core offers no template while the chain's tip is old ("in initial block download"): one block of today ends that.
+        bitcoind.call(&["generatetoaddress", "1", ADDRESS_2]);
+        Some(bitcoind)
+    }
+
+    /// One on Bitcoin's main chain, of which it has the first block only.
+    pub fn start_on_main(test: &str) -> Option<Bitcoind> {
+        Bitcoind::begin(test, &["-chain=main", "-connect=0"])
+    }
+
+    fn begin(test: &str, more: &[&str]) -> Option<Bitcoind> {
         let given = std::env::var_os("BITCOIND_EXE").map(PathBuf::from);
         let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("bitcoind")).find(|exe| exe.is_file());
         let Some(exe) = given.or_else(on_path) else {
@@ -57,21 +70,38 @@ impl Bitcoind {
         let dir = temp();
         // bitcoind cannot be asked for a free port: take one from the system and hand it on.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new(&exe)
-            .args(["-regtest", "-server", "-listen=0", "-rpcuser=user", "-rpcpassword=pass", "-dnsseed=0", "-fixedseeds=0"])
-            .arg(format!("-rpcport={port}"))
-            .arg(format!("-datadir={}", dir.path().display()))
-            .args(more)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", exe.display()));
-        let cli = exe.with_file_name("bitcoin-cli");
-        let bitcoind = Bitcoind { child, dir, cli, port };
-        until("bitcoind's first answer", || bitcoind.try_call(&["getblockcount"]).ok());
-        // Core offers no template while the chain's tip is old ("in initial block download"): one block of today ends that.
-        bitcoind.call(&["generatetoaddress", "1", ADDRESS_2]);
+        let more: Vec<String> = more.iter().map(|&option| option.to_owned()).collect();
+        let child = spawn(&exe, &dir, port, &more);
+        let bitcoind = Bitcoind { child, dir, exe, port, more };
+        bitcoind.until_up();
         Some(bitcoind)
+    }
+
+    /// Waits until it answers.
+    pub fn until_up(&self) {
+        until("bitcoind's first answer", || self.try_call(&["getblockcount"]).ok());
+    }
+
+    /// Kills it as kill -9 does: it has no time to close anything, and may have lost its newest blocks when it starts again.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again where it was, with these options besides. Does not wait until it answers.
+    pub fn again(&mut self, besides: &[&str]) {
+        let besides: Vec<String> = besides.iter().map(|&option| option.to_owned()).collect();
+        self.child = spawn(&self.exe, &self.dir, self.port, &[&self.more[..], &besides].concat());
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its cookie file, if it was started with the option `-rpcpassword=`.
+    pub fn cookie(&self) -> PathBuf {
+        self.dir.path().join("regtest/.cookie")
     }
 
     /// Its URL with user and password.
@@ -103,7 +133,8 @@ impl Bitcoind {
         answer(&out.stdout)
     }
 
-    fn try_call(&self, args: &[&str]) -> Result<Value, String> {
+    /// One RPC, which may be refused.
+    pub fn try_call(&self, args: &[&str]) -> Result<Value, String> {
         let out = self.cli(args).output().map_err(|error| error.to_string())?;
         if !out.status.success() {
             return Err(String::from_utf8_lossy(&out.stderr).into_owned());
@@ -112,13 +143,27 @@ impl Bitcoind {
     }
 
     fn cli(&self, args: &[&str]) -> Command {
-        let mut cli = Command::new(&self.cli);
-        cli.args(["-regtest", "-rpcuser=user", "-rpcpassword=pass"])
+        let mut cli = Command::new(self.exe.with_file_name("bitcoin-cli"));
+        cli.args(["-rpcuser=user", "-rpcpassword=pass"])
             .arg(format!("-rpcport={}", self.port))
             .arg(format!("-datadir={}", self.dir.path().display()))
+            // Of two of a kind the last counts. It refuses what it does not know.
+            .args(self.more.iter().filter(|option| *option == "-regtest" || option.starts_with("-rpcpassword=")))
             .args(args);
         cli
     }
+}
+
+fn spawn(exe: &Path, dir: &TempDir, port: u16, more: &[String]) -> Child {
+    Command::new(exe)
+        .args(["-server", "-listen=0", "-rpcuser=user", "-rpcpassword=pass", "-dnsseed=0", "-fixedseeds=0"])
+        .arg(format!("-rpcport={port}"))
+        .arg(format!("-datadir={}", dir.path().display()))
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", exe.display()))
 }
 
 /// What bitcoin-cli printed: JSON, or a text that stands there bare.

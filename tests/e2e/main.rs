@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bitcoind;
+#[expect(dead_code, reason = "tests/bitcoind.rs asks for more")]
 mod daemon;
 mod demo;
 mod full_block;

@@ -216,6 +216,13 @@ impl Outsider {
         self.clock.now()
     }
 
+    /// Spawns a thread beside this one, not joined either. That there is none to be had is its death.
+    pub(crate) fn spawn(&self, name: &'static str, body: impl FnOnce() + Send + 'static) {
+        if let Err(why) = run(name, &self.post, body) {
+            report(&self.post, name, format!("cannot be spawned: {why}"));
+        }
+    }
+
     /// Waits, but not beyond the stop. Whether to go on.
     pub(crate) fn rest(&self, time: Duration) -> bool {
         self.stopped.recv_timeout(time) == Err(RecvTimeoutError::Timeout)

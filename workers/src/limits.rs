@@ -129,16 +129,21 @@ const _: () = {
 
 /// Time for one call of bitcoind: a Pi needs over 10 s for a template.
 pub const RPC_DEADLINE: Duration = Duration::from_secs(60);
-/// Time for a connection to bitcoind to stand.
-pub const RPC_CONNECT: Duration = Duration::from_secs(10);
+/// Time for a connection to bitcoind to stand. With [`RETRY_MAX`] less than the five seconds in which there is work after its return.
+pub const RPC_CONNECT: Duration = Duration::from_secs(2);
 /// Time for the check at start: a bitcoind that takes longer is waited for by its own thread.
 pub const RPC_CHECK_DEADLINE: Duration = Duration::from_secs(5);
-/// Time for a long poll, after which the tip is asked for plainly: bitcoind answers after about a minute if its mempool changed.
-pub const LONGPOLL_DEADLINE: Duration = Duration::from_secs(90);
+/// Time for a long poll, which bitcoind answers when there is a new block, or about a minute after its mempool changed: a thread whose
+/// connection died unseen ends some day.
+pub const LONGPOLL_DEADLINE: Duration = Duration::from_secs(86_400);
+/// How long a long poll may bring nothing before a small plain call looks for a new block: the poll's connection may have died unseen.
+pub const LONGPOLL_LOOK: Duration = Duration::from_secs(3);
+/// After so long without a new template one is asked for plainly: header times go on, and on a test network the target changes with them.
+pub const TEMPLATE_AGE_MAX: Duration = Duration::from_secs(90);
 /// First pause after a failed call; doubled with each.
 pub const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest pause after a failed call.
-pub const RETRY_MAX: Duration = Duration::from_secs(15);
+pub const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Time during which a found block is tried again: after ten minutes others have found the next ones.
 pub const SUBMIT_TIME_MAX: Duration = Duration::from_secs(600);
 /// Weight of a block, Bitcoin's rule: what trimming keeps every template under (SHARECHAIN §8).

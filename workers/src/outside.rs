@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bitcoin::hex::DisplayHex;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rockpool_net::sha256::sha256d;
+use rockpool_store::bitcoin::rules;
 use rockpool_store::params::Network;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -87,6 +89,16 @@ pub enum BitcoindMistake {
         /// Its network.
         found: String,
         /// Ours.
+        wanted: Network,
+    },
+    /// Its chain has the right name, but begins with another block.
+    #[error("bitcoind at {host} is on a chain of another first block, {found}, than {wanted}; is this a node of Bitcoin?")]
+    Genesis {
+        /// Which.
+        host: String,
+        /// Its first block.
+        found: String,
+        /// Our network.
         wanted: Network,
     },
     /// A signet whose blocks must be signed.
@@ -240,6 +252,13 @@ impl Rpc {
         // SHARECHAIN §11: a challenge of OP_TRUE, or none that is told.
         if wanted == Network::Signet && info.signet_challenge.is_some_and(|challenge| challenge != "51") {
             return Err(BitcoindMistake::Signed(host));
+        }
+        let found: String = match self.call("getblockhash", json!([0]), deadline, ANSWER_BYTES_MAX) {
+            Ok(hash) => hash,
+            Err(why) => return Ok(Check::Later(why.to_string())),
+        };
+        if found != watch::shown(&sha256d(&rules(wanted).genesis)) {
+            return Err(BitcoindMistake::Genesis { host, found: short(&found), wanted });
         }
         Ok(Check::Ready)
     }
@@ -469,7 +488,15 @@ mod tests {
 
     /// One that knows of no branches.
     fn fake(mut act: impl FnMut(&str, &Value, &str) -> Act + Send + 'static) -> String {
-        fake_whole(move |method, params, auth| if method == "getchaintips" { result(json!([])) } else { act(method, params, auth) })
+        fake_whole(move |method, params, auth| match method {
+            "getchaintips" => result(json!([])),
+            "getblockhash" if params[0] == 0 => first_block(Network::Regtest),
+            _ => act(method, params, auth),
+        })
+    }
+
+    fn first_block(network: Network) -> Act {
+        result(json!(shown(sha256d(&rules(network).genesis))))
     }
 
     /// A bitcoind made of a listener and a function from a call (method, params, authorization) to an act. Gives its host and port.
@@ -592,6 +619,9 @@ mod tests {
         assert!(matches!(check(|_, _, _| Act::Say(401, String::new())), Err(BitcoindMistake::Password { .. })));
         let other = check(|_, _, _| result(json!({"chain": "main"})));
         assert!(matches!(other, Err(BitcoindMistake::Network { found, wanted: Network::Regtest, .. }) if found == "main"));
+        // A chain of that name, but none of Bitcoin's.
+        let litecoin = fake_whole(|method, _, _| if method == "getblockhash" { first_block(Network::Signet) } else { regtest_info() });
+        assert!(matches!(config(&litecoin).check(), Err(BitcoindMistake::Genesis { wanted: Network::Regtest, .. })));
         assert!(later(|_, _, _| error(500, -28, "Loading block index…")).contains("warming up: Loading"));
         assert!(later(|_, _, _| Act::Say(500, "<html>".into())).contains("500"));
         assert!(later(|_, _, _| Act::Say(503, "Work queue depth exceeded".into())).contains("503"));
@@ -608,7 +638,10 @@ mod tests {
     #[test]
     fn a_signet_must_be_one_that_anybody_can_mine() {
         let check = |info: Value| {
-            let host = fake(move |_, _, _| result(info.clone()));
+            let host = fake_whole(move |method, _, _| match method {
+                "getblockhash" => first_block(Network::Signet),
+                _ => result(info.clone()),
+            });
             BitcoindConfig::new(&format!("http://u:p@{host}"), None, Network::Signet).unwrap().check()
         };
         assert_eq!(check(json!({"chain": "signet", "signet_challenge": "51"})), Ok(Check::Ready));
@@ -707,12 +740,20 @@ mod tests {
     }
 
     #[test]
-    fn templates_come_by_long_poll_and_a_hanging_one_is_replaced_by_a_plain_call() {
+    fn templates_come_by_long_poll_and_a_plain_call_finds_what_a_dead_one_does_not_tell() {
         let (calls, seen) = bounded(ANSWERS_MAX);
-        let mut height = 0;
+        let (mut height, mut looks) = (0, 0);
         let host = fake(move |method, params, _| {
-            if method == "getblockchaininfo" {
-                return regtest_info();
+            match method {
+                "getblockchaininfo" => return regtest_info(),
+                // Twice the block that the template of the fake builds on, then another.
+                "getbestblockhash" => {
+                    looks += 1;
+                    let same = answer(&[])["previousblockhash"].clone();
+                    calls.send(Some("look".into())).unwrap();
+                    return result(if looks < 3 { same } else { json!("44".repeat(32)) });
+                }
+                _ => {}
             }
             let longpollid = params[0]["longpollid"].as_str().map(str::to_owned);
             assert_eq!((method, params[0]["rules"].clone()), ("getblocktemplate", json!(["segwit"])));
@@ -737,8 +778,11 @@ mod tests {
         });
         let heights: Vec<u32> = heights.collect();
         assert_eq!(heights, [1, 2, 4, 5]);
-        let asked: Vec<_> = seen.iter().take(5).collect();
-        assert_eq!(asked, [None, Some("id1".into()), Some("id2".into()), None, Some("id4".into())]);
+        let asked: Vec<_> = seen.iter().take(8).collect();
+        // No second long poll for what the first still asks for: bitcoind would work on both.
+        let id = |n: u32| Some(format!("id{n}"));
+        let look = || Some("look".to_owned());
+        assert_eq!(asked, [None, id(1), id(2), look(), look(), look(), None, id(4)]);
         drop(stop);
         thread.join().unwrap();
     }
@@ -762,19 +806,22 @@ mod tests {
         (1..=130).for_each(|salt| chain.push(header_on(chain[chain.len() - 1].0, salt)));
         let stale = header_on(chain[127].0, 200);
         let (expected, side) = (chain.clone(), stale);
-        let mut templates = 0;
+        let (mut templates, mut looks) = (0, 0);
         let host = fake_whole(move |method, params, _| {
             let header = |hash: &str| chain.iter().chain([&stale]).find(|block| shown(block.0) == hash);
             match method {
                 "getblockchaininfo" => regtest_info(),
-                "getchaintips" if templates == 1 => result(json!([
-                    {"height": 129, "hash": shown(chain[129].0), "branchlen": 0, "status": "active"},
-                    {"height": 128, "hash": shown(stale.0), "branchlen": 1, "status": "valid-fork"},
-                    {"height": 128, "hash": shown([7; 32]), "branchlen": 1, "status": "invalid"},
-                    {"height": 128, "hash": shown([8; 32]), "branchlen": 1, "status": "headers-only"},
-                ])),
-                // A look that fails is none.
-                "getchaintips" => Act::Reset,
+                "getchaintips" => {
+                    looks += 1;
+                    let tips = json!([
+                        {"height": 129, "hash": shown(chain[129].0), "branchlen": 0, "status": "active"},
+                        {"height": 128, "hash": shown(stale.0), "branchlen": 1, "status": "valid-fork"},
+                        {"height": 128, "hash": shown([7; 32]), "branchlen": 1, "status": "invalid"},
+                        {"height": 128, "hash": shown([8; 32]), "branchlen": 1, "status": "headers-only"},
+                    ]);
+                    // A look that fails is none.
+                    if looks == 1 { result(tips) } else { Act::Reset }
+                }
                 "getblockhash" => match chain.get(params[0].as_u64().unwrap() as usize) {
                     Some((hash, _)) => result(json!(shown(*hash))),
                     None => error(500, -8, "Block height out of range"),

@@ -59,7 +59,8 @@ pub struct RawTemplate {
     version: i64,
     #[serde(default)]
     rules: Vec<String>,
-    previousblockhash: String,
+    /// The block that it builds on.
+    pub previousblockhash: String,
     transactions: Vec<RawTx>,
     coinbasevalue: u64,
     /// The word that makes the next call wait for something new.
@@ -67,7 +68,8 @@ pub struct RawTemplate {
     mintime: u32,
     curtime: u32,
     bits: String,
-    height: u32,
+    /// The block's height.
+    pub height: u32,
     default_witness_commitment: String,
 }
 

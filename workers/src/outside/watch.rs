@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hex::{DisplayHex, FromHex};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rockpool_store::params::Network;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -15,11 +16,14 @@ use super::headers::{FollowError, Follower, Hash, Header, Source, Status, Tip};
 use super::{BitcoindConfig, BitcoindMistake, Check, Rpc, RpcError};
 use crate::crew::Outsider;
 use crate::jobs::Answer;
-use crate::limits::{ANSWER_BYTES_MAX, LONGPOLL_DEADLINE, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, TEMPLATE_BYTES_MAX, TEMPLATE_MIN};
+use crate::limits::{
+    ANSWER_BYTES_MAX, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX,
+    TEMPLATE_MIN,
+};
 use crate::template::{RawTemplate, Template};
 
-/// The `template` thread: watches the first bitcoind that answers, by long poll, and posts what it offers. `locator`: where the node's own
-/// tree of Bitcoin headers stands.
+/// The `template` thread: watches the first bitcoind that answers, in the order in which they were given, and posts what it offers. One
+/// further up that is back takes over again. `locator`: where the node's own tree of Bitcoin headers stands.
 pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsider) {
     watch_all(nodes.into_iter().map(Watch::new).collect(), locator, node);
 }
@@ -27,14 +31,30 @@ pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsi
 pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outsider) {
     let Some(network) = watches.first().map(|watch| watch.rpc.config.network) else { return };
     let mut follower = Follower::new(network, locator);
-    let (mut sequence, mut pause, mut down) = (0, RETRY_MIN, None::<String>);
+    let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, None::<String>);
     loop {
-        let several = watches.len() > 1;
-        let watch = &mut watches[0];
-        match watch.next(sequence + 1).and_then(|template| Ok((watch.lead_up(&mut follower, &template, node)?, template))) {
+        let found = match back(&mut watches[..at], height, node) {
+            Some((first, raw)) => {
+                log::info!("bitcoind at {} is back and goes before {}", watches[first].rpc.config.host, watches[at].rpc.config.host);
+                watches[at].leave();
+                at = first;
+                watches[at].take(raw, sequence + 1, node).map(Some)
+            }
+            None => watches[at].next(sequence + 1, node),
+        };
+        let watch = &mut watches[at];
+        let lead_up = |template: Option<Template>| match template {
+            Some(template) => Ok((watch.lead_up(&mut follower, &template, node)?, Some(template))),
+            None => Ok((true, None)),
+        };
+        match found.and_then(lead_up) {
             Ok((false, _)) => return,
-            Ok((true, template)) => {
+            // Nothing new; the rest is only for a stop.
+            Ok((true, None)) if node.rest(Duration::ZERO) => {}
+            Ok((true, None)) => return,
+            Ok((true, Some(template))) => {
                 sequence += 1;
+                height = template.height;
                 pause = RETRY_MIN;
                 let template = Arc::new(template);
                 if down.take().is_some() && !node.say(|| Answer::BitcoinDown(None)) {
@@ -48,45 +68,66 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
                     return;
                 }
             }
-            // Nothing new in all this time, or a connection that died unseen: a plain call tells.
-            Err(Trouble::Later(RpcError::Timeout)) if watch.longpollid.take().is_some() => {}
             // A mistake of the start showed late, since bitcoind came late. A running node's bitcoind is waited for, whatever it says.
             Err(Trouble::Mistake(why)) if sequence == 0 => {
                 node.say(|| Answer::Mistake(why.to_string()));
                 return;
             }
             Err(why) => {
-                watch.longpollid = None;
-                watch.checked = false;
+                watch.leave();
+                let wrong = matches!(why, Trouble::Mistake(_));
                 let why = format!("bitcoind at {}: {why}", watch.rpc.config.host);
                 follower.lost();
-                // One word for an outage, however often it is tried.
-                if down.is_none() && !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
+                // One word for an outage, however often it is tried; but that a wrong one has come in its place is another.
+                if (down.is_none() || wrong && down.as_ref() != Some(&why)) && !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
                     return;
                 }
-                down = Some(why);
-                watches.rotate_left(1);
+                if wrong || down.is_none() {
+                    down = Some(why);
+                }
+                at = (at + 1) % watches.len();
                 // The next one is asked at once, but no round of all of them goes without a pause.
-                if !node.rest(if several { pause / 2 } else { pause }) {
+                if at == 0 && !node.rest(pause) {
                     return;
                 }
-                pause = (pause * 2).min(RETRY_MAX);
+                pause = if at == 0 { (pause * 2).min(RETRY_MAX) } else { pause };
             }
         }
     }
+}
+
+/// The first of these that offers a template again, and what it offers. All are asked by threads of their own: one that hangs holds up
+/// nobody. One that has yet to catch up with the blocks of this height does not count.
+fn back(before: &mut [Watch], height: u32, node: &Outsider) -> Option<(usize, RawTemplate)> {
+    for (place, watch) in before.iter_mut().enumerate() {
+        match watch.poll.as_mut().and_then(|poll| poll.wait(Duration::ZERO)) {
+            Some(Ok(raw)) if raw.height >= height => return Some((place, raw)),
+            Some(Err(why)) => log::debug!("bitcoind at {} is not back: {why}", watch.rpc.config.host),
+            _ => {}
+        }
+        let idle = watch.poll.as_ref().is_none_or(|poll| !poll.asked);
+        if idle && node.now().mono >= watch.since + watch.patience {
+            watch.ask(None, node);
+        }
+    }
+    None
 }
 
 pub(super) struct Watch {
     rpc: Rpc,
     /// Whether it is known to be of our network since it was last away.
     checked: bool,
-    longpollid: Option<String>,
-    /// How long a long poll may take.
+    /// Its long poll; while another one is watched, the question whether it is back.
+    poll: Option<Poll>,
+    /// The block that its last template builds on, as RPC shows it, and when it was last asked for one.
+    prev: Option<String>,
+    since: Duration,
+    /// How long nothing may come by long poll before a plain call looks for a new block.
     pub patience: Duration,
 }
 
 #[derive(Debug, Error)]
-enum Trouble {
+pub(super) enum Trouble {
     #[error("{0}")]
     Mistake(BitcoindMistake),
     #[error("{0}")]
@@ -99,28 +140,59 @@ enum Trouble {
 
 impl Watch {
     pub fn new(config: BitcoindConfig) -> Watch {
-        Watch { rpc: Rpc::new(config), checked: false, longpollid: None, patience: LONGPOLL_DEADLINE }
+        Watch { rpc: Rpc::new(config), checked: false, poll: None, prev: None, since: Duration::ZERO, patience: LONGPOLL_LOOK }
     }
 
-    /// The next template: at once, or, with a `longpollid`, when there is something new.
-    fn next(&mut self, sequence: u64) -> Result<Template, Trouble> {
-        if !self.checked {
-            match self.rpc.check(RPC_DEADLINE).map_err(Trouble::Mistake)? {
-                Check::Ready => self.checked = true,
-                Check::Later(why) => return Err(Trouble::Later(RpcError::Unreachable(why))),
-            }
-        }
-        let mut rules = vec!["segwit"];
-        if self.rpc.config.network == Network::Signet {
-            rules.push("signet");
-        }
-        let (request, deadline) = match &self.longpollid {
-            Some(id) => (json!([{"rules": rules, "longpollid": id}]), self.patience),
-            None => (json!([{"rules": rules}]), RPC_DEADLINE),
+    /// It is away, or another one is better.
+    fn leave(&mut self) {
+        (self.checked, self.poll, self.prev) = (false, None, None);
+    }
+
+    /// The next template: at once, or, if there was one before, what the long poll brings. `None` if that brings nothing for a while.
+    fn next(&mut self, sequence: u64, node: &Outsider) -> Result<Option<Template>, Trouble> {
+        let polled = match &mut self.poll {
+            Some(poll) => poll.wait(self.patience),
+            None => None,
         };
-        let raw: RawTemplate = self.rpc.call("getblocktemplate", request, deadline, TEMPLATE_BYTES_MAX).map_err(Trouble::Later)?;
-        self.longpollid = Some(raw.longpollid.clone());
+        let raw = match polled {
+            Some(Err(Trouble::Later(RpcError::Timeout))) | None => {
+                // A connection that died unseen, or nothing new: a small call tells. If nothing is, header times go on all the same.
+                if self.prev.is_some() && node.now().mono < self.since + TEMPLATE_AGE_MAX {
+                    let best: String =
+                        self.rpc.call("getbestblockhash", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
+                    if self.prev.as_ref() == Some(&best) {
+                        return Ok(None);
+                    }
+                    // A block that the long poll did not tell of, or another bitcoind in this one's place.
+                    self.checked = false;
+                }
+                if !self.checked {
+                    self.rpc.ready()?;
+                }
+                self.rpc.template(None)?
+            }
+            Some(raw) => raw?,
+        };
+        self.take(raw, sequence, node).map(Some)
+    }
+
+    /// Waits for what comes after this template from now on.
+    fn take(&mut self, raw: RawTemplate, sequence: u64, node: &Outsider) -> Result<Template, Trouble> {
+        self.checked = true;
+        self.prev = Some(raw.previousblockhash.clone());
+        self.ask(Some(raw.longpollid.clone()), node);
         raw.build(sequence).map_err(Trouble::Template)
+    }
+
+    /// Has the thread ask. bitcoind still works on a long poll of which nobody wants the answer, so one for the same is kept; any other has
+    /// ended there already.
+    fn ask(&mut self, longpollid: Option<String>, node: &Outsider) {
+        self.since = node.now().mono;
+        match &mut self.poll {
+            Some(poll) if poll.asked && poll.longpollid == longpollid => {}
+            Some(poll) if !poll.asked => poll.ask(longpollid),
+            other => other.insert(Poll::start(self.rpc.config.clone(), node)).ask(longpollid),
+        }
     }
 
     /// Tells of all headers up to the block that this template builds on. Whether to go on.
@@ -144,6 +216,72 @@ impl Watch {
             Vec::new()
         });
         news.into_iter().all(|news| node.say(|| Answer::Bitcoin(news.clone())) && node.rest(TEMPLATE_MIN))
+    }
+}
+
+impl Rpc {
+    /// Whether it is there and of our network.
+    fn ready(&mut self) -> Result<(), Trouble> {
+        match self.check(RPC_DEADLINE).map_err(Trouble::Mistake)? {
+            Check::Ready => Ok(()),
+            Check::Later(why) => Err(Trouble::Later(RpcError::Unreachable(why))),
+        }
+    }
+
+    /// A template: at once, or, with a `longpollid`, when there is something new.
+    fn template(&mut self, longpollid: Option<&str>) -> Result<RawTemplate, Trouble> {
+        let mut rules = vec!["segwit"];
+        if self.config.network == Network::Signet {
+            rules.push("signet");
+        }
+        let (request, deadline) = match longpollid {
+            Some(id) => (json!([{"rules": rules, "longpollid": id}]), LONGPOLL_DEADLINE),
+            None => (json!([{"rules": rules}]), RPC_DEADLINE),
+        };
+        self.call("getblocktemplate", request, deadline, TEMPLATE_BYTES_MAX).map_err(Trouble::Later)
+    }
+}
+
+/// A thread that has one long call at a time to make. bitcoind keeps a thread for each long poll until there is something new, even after
+/// the caller has hung up: where nothing happens for an hour, a few abandoned ones would leave it none for anybody's calls.
+struct Poll {
+    asks: Sender<Option<String>>,
+    answers: Receiver<Result<RawTemplate, Trouble>>,
+    /// What was asked last, and whether the answer is still to come.
+    longpollid: Option<String>,
+    asked: bool,
+}
+
+impl Poll {
+    /// Begins a thread, which ends, once this is dropped, with its call.
+    fn start(config: BitcoindConfig, node: &Outsider) -> Poll {
+        let (asks, asked) = bounded::<Option<String>>(1);
+        let (answer, answers) = bounded(1);
+        node.spawn("long-poll", move || {
+            let mut rpc = Rpc::new(config);
+            for longpollid in asked {
+                let template = match longpollid {
+                    Some(id) => rpc.template(Some(&id)),
+                    None => rpc.ready().and_then(|()| rpc.template(None)),
+                };
+                if answer.send(template).is_err() {
+                    return;
+                }
+            }
+        });
+        Poll { asks, answers, longpollid: None, asked: false }
+    }
+
+    fn ask(&mut self, longpollid: Option<String>) {
+        self.asked = self.asks.try_send(longpollid.clone()).is_ok();
+        self.longpollid = longpollid;
+    }
+
+    /// The answer, if it comes in this time.
+    fn wait(&mut self, patience: Duration) -> Option<Result<RawTemplate, Trouble>> {
+        let answer = self.answers.recv_timeout(patience).ok()?;
+        self.asked = false;
+        Some(answer)
     }
 }
 
@@ -209,7 +347,7 @@ fn known<T: DeserializeOwned>(results: Vec<Result<T, RpcError>>) -> Result<Vec<O
 }
 
 /// A hash as RPC shows it, most significant byte first.
-fn shown(hash: &Hash) -> String {
+pub(super) fn shown(hash: &Hash) -> String {
     let mut bytes = *hash;
     bytes.reverse();
     bytes.to_lower_hex_string()
