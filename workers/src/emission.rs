@@ -15,6 +15,9 @@ use crate::jobs::{Answer, EmissionJob, OrganiseJob, Output, Stage, SubmitJob, Su
 use crate::limits::{COMMITMENTS_MAX, EMISSION_SLICE};
 use crate::work::{NTIME_AHEAD_MAX_S, Roll, VERSION_MASK, Work, meets};
 
+/// What tells the jobs of one work apart: whom they pay, their bits and their form.
+type Form = (Script, u32, Class, Layout);
+
 /// Judges submits: a refusal, a pat on the back, a share, a block.
 pub struct EmissionWorker {
     params: &'static Params,
@@ -22,7 +25,7 @@ pub struct EmissionWorker {
     queue: VecDeque<EmissionJob>,
     /// What the newest jobs commit to: all submits of a job share it. By the payee, the bits and the form, with the work that it is of,
     /// which is told by its place: a weak reference holds that, but not the template.
-    commitments: BTreeMap<(Script, u32, Class, Layout), (Weak<Work>, [u8; 32])>,
+    commitments: BTreeMap<Form, (Weak<Work>, [u8; 32])>,
 }
 
 impl EmissionWorker {
