@@ -23,9 +23,8 @@ const EVENTS: usize = 1_024;
 pub struct Crowd {
     epoll: OwnedFd,
     streams: Vec<TcpStream>,
-    /// The last bytes that each was sent, and how many in the last round.
+    /// The last bytes that each was sent.
     ends: Vec<Vec<u8>>,
-    heard: Vec<usize>,
     buffer: Vec<u8>,
     /// The id of each miner's newest job, where somebody asks for it.
     pub jobs: Option<Vec<String>>,
@@ -46,7 +45,7 @@ impl Crowd {
     /// Nobody yet.
     pub fn new() -> io::Result<Crowd> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Crowd { epoll, streams: Vec::new(), ends: Vec::new(), heard: Vec::new(), buffer: vec![0; BUFFER_BYTES], jobs: None })
+        Ok(Crowd { epoll, streams: Vec::new(), ends: Vec::new(), buffer: vec![0; BUFFER_BYTES], jobs: None })
     }
 
     /// How many there are.
@@ -61,10 +60,9 @@ impl Crowd {
             stream.set_nodelay(true)?;
             stream.write_all(words.as_bytes())?;
             stream.set_nonblocking(true)?;
-            epoll::add(&self.epoll, &stream, EventData::new_u64(self.streams.len() as u64), EventFlags::IN)?;
+            epoll::add(&self.epoll, &stream, EventData::new_u64(self.streams.len() as u64), EventFlags::IN | EventFlags::ET)?;
             self.streams.push(stream);
             self.ends.push(Vec::new());
-            self.heard.push(0);
         }
         Ok(())
     }
@@ -77,25 +75,36 @@ impl Crowd {
         Ok(())
     }
 
-    /// Hears the miners from this one on until each was given clean work, which `begun` brings about.
-    pub fn clean_work(&mut self, from: usize, begun: Instant) -> Outcome<Round> {
-        let (mut waiting, mut first, mut done) = (self.len() - from, None, vec![false; self.len()]);
-        self.heard.iter_mut().for_each(|heard| *heard = 0);
+    /// Hears all miners until each was given its first work.
+    pub fn at_work(&mut self) -> Outcome<()> {
+        while let waiting @ 1.. = self.ends.iter().filter(|end| *end != CLEAN).count() {
+            if self.hear(SILENCE_MAX)?.is_empty() {
+                return Err(format!("{waiting} of {} miners wait for work in vain", self.len()).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until each miner was sent something, which `begun` brings about, and sees then that it was clean work. Nothing is read before
+    /// the last has it, so that the time is the server's.
+    pub fn clean_work(&mut self, begun: Instant) -> Outcome<Round> {
+        let (mut waiting, mut first, mut done) = (self.len(), None, vec![false; self.len()]);
         while waiting > 0 {
-            let ready = self.hear(SILENCE_MAX)?;
+            let ready = self.ready(SILENCE_MAX)?;
             if ready.is_empty() {
                 return Err(format!("{waiting} of {} miners wait for work in vain", self.len()).into());
             }
             first = first.or(Some(clock()));
-            for number in ready {
-                if number >= from && !done[number] && self.ends[number] == CLEAN {
-                    done[number] = true;
-                    waiting -= 1;
-                }
-            }
+            waiting -= ready.iter().filter(|number| !std::mem::replace(&mut done[**number], true)).count();
         }
         let last = clock();
-        let bytes = self.heard.last().copied().unwrap_or_default();
+        let mut bytes = 0;
+        for number in 0..self.len() {
+            bytes = self.take(number)?;
+            if self.ends[number] != CLEAN {
+                return Err(format!("miner {number} was sent {bytes} bytes that are no clean work").into());
+            }
+        }
         Ok(Round { first_to_last: last - first.unwrap_or(last), begin_to_last: last - begun, bytes })
     }
 
@@ -105,32 +114,40 @@ impl Crowd {
         Ok(())
     }
 
-    /// Takes what came, once from each miner that was sent something.
+    /// Takes what came. From how many miners.
     fn hear(&mut self, patience: Duration) -> Outcome<Vec<usize>> {
+        let ready = self.ready(patience)?;
+        for number in &ready {
+            self.take(*number)?;
+        }
+        Ok(ready)
+    }
+
+    /// Miners that were sent something since they were last told of here.
+    fn ready(&self, patience: Duration) -> Outcome<Vec<usize>> {
         let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
         epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout))?;
-        let mut ready = Vec::with_capacity(events.len());
-        for event in events {
-            let number = event.data.u64() as usize;
-            let count = match self.streams[number].read(&mut self.buffer) {
-                Ok(0) => return Err("the server closed".into()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error.into()),
-            };
-            self.heard[number] += count;
-            if let Some(jobs) = &mut self.jobs
-                && let Some((_, rest)) = String::from_utf8_lossy(&self.buffer[..count]).split_once(r#""mining.notify","params":[""#)
-            {
-                jobs[number] = rest.split('"').next().unwrap_or_default().to_owned();
-            }
-            let end = &mut self.ends[number];
-            end.extend_from_slice(&self.buffer[count.saturating_sub(CLEAN.len())..count]);
-            let surplus = end.len().saturating_sub(CLEAN.len());
-            end.drain(..surplus);
-            ready.push(number);
+        Ok(events.iter().map(|event| event.data.u64() as usize).collect())
+    }
+
+    /// Takes what one miner was sent. How many bytes.
+    fn take(&mut self, number: usize) -> Outcome<usize> {
+        let count = match self.streams[number].read(&mut self.buffer) {
+            Ok(0) => return Err("the server closed".into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(jobs) = &mut self.jobs
+            && let Some((_, rest)) = String::from_utf8_lossy(&self.buffer[..count]).split_once(r#""mining.notify","params":[""#)
+        {
+            jobs[number] = rest.split('"').next().unwrap_or_default().to_owned();
         }
-        Ok(ready)
+        let end = &mut self.ends[number];
+        end.extend_from_slice(&self.buffer[count.saturating_sub(CLEAN.len())..count]);
+        let surplus = end.len().saturating_sub(CLEAN.len());
+        end.drain(..surplus);
+        Ok(count)
     }
 }

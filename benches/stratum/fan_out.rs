@@ -10,7 +10,7 @@ use crate::crowd::{Crowd, Round};
 use crate::figures::{clock, goal, info};
 use crate::miner::greeting;
 use crate::node::Server;
-use crate::process::files;
+use crate::process::{Process, files, settle};
 use crate::report::{Asked, Figure, median};
 
 /// Files beside connections.
@@ -41,34 +41,33 @@ fn figures(asked: &Asked, wanted: usize) -> Outcome<Vec<Figure>> {
     let (before, begin) = (server.process.cpu()?, clock());
     crowd.connect(server.addr, count, &words)?;
     let connected = begin.elapsed();
-    let work = crowd.clean_work(0, begin)?;
+    crowd.at_work()?;
+    let worked = begin.elapsed();
     let cpu = server.process.cpu()?;
     let took = cpu.iter().map(|(name, time)| (name, time.saturating_sub(before.get(name).copied().unwrap_or_default())));
     let told: Vec<String> = took.filter(|(_, time)| time.as_millis() > 0).map(|(name, time)| format!("{name} {time:.0?}")).collect();
-    eprintln!(
-        "{count} miners: connections stood after {connected:.0?}, all had work after {:.0?}; {}",
-        work.begin_to_last,
-        told.join(", ")
-    );
+    eprintln!("{count} miners: connections stood after {connected:.0?}, all had work after {:.0?}; {}", worked, told.join(", "));
     beside.connect(bare.addr, count, "")?;
     crowd.drain(SILENCE)?;
-    let (mut of_node, mut of_bare) = (Vec::new(), Vec::new());
+    let (mut of_node, mut of_bare, mut cpu_ratios) = (Vec::new(), Vec::new(), Vec::new());
     let rounds = if asked.quick { 5 } else { 15 };
     for number in 0..=rounds {
-        let (begin, before) = (clock(), server.process.cpu()?);
+        let (begin, before) = (clock(), reactor(&server.process)?);
         server.bitcoind.next_block();
-        let round = crowd.clean_work(0, begin)?;
+        let round = crowd.clean_work(begin)?;
         crowd.drain(SILENCE)?;
-        let begin = clock();
+        let (begin, bare_before) = (clock(), sum(&bare.process)?);
         bare.write(round.bytes)?;
-        let floor = beside.clean_work(0, begin)?;
+        let floor = beside.clean_work(begin)?;
+        settle();
         // The first round finds cold caches and sockets that were never written to.
         if number > 0 {
-            let reactor = |cpu: &std::collections::BTreeMap<String, Duration>| cpu.get("reactor").copied().unwrap_or_default();
-            let cpu = reactor(&server.process.cpu()?).saturating_sub(reactor(&before));
+            let of_reactor = reactor(&server.process)?.saturating_sub(before);
+            let of_loop = sum(&bare.process)?.saturating_sub(bare_before);
+            cpu_ratios.push(of_reactor.as_secs_f64() / of_loop.as_secs_f64());
             let (first, whole) = (round.first_to_last, round.begin_to_last);
             eprintln!(
-                "{count} miners, {} bytes each: first to last {first:.1?}, from the block on {whole:.1?}, reactor {cpu:.1?}; bare loop {:.1?}",
+                "{count} miners, {} bytes each: first to last {first:.1?}, from the block on {whole:.1?}, reactor {of_reactor:.1?}; bare loop {:.1?}, on a processor {of_loop:.1?}",
                 round.bytes, floor.first_to_last
             );
             of_node.push(round);
@@ -78,13 +77,24 @@ fn figures(asked: &Asked, wanted: usize) -> Outcome<Vec<Figure>> {
     let ms = |rounds: &[Round], of: fn(&Round) -> Duration| median(rounds.iter().map(|round| of(round).as_secs_f64() * 1e3).collect());
     let (first_to_last, floor) = (ms(&of_node, |round| round.first_to_last), ms(&of_bare, |round| round.first_to_last));
     let whole = ms(&of_node, |round| round.begin_to_last);
-    let connect = (format!("{count} miners connected, subscribed, authorised and at work"), work.begin_to_last.as_secs_f64());
+    let connect = (format!("{count} miners connected, subscribed, authorised and at work"), worked.as_secs_f64());
     let connect = if wanted == 5_000 { goal(connect.0, connect.1, "s", CONNECTED_S) } else { info(connect.0, connect.1, "s") };
     Ok(vec![
         connect,
         info(format!("clean work, first to last of {count} miners"), first_to_last, "ms"),
         info(format!("bare loop of as many writes, first to last of {count}"), floor, "ms"),
         goal(format!("clean work against the bare loop, {count} miners"), first_to_last / floor, "ratio", RATIO),
+        info(format!("the same by the processor time of reactor and loop, {count} miners"), median(cpu_ratios), "ratio"),
         info(format!("from a new block at bitcoind to the last of {count} miners"), whole, "ms"),
     ])
+}
+
+/// Processor time of a process.
+fn sum(process: &Process) -> Outcome<Duration> {
+    Ok(process.cpu()?.values().sum())
+}
+
+/// Processor time of a node's reactor.
+fn reactor(process: &Process) -> Outcome<Duration> {
+    Ok(process.cpu()?.get("reactor").copied().unwrap_or_default())
 }

@@ -6,7 +6,7 @@ use rockpool_net::wire::share::{Class, Layout};
 
 use crate::Outcome;
 use crate::crowd::Crowd;
-use crate::figures::{clock, goal, info};
+use crate::figures::{goal, info};
 use crate::miner::{address, greeting, line};
 use crate::node::Server;
 use crate::report::{Asked, Figure};
@@ -45,7 +45,7 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
         goal(format!("RSS with a template, no miners, {TEMPLATES} templates later"), renewed.0 / MB, "MB", ALONE_MB),
     ];
     crowd.connect(server.addr, count, &greeting(Class::N12, Layout::Tail, 0))?;
-    crowd.clean_work(0, clock())?;
+    crowd.at_work()?;
     crowd.drain(SILENCE)?;
     let each = |now: (f64, f64)| (now.0 - renewed.0) / KIB / count as f64;
     figures.push(goal(format!("memory per idle miner, {count} of them"), each(memory()?), "KiB", IDLE_KIB));
@@ -69,7 +69,7 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
 fn mining(server: &Server, count: usize) -> Outcome<Vec<Figure>> {
     let mut crowd = Crowd::new()?;
     crowd.connect(server.addr, count, &greeting(Class::N12, Layout::Tail, 0))?;
-    crowd.clean_work(0, clock())?;
+    crowd.at_work()?;
     crowd.jobs = Some(vec![String::new(); count]);
     server.bitcoind.renew();
     crowd.drain(SILENCE)?;
