@@ -1,5 +1,5 @@
 //! A miner that speaks as the families of firmware do, and stumbles over what they stumble over; one test each, against a whole node whose
-//! stages really judge. What they send is from recordings and sources, see each test.
+//! stages really judge. What they send is what is known of them, not recorded from them.
 
 use std::sync::Arc;
 use std::time::Duration;
