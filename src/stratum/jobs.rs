@@ -39,8 +39,8 @@ pub struct Job {
     pub id: u64,
     /// What it is made of.
     pub board: Arc<Board>,
-    /// Whom its coinbase commits to pay.
-    pub script: Script,
+    /// Whom its coinbase commits to pay: the same for all jobs of a miner.
+    pub script: Arc<Script>,
     /// The share's target that its coinbase commits to, compact.
     pub bits: u32,
     /// What its submits are judged by and credited with.

@@ -41,7 +41,7 @@ struct Login {
     user: String,
     /// Hints.
     password: String,
-    script: Script,
+    script: Arc<Script>,
 }
 
 /// A miner.
@@ -216,7 +216,7 @@ impl Miner {
             }
             return;
         }
-        let (script, params, view) = (login.script, turn.config.params, &turn.chain.view);
+        let (script, params, view) = (Arc::clone(&login.script), turn.config.params, &turn.chain.view);
         let board = if is_lottery(agent, &login.password) {
             server.boards.lottery(params, view, &script, turn.now)
         } else {
@@ -247,7 +247,7 @@ impl Miner {
         self.set_timer(conn, turn);
     }
 
-    fn push_job(&mut self, conn: ConnId, board: Arc<Board>, script: Script, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
+    fn push_job(&mut self, conn: ConnId, board: Arc<Board>, script: Arc<Script>, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
         let bits = server.harder.bits(turn.now.mono, &turn.chain.view, &script, board.work.draft.bits);
         let difficulty = rounded(self.vardiff.current().min(share_difficulty(bits)));
         let mut lines = String::new();
@@ -262,11 +262,12 @@ impl Miner {
         turn.out.send_bytes(conn, lines.into_bytes());
         turn.counters.jobs_sent.add(1);
         self.notified = turn.now.mono;
-        self.jobs.push_back(Job { id, board, script, bits, difficulty, ntime });
-        // The newest and JOBS_PAST_MAX past ones.
-        if self.jobs.len() > JOBS_PAST_MAX + 1 {
+        // The newest and JOBS_PAST_MAX past ones. Room for just these, at once: grown step by step it were twice as much, and leave holes.
+        self.jobs.reserve_exact((JOBS_PAST_MAX + 1).saturating_sub(self.jobs.len()));
+        if self.jobs.len() > JOBS_PAST_MAX {
             self.jobs.pop_front();
         }
+        self.jobs.push_back(Job { id, board, script, bits, difficulty, ntime });
         // A newer job may be of an older board, if meanwhile another class or layout was asked for.
         let oldest = self.jobs.iter().map(|job| job.board.serial).min().unwrap_or(0);
         self.seen = self.seen.split_off(&(oldest, [0; 24]));
@@ -296,7 +297,7 @@ impl Miner {
 
     fn authorize(&mut self, conn: ConnId, id: &str, user: String, password: &str, server: &mut Server, turn: &mut Turn<'_>) {
         let (script, worker) = match login(&user, turn.config.params.network) {
-            Ok(login) => login,
+            Ok((script, worker)) => (Arc::new(script), worker),
             Err(why) => {
                 log::info!("miner {conn}: not authorised: {why}");
                 refuse(conn, turn, id, (24, &why));
@@ -308,7 +309,7 @@ impl Miner {
             self.vardiff.hold(turn.now.mono, difficulty);
         }
         reply(conn, turn, id, "true");
-        let before = self.login.replace(Login { user: user.clone(), password: password.to_owned(), script });
+        let before = self.login.replace(Login { user: user.clone(), password: password.to_owned(), script: Arc::clone(&script) });
         if before.is_none() {
             let agent = self.agent.as_deref().unwrap_or_default().to_owned();
             turn.out.publish(Event::MinerUp { conn, addr: self.addr, user, worker, agent });
@@ -363,7 +364,7 @@ impl Miner {
         turn.jobs.emission.push(EmissionJob {
             claim: Claim { conn, request, difficulty: job.difficulty },
             work: Arc::clone(&job.board.work),
-            script: job.script,
+            script: *job.script,
             bits: job.bits,
             extranonce,
             version,
