@@ -44,6 +44,15 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
         info("RSS with a template, no miners: its own".into(), alone.1 / MB, "MB"),
         goal(format!("RSS with a template, no miners, {TEMPLATES} templates later"), renewed.0 / MB, "MB", ALONE_MB),
     ];
+    // A single miner's past jobs keep as many templates as all miners' do.
+    let mut single = Crowd::new()?;
+    single.connect(server.addr, 1, &greeting(Class::N12, Layout::Tail, 0))?;
+    for _ in 0..TEMPLATES {
+        server.bitcoind.renew();
+        single.drain(SILENCE)?;
+    }
+    let renewed = memory()?;
+    figures.push(info(format!("RSS with one miner, {TEMPLATES} templates later"), renewed.0 / MB, "MB"));
     crowd.connect(server.addr, count, &greeting(Class::N12, Layout::Tail, 0))?;
     crowd.at_work()?;
     crowd.drain(SILENCE)?;
@@ -59,7 +68,7 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
         crowd.drain(SILENCE)?;
     }
     figures.push(goal(format!("memory per idle miner, {} jobs later", 2 * TEMPLATES), each(memory()?), "KiB", IDLE_KIB));
-    drop(crowd);
+    drop((crowd, single));
     let server = Server::start()?;
     figures.extend(mining(&server, count)?);
     Ok(figures)
