@@ -28,6 +28,7 @@ run: one node.
   --datadir DIR         where the node keeps its data (default ~/.rockpool/NAME)
   --bitcoind URL        http://user:password@host:port, repeatable; regtest goes without
   --bitcoind-cookie F   bitcoind's .cookie file, for URLs without user and password
+  --propose             have bitcoind judge each template as a block before miners get it
   --p2p ADDR            listen for other nodes here (default 0.0.0.0:9333)
   --peer ADDR           connect to this node, repeatable; port 9333 if none is given
   --stratum ADDR        listen for miners here (default 0.0.0.0:3333)
@@ -175,6 +176,7 @@ fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
             Long("solo") => flags.solo = Some(true),
             Long("standalone") => flags.standalone = Some(true),
             Long("alone") => flags.alone = Some(true),
+            Long("propose") => flags.propose = Some(true),
             Long("max-peers") => flags.max_peers = Some(number(parser, "--max-peers")?),
             Long("resync") => resync = true,
             other => return Err(usage(other.unexpected())),
@@ -287,7 +289,8 @@ mod tests {
             Ok(Command::Check { json: true, network: Some("main".into()), datadir: Some("d".into()) })
         );
         let line = "run --network regtest --datadir d --bitcoind http://a --bitcoind http://b --bitcoind-cookie c --p2p 1:1 --peer 2:2 \
-                    --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo --bitcoin-peer 6:6 --resync";
+                    --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo \
+                    --bitcoin-peer 6:6 --propose --resync";
         let Command::Run { flags, config, resync: true } = parsed(line).unwrap() else { panic!("not run") };
         assert!(matches!(parsed("run").unwrap(), Command::Run { resync: false, .. }));
         assert_eq!(config, Some("f".into()));
@@ -306,6 +309,7 @@ mod tests {
                 solo: Some(true),
                 standalone: Some(true),
                 alone: Some(true),
+                propose: Some(true),
                 max_peers: Some(7),
             }
         );

@@ -48,6 +48,8 @@ pub struct Options {
     pub standalone: Option<bool>,
     /// `--alone`.
     pub alone: Option<bool>,
+    /// `--propose`.
+    pub propose: Option<bool>,
     /// `--max-peers`.
     pub max_peers: Option<u64>,
 }
@@ -204,6 +206,7 @@ fn over(flags: Options, file: Options) -> Options {
         solo: flags.solo.or(file.solo),
         standalone: flags.standalone.or(file.standalone),
         alone: flags.alone.or(file.alone),
+        propose: flags.propose.or(file.propose),
         max_peers: flags.max_peers.or(file.max_peers),
     }
 }
@@ -236,7 +239,11 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     let max_peers = options.max_peers.unwrap_or(PEERS_DEFAULT as u64);
     within("--max-peers", max_peers, 1, PEERS_MAX as u64)?;
     within("the number of --bitcoind", options.bitcoind.len() as u64, 0, BITCOINDS_MAX as u64)?;
-    let bitcoind = |url: &String| BitcoindConfig::new(url, options.bitcoind_cookie.clone(), network);
+    let bitcoind = |url: &String| {
+        let mut config = BitcoindConfig::new(url, options.bitcoind_cookie.clone(), network)?;
+        config.proposals = options.propose == Some(true);
+        Ok::<_, BitcoindMistake>(config)
+    };
     let bitcoinds = options.bitcoind.iter().map(bitcoind).collect::<Result<Vec<_>, _>>()?;
     if bitcoinds.is_empty() && network != Network::Regtest {
         return Err(ConfigError::NoBitcoind(network));
@@ -334,6 +341,9 @@ mod tests {
         assert!(config.alone && config.bitcoinds.is_empty() && config.peers.is_empty());
         assert_eq!(config.max_peers, PEERS_DEFAULT);
         let main = checked(Options { bitcoind: vec!["http://u:p@h".into()], ..Options::default() }).unwrap();
+        assert!(!main.bitcoinds[0].proposals);
+        let proposing = Options { bitcoind: vec!["http://u:p@h".into()], propose: Some(true), ..Options::default() };
+        assert!(checked(proposing).unwrap().bitcoinds[0].proposals);
         assert_eq!((main.network, main.alone), (Network::Main, false));
         assert_eq!(main.bitcoinds[0].host, "h:8332");
     }

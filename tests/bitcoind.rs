@@ -14,6 +14,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use bitcoin::absolute::LockTime;
+use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::{Address, Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Witness, transaction};
 use daemon::{ADDRESS, ADDRESS_2, Bitcoind, PATIENCE, until};
 use proxy::{Manner, Proxy};
 use rockpool_net::hub::io::Mail;
@@ -40,6 +43,14 @@ struct Node {
 
 impl Node {
     fn start(proxies: &[&Proxy], cookie: Option<PathBuf>) -> Node {
+        let user = if cookie.is_some() { "" } else { "user:pass@" };
+        let config = |proxy: &&Proxy| {
+            BitcoindConfig::new(&format!("http://{user}127.0.0.1:{}", proxy.port()), cookie.clone(), Network::Regtest).unwrap()
+        };
+        Node::start_on(proxies.iter().map(config).collect())
+    }
+
+    fn start_on(bitcoinds: Vec<BitcoindConfig>) -> Node {
         let regtest = params(Network::Regtest);
         let kv = Arc::new(MemKv::new());
         let mailbox: Arc<(Mutex<VecDeque<Answer>>, Condvar)> = Arc::default();
@@ -49,10 +60,6 @@ impl Node {
             slot.1.notify_all();
             true
         });
-        let user = if cookie.is_some() { "" } else { "user:pass@" };
-        let config = |proxy: &&Proxy| {
-            BitcoindConfig::new(&format!("http://{user}127.0.0.1:{}", proxy.port()), cookie.clone(), Network::Regtest).unwrap()
-        };
         let crew = Crew::start(CrewConfig {
             params: regtest,
             clock: Clock::start(),
@@ -60,7 +67,7 @@ impl Node {
             kv: kv.clone(),
             chain: Chain::open(regtest, [1, 2], &*kv).unwrap(),
             post,
-            bitcoin: Bitcoin::Nodes(proxies.iter().map(config).collect()),
+            bitcoin: Bitcoin::Nodes(bitcoinds),
         });
         Node { crew: Some(crew.unwrap()), mailbox }
     }
@@ -118,6 +125,12 @@ fn best(bitcoind: &Bitcoind) -> String {
 fn mine(bitcoind: &Bitcoind) -> String {
     bitcoind.call(&["generatetoaddress", "1", ADDRESS]);
     best(bitcoind)
+}
+
+/// The same with a check of each template.
+fn proposing(mut config: BitcoindConfig) -> BitcoindConfig {
+    config.proposals = true;
+    config
 }
 
 /// Gives one bitcoind all blocks of another.
@@ -311,4 +324,62 @@ fn a_block_is_heard_of_though_the_long_polls_connection_died_unseen() {
     proxy.set(Manner::Pass);
     let tip = mine(&bitcoind);
     assert!(!node.until_on(&tip, PATIENCE));
+}
+
+#[test]
+fn a_template_whose_block_bitcoind_would_refuse_reaches_nobody_where_that_is_asked_for() {
+    let Some(bitcoind) = Bitcoind::start("a_template_whose_block") else { return };
+    let proxy = Proxy::start(bitcoind.port());
+    let config = BitcoindConfig::new(&format!("http://user:pass@127.0.0.1:{}", proxy.port()), None, Network::Regtest).unwrap();
+    let asking = Node::start_on(vec![proposing(config.clone())]);
+    assert!(!asking.until_on(&best(&bitcoind), PATIENCE), "a good template passes");
+    assert_eq!(proxy.count("proposal"), 1);
+    let trusting = Node::start_on(vec![config]);
+    assert!(!trusting.until_on(&best(&bitcoind), PATIENCE));
+
+    proxy.set(Manner::Overpay);
+    let tip = mine(&bitcoind);
+    assert!(!trusting.until_on(&tip, PATIENCE));
+    match asking.hear(PATIENCE) {
+        Answer::BitcoinDown(Some(why)) => assert!(why.contains("refuses a block of it: bad-cb-amount"), "{why}"),
+        answer => panic!("{answer:?}"),
+    }
+    let refused = proxy.count("proposal");
+    until("two more tries", || (proxy.count("proposal") >= refused + 2).then_some(()));
+    proxy.set(Manner::Pass);
+    assert!(matches!(asking.hear(PATIENCE), Answer::BitcoinDown(None)), "no template came between");
+    assert!(!asking.until_on(&tip, PATIENCE));
+}
+
+/// Blocks with transactions, parents and children among them, are proposed whole.
+#[test]
+fn a_good_template_with_transactions_passes_the_proposal() {
+    let Some(bitcoind) = Bitcoind::start("a_good_template_with_transactions") else { return };
+    // Coins that anybody can spend; this bitcoind need not have a wallet.
+    let anybody = ScriptBuf::from_bytes(vec![0x51]);
+    let script = anybody.to_p2wsh();
+    let address = Address::from_script(&script, bitcoin::Network::Regtest).unwrap().to_string();
+    let mined = bitcoind.call(&["generatetoaddress", "101", &address]);
+    let block = bitcoind.call(&["getblock", mined[0].as_str().unwrap(), "1"]);
+    let mut coin = OutPoint { txid: block["tx"][0].as_str().unwrap().parse().unwrap(), vout: 0 };
+    for n in 1..=3 {
+        let value = Amount::from_sat(5_000_000_000 - n * 10_000);
+        let tx = Transaction {
+            version: transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn { previous_output: coin, witness: Witness::from_slice(&[anybody.as_bytes()]), ..TxIn::default() }],
+            output: vec![TxOut { value, script_pubkey: script.clone() }],
+        };
+        // Whatever the fee rate.
+        bitcoind.call(&["sendrawtransaction", &serialize_hex(&tx), "0"]);
+        coin = OutPoint { txid: tx.compute_txid(), vout: 0 };
+    }
+    let proxy = Proxy::start(bitcoind.port());
+    let config = BitcoindConfig::new(&format!("http://user:pass@127.0.0.1:{}", proxy.port()), None, Network::Regtest).unwrap();
+    let node = Node::start_on(vec![proposing(config)]);
+    match node.hear(PATIENCE) {
+        Answer::Template(template) => assert_eq!(template.txs.len(), 3),
+        answer => panic!("{answer:?}"),
+    }
+    assert_eq!(proxy.count("proposal"), 1);
 }

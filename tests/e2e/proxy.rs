@@ -17,6 +17,8 @@ pub enum Manner {
     Knock,
     /// Loses the answers of long polls, and keeps their connections open.
     LosePolls,
+    /// Adds a satoshi to what a template says that its coinbase may pay.
+    Overpay,
 }
 
 struct State {
@@ -118,8 +120,11 @@ fn serve(mut caller: TcpStream, shared: &Shared) -> Option<()> {
     state.open.push(bitcoind.try_clone().ok()?);
     drop(state);
     bitcoind.write_all(&call).ok()?;
-    let answer = message(&mut bitcoind)?;
+    let mut answer = message(&mut bitcoind)?;
     let mut state = shared.0.lock().unwrap();
+    if state.manner == Manner::Overpay {
+        overpay(&mut answer);
+    }
     state.answers.push(String::from_utf8_lossy(&answer).chars().take(1_000).collect());
     if state.manner == Manner::LosePolls && name == "long poll" {
         drop(state);
@@ -131,9 +136,24 @@ fn serve(mut caller: TcpStream, shared: &Shared) -> Option<()> {
     caller.write_all(&answer).ok()
 }
 
+/// All values here end with a zero, so that no length changes.
+fn overpay(answer: &mut [u8]) {
+    let field = b"\"coinbasevalue\":";
+    if let Some(at) = answer.windows(field.len()).position(|window| window == field) {
+        let value = &mut answer[at + field.len()..];
+        let end = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap();
+        assert_eq!(value[end - 1], b'0');
+        value[end - 1] = b'1';
+    }
+}
+
 fn name(call: &str) -> String {
     let method = call.split("\"method\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
-    if call.contains("\"longpollid\"") { "long poll".into() } else { method.into() }
+    match call {
+        _ if call.contains("\"longpollid\"") => "long poll".into(),
+        _ if call.contains("\"proposal\"") => "proposal".into(),
+        _ => method.into(),
+    }
 }
 
 /// A head and as much of a body as it says.

@@ -1,6 +1,7 @@
 //! bitcoind by JSON-RPC: the one file that may block on a socket. Runs on threads that are not joined at the stop.
 
 mod headers;
+mod propose;
 mod watch;
 
 use std::collections::VecDeque;
@@ -35,6 +36,8 @@ pub struct BitcoindConfig {
     pub host: String,
     /// The network that it must be of.
     pub network: Network,
+    /// Whether it is asked to judge each template as a block before miners get it.
+    pub proposals: bool,
     auth: Auth,
 }
 
@@ -137,7 +140,7 @@ impl BitcoindConfig {
             (None, Some(file)) => Auth::Cookie(file),
             (None, None) => Auth::None,
         };
-        Ok(BitcoindConfig { host: format!("{name}:{port}"), network, auth })
+        Ok(BitcoindConfig { host: format!("{name}:{port}"), network, proposals: false, auth })
     }
 
     /// Asks once whether this bitcoind is the right one. The root does so at start, before anything else is begun.

@@ -134,6 +134,8 @@ pub(super) enum Trouble {
     Later(RpcError),
     #[error("{0}")]
     Template(crate::template::TemplateError),
+    #[error("it offers a template and refuses a block of it: {0}")]
+    Proposal(String),
     #[error("{0}")]
     Headers(FollowError<RpcError>),
 }
@@ -181,7 +183,12 @@ impl Watch {
         self.checked = true;
         self.prev = Some(raw.previousblockhash.clone());
         self.ask(Some(raw.longpollid.clone()), node);
-        raw.build(sequence).map_err(Trouble::Template)
+        let template = raw.build(sequence).map_err(Trouble::Template)?;
+        let proposals = self.rpc.config.proposals;
+        match if proposals { self.rpc.propose(&template).map_err(Trouble::Later)? } else { None } {
+            Some(word) => Err(Trouble::Proposal(word)),
+            None => Ok(template),
+        }
     }
 
     /// Has the thread ask. bitcoind still works on a long poll of which nobody wants the answer, so one for the same is kept; any other has
