@@ -383,3 +383,19 @@ fn a_good_template_with_transactions_passes_the_proposal() {
     }
     assert_eq!(proxy.count("proposal"), 1);
 }
+
+#[test]
+fn one_whose_templates_are_refused_is_left_for_the_next_and_not_taken_back_at_once() {
+    let Some(bitcoind) = Bitcoind::start("one_whose_templates_are_refused") else { return };
+    let proxies = [Proxy::start(bitcoind.port()), Proxy::start(bitcoind.port())];
+    proxies[0].set(Manner::Overpay);
+    let config = |proxy: &Proxy| {
+        let url = format!("http://user:pass@127.0.0.1:{}", proxy.port());
+        proposing(BitcoindConfig::new(&url, None, Network::Regtest).unwrap())
+    };
+    let node = Node::start_on(proxies.iter().map(config).collect());
+    assert!(node.until_on(&best(&bitcoind), PATIENCE));
+    until("three looks at the second", || (proxies[1].count("getbestblockhash") >= 3).then_some(()));
+    assert_eq!(proxies[0].count("proposal"), 1);
+    assert!(!node.until_on(&mine(&bitcoind), PATIENCE));
+}

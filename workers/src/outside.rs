@@ -952,6 +952,34 @@ mod tests {
     }
 
     #[test]
+    fn of_each_bitcoind_that_is_wrong_is_told_but_once() {
+        let mut calls = 0;
+        let first = fake(move |method, _, _| {
+            calls += 1;
+            match (method, calls) {
+                (_, 1) => regtest_info(),
+                (_, 2) => result(answer(&[])),
+                (_, 3) => Act::Reset,
+                _ => result(json!({"chain": "main"})),
+            }
+        });
+        let (asked, rounds) = bounded(ANSWERS_MAX);
+        let second = fake(move |_, _, _| {
+            asked.send(()).unwrap();
+            result(json!({"chain": "signet"}))
+        });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&first), config(&second)], Vec::new(), node));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
+        for says in ["bitcoind at", "signet", "main"] {
+            assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(why)) if why.contains(says)), "{says}");
+        }
+        (0..3).for_each(|_| rounds.recv_timeout(SOON).unwrap());
+        drop(stop);
+        thread.join().unwrap();
+        assert_eq!(answers.try_iter().count(), 0);
+    }
+
+    #[test]
     fn a_found_block_is_submitted_until_somebody_knows() {
         let mut calls = 0;
         let host = fake(move |method, params, _| {

@@ -31,7 +31,7 @@ pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsi
 pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outsider) {
     let Some(network) = watches.first().map(|watch| watch.rpc.config.network) else { return };
     let mut follower = Follower::new(network, locator);
-    let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, None::<String>);
+    let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, false);
     loop {
         let found = match back(&mut watches[..at], height, node) {
             Some((first, raw)) => {
@@ -57,7 +57,7 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
                 height = template.height;
                 pause = RETRY_MIN;
                 let template = Arc::new(template);
-                if down.take().is_some() && !node.say(|| Answer::BitcoinDown(None)) {
+                if std::mem::take(&mut down) && !node.say(|| Answer::BitcoinDown(None)) {
                     return;
                 }
                 if !node.say(|| Answer::Template(template.clone())) || !node.rest(TEMPLATE_MIN) {
@@ -75,16 +75,17 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
             }
             Err(why) => {
                 watch.leave();
-                let wrong = matches!(why, Trouble::Mistake(_));
+                // One that answers, but not well, is not asked soon whether it is back: it would be left again at once.
+                let answers = !matches!(why, Trouble::Later(_) | Trouble::Mistake(_));
+                watch.since = node.now().mono + if answers { TEMPLATE_AGE_MAX } else { Duration::ZERO };
+                // One word for an outage, however often it is tried; but that one is wrong is another.
+                let wrong = matches!(why, Trouble::Mistake(_)) && !std::mem::replace(&mut watch.wrong, true);
                 let why = format!("bitcoind at {}: {why}", watch.rpc.config.host);
                 follower.lost();
-                // One word for an outage, however often it is tried; but that a wrong one has come in its place is another.
-                if (down.is_none() || wrong && down.as_ref() != Some(&why)) && !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
+                if (!down || wrong) && !node.say(|| Answer::BitcoinDown(Some(why.clone()))) {
                     return;
                 }
-                if wrong || down.is_none() {
-                    down = Some(why);
-                }
+                down = true;
                 at = (at + 1) % watches.len();
                 // The next one is asked at once, but no round of all of them goes without a pause.
                 if at == 0 && !node.rest(pause) {
@@ -117,6 +118,8 @@ pub(super) struct Watch {
     rpc: Rpc,
     /// Whether it is known to be of our network since it was last away.
     checked: bool,
+    /// Whether it was told of that it is not since it last gave a template.
+    wrong: bool,
     /// Its long poll; while another one is watched, the question whether it is back.
     poll: Option<Poll>,
     /// The block that its last template builds on, as RPC shows it, and when it was last asked for one.
@@ -142,7 +145,15 @@ pub(super) enum Trouble {
 
 impl Watch {
     pub fn new(config: BitcoindConfig) -> Watch {
-        Watch { rpc: Rpc::new(config), checked: false, poll: None, prev: None, since: Duration::ZERO, patience: LONGPOLL_LOOK }
+        Watch {
+            rpc: Rpc::new(config),
+            checked: false,
+            wrong: false,
+            poll: None,
+            prev: None,
+            since: Duration::ZERO,
+            patience: LONGPOLL_LOOK,
+        }
     }
 
     /// It is away, or another one is better.
@@ -153,13 +164,14 @@ impl Watch {
     /// The next template: at once, or, if there was one before, what the long poll brings. `None` if that brings nothing for a while.
     fn next(&mut self, sequence: u64, node: &Outsider) -> Result<Option<Template>, Trouble> {
         let polled = match &mut self.poll {
-            Some(poll) => poll.wait(self.patience),
-            None => None,
+            Some(poll) if poll.asked => poll.wait(self.patience),
+            _ => None,
         };
         let raw = match polled {
             Some(Err(Trouble::Later(RpcError::Timeout))) | None => {
                 // A connection that died unseen, or nothing new: a small call tells. If nothing is, header times go on all the same.
-                if self.prev.is_some() && node.now().mono < self.since + TEMPLATE_AGE_MAX {
+                let polls = self.prev.is_some() && self.poll.as_ref().is_some_and(|poll| poll.asked);
+                if polls && node.now().mono < self.since + TEMPLATE_AGE_MAX {
                     let best: String =
                         self.rpc.call("getbestblockhash", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
                     if self.prev.as_ref() == Some(&best) {
@@ -180,7 +192,7 @@ impl Watch {
 
     /// Waits for what comes after this template from now on.
     fn take(&mut self, raw: RawTemplate, sequence: u64, node: &Outsider) -> Result<Template, Trouble> {
-        self.checked = true;
+        (self.checked, self.wrong) = (true, false);
         self.prev = Some(raw.previousblockhash.clone());
         self.ask(Some(raw.longpollid.clone()), node);
         let template = raw.build(sequence).map_err(Trouble::Template)?;
