@@ -9,7 +9,7 @@ use rockpool_net::hub::Outlet;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::time::Now;
 use rockpool_net::wire::message::Message;
-use rockpool_net::wire::share::{Class, Layout, Share};
+use rockpool_net::wire::share::{Class, Layout, Script, Share};
 use rockpool_store::handle::Found;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::record::Record;
@@ -54,6 +54,7 @@ impl<S: Stages> Node<S> {
                 self.chain.view.stored(&ids);
                 claims.iter().for_each(|claim| self.verdict(now, claim, Ok(()), out));
             }
+            Answer::Credited(weights) => self.credited(weights),
             Answer::TemplateStored => self.templates.line.credit(),
             Answer::DiskFull(full) => {
                 self.disk_full = full;
@@ -82,6 +83,11 @@ impl<S: Stages> Node<S> {
             }
             Answer::Stop => self.stop(now, Stopping::Asked),
         }
+    }
+
+    /// What each of our miners has done lately, where they are a pool of their own. The next work pays by it.
+    pub(crate) fn credited(&mut self, weights: Arc<[(Script, u128)]>) {
+        self.server.boards.credited = weights;
     }
 
     /// The end of a turn: claims and dials, then new jobs for miners, one each whatever has changed.

@@ -21,6 +21,7 @@ use rockpool_store::chain::Chain;
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::Kv;
 use rockpool_store::params::params;
+use rockpool_store::pplns::Pplns;
 use rockpool_store::schema;
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig};
 use rockpool_workers::embedded::EmbeddedChain;
@@ -29,7 +30,7 @@ use rockpool_workers::limits::MAILBOX_SLOTS;
 use rockpool_workers::outside::Check;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::exit::Failure;
 use crate::limits::{
     FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, LEAVE_MAX, MINERS_MAX, MINERS_PER_ADDR,
@@ -134,14 +135,17 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     getrandom::fill(&mut seed).map_err(|error| Failure::Fault(format!("the system gives no randomness: {error}")))?;
     let mut keys = fork(&seed, "maps");
     let chain = Chain::open(params, [keys.next_u64(), keys.next_u64()], &*kv)?;
+    let pplns = if config.mode == Mode::Standalone { Pplns::open(&*kv)? } else { Pplns::default() };
+    let credited = pplns.weights().collect();
     let handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(kv.clone()));
 
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let post = postbox.clone();
     let post = Arc::new(move |mail| post.post(mail).is_ok());
-    let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, post, bitcoin }).map_err(no_thread)?;
-    let node_config = NodeConfig { params, peers: config.peers.clone(), alone: config.alone, listen };
-    let node = Node::new(node_config, handle, crew, fork(&seed, "node"));
+    let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, pplns, post, bitcoin }).map_err(no_thread)?;
+    let node_config = NodeConfig { params, mode: config.mode, peers: config.peers.clone(), alone: config.alone, listen };
+    let mut node = Node::new(node_config, handle, crew, fork(&seed, "node"));
+    node.credited(credited);
     let memory = worst_case_bytes(&hub_config);
     let hub = Hub::new(hub_config);
     Ok(Assembly { hub, reactor, node, rng: fork(&seed, "hub"), listen, memory, stopper: Stopper(postbox) })

@@ -33,7 +33,8 @@ run: one node.
   --peer ADDR           connect to this node, repeatable; port 9333 if none is given
   --stratum ADDR        listen for miners here (default 0.0.0.0:3333)
   --http ADDR           status page, API and metrics (default 127.0.0.1:9332)
-  --standalone          no peers at all: a share chain of your own
+  --solo                no share chain: a block pays all to the miner that finds it
+  --standalone          no share chain: a pool of this node's own miners, paid by what each did lately
   --alone               serve miners even while no peer is connected (default on regtest)
   --max-peers N         most nodes connected at once (default 1000)
   --resync              delete the share chain first and fetch it anew

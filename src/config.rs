@@ -54,11 +54,36 @@ pub struct Options {
     pub max_peers: Option<u64>,
 }
 
+/// Whom the blocks of this node's miners pay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// All miners of the share chain.
+    #[default]
+    Chain,
+    /// `--solo`: whoever finds one.
+    Solo,
+    /// `--standalone`: this node's own miners, each by what it did lately.
+    Standalone,
+}
+
+impl Mode {
+    /// As status and API name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Chain => "chain",
+            Mode::Solo => "solo",
+            Mode::Standalone => "standalone",
+        }
+    }
+}
+
 /// A checked configuration of one node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The Bitcoin network and with it the share chain.
     pub network: Network,
+    /// Whom its miners' blocks pay.
+    pub mode: Mode,
     /// Where its data is.
     pub datadir: PathBuf,
     /// Bitcoin nodes; none on regtest means the embedded chain.
@@ -147,6 +172,7 @@ impl Config {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Config {
             network: Network::Regtest,
+            mode: Mode::Chain,
             datadir,
             bitcoinds: Vec::new(),
             p2p: Some(free),
@@ -212,19 +238,21 @@ fn over(flags: Options, file: Options) -> Options {
 }
 
 fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
-    if options.solo == Some(true) {
-        return Err(ConfigError::NotYet("--solo"));
-    }
     if options.bitcoin_peer.is_some() {
         return Err(ConfigError::NotYet("--bitcoin-peer"));
     }
     let network = network(options.network.as_deref().unwrap_or("main"))?;
-    let standalone = options.standalone == Some(true);
-    if standalone && !options.peer.is_empty() {
-        return Err(ConfigError::Excludes("--standalone", "--peer"));
-    }
-    if standalone && options.p2p.is_some() {
-        return Err(ConfigError::Excludes("--standalone", "--p2p"));
+    let (mode, flag) = match (options.solo == Some(true), options.standalone == Some(true)) {
+        (false, false) => (Mode::Chain, ""),
+        (true, false) => (Mode::Solo, "--solo"),
+        (false, true) => (Mode::Standalone, "--standalone"),
+        (true, true) => return Err(ConfigError::Excludes("--solo", "--standalone")),
+    };
+    // Whoever has no share chain has no use for its peers.
+    for (other, given) in [("--peer", !options.peer.is_empty()), ("--p2p", options.p2p.is_some())] {
+        if mode != Mode::Chain && given {
+            return Err(ConfigError::Excludes(flag, other));
+        }
     }
     let listen = |flag, value: Option<String>, default: SocketAddr| match value {
         Some(value) => address(flag, &value, default.port()),
@@ -250,13 +278,14 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     }
     Ok(Config {
         network,
+        mode,
         datadir: datadir(options.datadir, network, home)?,
         bitcoinds,
-        p2p: (!standalone).then_some(p2p),
+        p2p: (mode == Mode::Chain).then_some(p2p),
         peers,
         stratum,
         http,
-        alone: standalone || options.alone.unwrap_or(network == Network::Regtest),
+        alone: mode != Mode::Chain || options.alone.unwrap_or(network == Network::Regtest),
         max_peers: max_peers as usize,
     })
 }
@@ -389,7 +418,8 @@ mod tests {
             (Options { max_peers: Some(PEERS_MAX as u64 + 1), ..regtest() }, "--max-peers"),
             (Options { standalone: Some(true), peer: vec!["1.2.3.4".into()], ..regtest() }, "--standalone and --peer exclude each other"),
             (Options { standalone: Some(true), p2p: Some("1.2.3.4".into()), ..regtest() }, "--standalone and --p2p exclude each other"),
-            (Options { solo: Some(true), ..regtest() }, "--solo is not in this version"),
+            (Options { solo: Some(true), p2p: Some("1.2.3.4".into()), ..regtest() }, "--solo and --p2p exclude each other"),
+            (Options { solo: Some(true), standalone: Some(true), ..regtest() }, "--solo and --standalone exclude each other"),
             (Options { bitcoin_peer: Some("1.2.3.4".into()), ..regtest() }, "--bitcoin-peer is not in this version"),
         ];
         for (options, says) in table {
@@ -401,6 +431,16 @@ mod tests {
             assert!(said.contains("--bitcoind") && !said.contains("secret") && !said.contains('\n'), "{said:?}");
         }
         assert_eq!(Config::new(regtest(), None, None), Err(ConfigError::NoHome));
+    }
+
+    #[test]
+    fn who_has_no_share_chain_has_no_peers() {
+        let solo = checked(Options { solo: Some(true), alone: Some(false), ..regtest() }).unwrap();
+        let standalone = checked(Options { standalone: Some(true), ..regtest() }).unwrap();
+        assert_eq!((solo.mode, solo.p2p, solo.alone), (Mode::Solo, None, true));
+        assert_eq!((standalone.mode, standalone.p2p, standalone.alone), (Mode::Standalone, None, true));
+        assert_eq!(checked(regtest()).unwrap().mode, Mode::Chain);
+        assert_eq!([Mode::Chain, Mode::Solo, Mode::Standalone].map(Mode::name), ["chain", "solo", "standalone"]);
     }
 
     #[test]

@@ -5,18 +5,22 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::{Class, Share};
 use rockpool_store::chain::Chain;
 use rockpool_store::check::{self, Report};
 use rockpool_store::error::StoreError;
 use rockpool_store::kv::{Family, Kv};
 use rockpool_store::params::{Network, Params};
+use rockpool_store::pplns::Pplns;
 use rockpool_store::schema::{self, FORMAT, TipRow};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::config::Mode;
 use crate::exit::Failure;
 use crate::http::{ask, json};
+use crate::stratum::jobs::own_payouts;
 
 /// Where a chain is found.
 #[derive(Clone)]
@@ -103,7 +107,16 @@ pub fn payouts(of: &Place, json: bool, out: &mut impl Write) -> Result<(), Failu
             let (params, _) = begin(&**kv, dir)?;
             let chain = Chain::open(params, [random()?, random()?], &**kv)?;
             let height = json::next_height(chain.confirmed_tip(), chain.bitcoin());
-            to_json(&json::payouts(params, chain.payouts(), class, params.subsidy(height), height))?
+            let own = Pplns::open(&**kv)?;
+            // Nothing says how the node was started last: who has a share chain has other nodes to share with.
+            let own = (chain.confirmed_tip().height == 0 && !own.is_empty()).then(|| own.weights().collect());
+            let own = own.map(|own| {
+                let best = chain.bitcoin().best().map_or(ShareId::default(), |best| ShareId(best.hash));
+                own_payouts(best, height.saturating_sub(1), &own)
+            });
+            let mode = if own.is_some() { Mode::Standalone } else { Mode::Chain };
+            let payouts = own.as_ref().unwrap_or(chain.payouts());
+            to_json(&json::payouts(params, mode, payouts, class, (params.subsidy(height), height)))?
         }
     };
     print(&body, json, describe_payouts, out)
@@ -236,7 +249,8 @@ fn describe_shares(list: &Value) -> String {
 fn describe_payouts(payouts: &Value) -> String {
     let pays = payouts["pays"].as_array().map_or(&[][..], Vec::as_slice);
     let (value, bitcoin, class) = (&payouts["value"], &payouts["bitcoin_height"], word(&payouts["class"]));
-    let mut text = format!("on share {} at height {}\n", word(&payouts["parent"]), payouts["height"]);
+    let on = if payouts["mode"] == "chain" { "share" } else { "Bitcoin's block" };
+    let mut text = format!("on {on} {} at height {}\n", word(&payouts["parent"]), payouts["height"]);
     let _ = writeln!(text, "block {bitcoin} would pay {value} satoshis to {} of {} payees (class {class})", pays.len(), payouts["payees"]);
     if let Some(note) = payouts["note"].as_str() {
         let _ = writeln!(text, "{note}");

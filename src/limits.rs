@@ -139,6 +139,8 @@ pub const DIFFICULTY_MIN: f64 = 1e-5;
 pub const DIFFICULTY_MAX: f64 = 1e15;
 /// Difficulty of a miner that gave no hint: a device of 1 MH/s is led down from here in five minutes, one of 1 PH/s up in seconds.
 pub const DIFFICULTY_START: f64 = 1.0;
+/// Difficulty of a job on regtest at most where there is no share chain whose shares are harder: a second of a CPU's work.
+pub const FREE_DIFFICULTY_MAX: f64 = 1e-3;
 
 // HTTP
 

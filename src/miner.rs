@@ -145,7 +145,7 @@ const SUBSCRIBE: u64 = 1;
 const AUTHORIZE: u64 = 2;
 const SUBMIT: u64 = 10;
 
-fn hello(user: &str, difficulty: Option<f64>) -> Vec<u8> {
+pub(crate) fn hello(user: &str, difficulty: Option<f64>) -> Vec<u8> {
     let password = difficulty.map_or_else(|| "x".into(), |difficulty| format!("d={difficulty}"));
     let subscribe = json!({"id": SUBSCRIBE, "method": "mining.subscribe", "params": ["rockpool-miner"]});
     let authorize = json!({"id": AUTHORIZE, "method": "mining.authorize", "params": [user, password]});
@@ -154,12 +154,12 @@ fn hello(user: &str, difficulty: Option<f64>) -> Vec<u8> {
 
 /// What the server has told.
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     extranonce1: Vec<u8>,
     extranonce2_size: usize,
     /// Counts headers: the extranonce2 that is searched now.
     extranonce2: u64,
-    difficulty: Option<f64>,
+    pub(crate) difficulty: Option<f64>,
     job: Option<Job>,
     submits: u64,
 }
@@ -183,7 +183,7 @@ struct Job {
 
 impl State {
     /// Takes one line of the server.
-    fn hear(&mut self, line: &[u8], tally: &Tally) -> io::Result<()> {
+    pub(crate) fn hear(&mut self, line: &[u8], tally: &Tally) -> io::Result<()> {
         let message: Value = serde_json::from_slice(line).map_err(|_| bad("a line that is no JSON"))?;
         let params = &message["params"];
         match (message["method"].as_str(), message["id"].as_u64()) {
@@ -237,7 +237,7 @@ impl State {
 
     /// Tries at most `count` nonces, until one meets the target: how many it tried, and that one. What follows is for the next slice, or a
     /// share chain at its easiest would be flooded.
-    fn search(&mut self, count: u64) -> (u64, Option<u32>) {
+    pub(crate) fn search(&mut self, count: u64) -> (u64, Option<u32>) {
         let Some(job) = &mut self.job else { return (0, None) };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         if job.search.is_none_or(|(.., nonce)| nonce.checked_add(count).is_none()) {
@@ -264,7 +264,7 @@ impl State {
         (count.into(), None)
     }
 
-    fn submit(&mut self, user: &str, nonce: u32) -> Option<Vec<u8>> {
+    pub(crate) fn submit(&mut self, user: &str, nonce: u32) -> Option<Vec<u8>> {
         let job = self.job.as_ref()?;
         let extranonce2 = extranonce2(self.extranonce2, self.extranonce2_size).to_lower_hex_string();
         let params = json!([user, job.id, extranonce2, format!("{:08x}", job.ntime), format!("{nonce:08x}")]);

@@ -18,6 +18,7 @@ use rockpool_store::params::Params;
 use rockpool_store::templates::TemplateLog;
 use rockpool_workers::jobs::{Answer, Jobs, Stages, WriteJob};
 
+use crate::config::Mode;
 use crate::fetch::FetchLine;
 use crate::http::Pages;
 use crate::journal::{Journal, ended};
@@ -37,6 +38,8 @@ use crate::web::Web;
 pub struct NodeConfig {
     /// The share chain's parameters; the magic of messages is among them.
     pub params: &'static Params,
+    /// Whom its miners' blocks pay.
+    pub mode: Mode,
     /// Peers to dial, and to dial again for ever.
     pub peers: Vec<SocketAddr>,
     /// Serve miners without a peer (default in demo, regtest and standalone).
@@ -109,9 +112,11 @@ impl<S: Stages> Node<S> {
             log::warn!("own templates: {error}");
             TemplateLog::default()
         });
+        let mut server = Server::new(rng.next_u32());
+        server.boards.mode = config.mode;
         Node {
             peers: Peers::new(&config.peers),
-            server: Server::new(rng.next_u32()),
+            server,
             config,
             chain,
             stages,
@@ -177,6 +182,8 @@ impl<S: Stages> Node<S> {
         let template = self.server.boards.template();
         Status {
             network: self.config.params.name,
+            mode: self.config.mode,
+            credited: (self.config.mode != Mode::Chain).then(|| Arc::clone(&self.server.boards.credited)),
             magic: self.config.params.magic,
             version: env!("CARGO_PKG_VERSION"),
             tip: Tip { id: tip.id, height: tip.height, score: tip.score },

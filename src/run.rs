@@ -130,6 +130,7 @@ fn describe(status: &Value) -> String {
     };
     let rows = [
         ("network", format!("{}, version {}", text("/network"), text("/version"))),
+        ("mode", if status["mode"] == "solo" { "solo: a block pays whoever finds it".into() } else { text("/mode") }),
         ("share chain", format!("height {}, tip {}", text("/tip/height"), text("/tip/id"))),
         ("being confirmed", format!("up to height {}", text("/candidate_height"))),
         ("a peer claims", format!("height {}{}", text("/claimed_height"), left(status["sync"]["seconds_left"].as_u64()))),
@@ -142,7 +143,10 @@ fn describe(status: &Value) -> String {
         ("running for", format!("{} s", text("/uptime_s"))),
         ("trouble", text("/trouble")),
     ];
+    let without_chain = status["mode"] == "solo" || status["mode"] == "standalone";
     let shown = rows.iter().filter(|(name, text)| match *name {
+        "mode" => without_chain,
+        "share chain" | "peers" => !without_chain,
         "being confirmed" => status["candidate_height"] != status["tip"]["height"],
         "a peer claims" => !status["claimed_height"].is_null(),
         "trouble" => text != "-",

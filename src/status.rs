@@ -1,12 +1,15 @@
 //! What the node tells of itself: plain values, gathered when somebody asks.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rockpool_net::id::ShareId;
+use rockpool_net::wire::share::Script;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_workers::jobs::Fate;
 
+use crate::config::Mode;
 use crate::peer::Progress;
 
 rockpool_net::counters! {
@@ -96,6 +99,10 @@ pub struct FoundBlock {
 pub struct Status {
     /// The network's name.
     pub network: &'static str,
+    /// Whom its miners' blocks pay.
+    pub mode: Mode,
+    /// What each of our miners has, by script, where blocks pay by it; nobody has anything where miners are on their own.
+    pub credited: Option<Arc<[(Script, u128)]>>,
     /// The magic of its messages.
     pub magic: [u8; 4],
     /// This program's version.

@@ -23,17 +23,19 @@ use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::MemKv;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::params::{Network, Params, params};
+use rockpool_store::pplns::Pplns;
 use rockpool_store::rules::target::target_bytes;
 use rockpool_store::testing::bitcoin_header;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
 use rockpool_workers::fetcher::BlockFetcher;
-use rockpool_workers::jobs::{Answer, BitcoinNews, Jobs, OrganiseJob, Output, Stage, Stages};
+use rockpool_workers::jobs::{Answer, BitcoinNews, Jobs, OrganiseJob, Output, Stage, Stages, SubmitJob};
 use rockpool_workers::organise::OrganiseWorker;
 use rockpool_workers::reader::Reader;
 use rockpool_workers::work::{Roll, Work, meets};
 use rockpool_workers::writer::StoreWriter;
 
+use crate::config::Mode;
 use crate::node::{Node, NodeConfig};
 use crate::status::Listen;
 
@@ -179,6 +181,8 @@ pub(crate) struct Inline {
     reader: Reader,
     /// Blocks that were found.
     pub(crate) found: usize,
+    /// They themselves.
+    pub(crate) blocks: Vec<SubmitJob>,
 }
 
 impl Stages for Inline {
@@ -215,6 +219,7 @@ impl Inline {
             write.append(&mut self.jobs.write);
             self.writer.step(now, &mut write, &mut out);
             self.found += out.submit.len();
+            self.blocks.append(&mut out.submit);
             mail.extend(out.mail.into_iter().map(|(answer, tickets)| Mail { answer, tickets }));
             if self.organiser.due().is_none_or(|due| due > now.mono) && self.jobs.organise.is_empty() {
                 return mail;
@@ -233,7 +238,7 @@ pub(crate) struct World<S> {
 }
 
 fn config(peers: &[SocketAddr], alone: bool) -> NodeConfig {
-    NodeConfig { params: regtest(), peers: peers.to_vec(), alone, listen: Listen::default() }
+    NodeConfig { params: regtest(), mode: Mode::Chain, peers: peers.to_vec(), alone, listen: Listen::default() }
 }
 
 fn hub() -> Hub<Answer> {
@@ -318,6 +323,18 @@ impl World<Inline> {
 
     /// A whole node that finds these rows.
     pub(crate) fn whole_on(kv: &Arc<MemKv>, params: &'static Params, peers: &[SocketAddr], seed: u64) -> World<Inline> {
+        World::whole_with(kv, NodeConfig { params, ..config(peers, true) }, seed)
+    }
+
+    /// The same without a share chain.
+    pub(crate) fn whole_in(mode: Mode, kv: &Arc<MemKv>) -> World<Inline> {
+        let mut world = World::whole_with(kv, NodeConfig { mode, ..config(&[], true) }, 1);
+        world.node.credited(Pplns::open(&**kv).unwrap().weights().collect());
+        world
+    }
+
+    fn whole_with(kv: &Arc<MemKv>, config: NodeConfig, seed: u64) -> World<Inline> {
+        let params = config.params;
         let kv = Arc::clone(kv);
         let chain = Chain::open(params, [1, 2], &*kv).unwrap();
         let store = StoreHandle::new(kv.clone());
@@ -325,13 +342,14 @@ impl World<Inline> {
         let stages = Inline {
             jobs: Jobs::default(),
             emission: EmissionWorker::new(params),
-            organiser: OrganiseWorker::new(params, chain),
+            organiser: OrganiseWorker::new(params, chain).crediting(Pplns::open(&*kv).unwrap()),
             writer: StoreWriter::new(kv),
             fetcher: BlockFetcher::new(),
             reader: Reader::new(store),
             found: 0,
+            blocks: Vec::new(),
         };
-        World::new(Node::new(NodeConfig { params, ..config(peers, true) }, handle, stages, ChaCha12Rng::seed_from_u64(seed)))
+        World::new(Node::new(config, handle, stages, ChaCha12Rng::seed_from_u64(seed)))
     }
 
     /// Turns and stages until nothing moves. Time passes only while the organiser holds back what it will tell.

@@ -24,6 +24,7 @@ use rockpool_net::reactor::Clock;
 use rockpool_store::chain::Chain;
 use rockpool_store::kv::MemKv;
 use rockpool_store::params::{Network, params};
+use rockpool_store::pplns::Pplns;
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig, Post};
 use rockpool_workers::jobs::Answer;
 use rockpool_workers::limits::{LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_CONNECT};
@@ -66,6 +67,7 @@ impl Node {
             cores: 1,
             kv: kv.clone(),
             chain: Chain::open(regtest, [1, 2], &*kv).unwrap(),
+            pplns: Pplns::default(),
             post,
             bitcoin: Bitcoin::Nodes(bitcoinds),
         });

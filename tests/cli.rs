@@ -50,7 +50,7 @@ fn mistakes_in_the_words_are_one_line() {
     refused(&["run", "--network", "regtest", "--stratum", "here"], "--stratum: \"here\" is no address");
     refused(&["run", "--network", "regtest", "--peer", "1.2.3.4:99999"], "--peer: \"1.2.3.4:99999\" is no address");
     refused(&["run", "--network", "testnet4", "--bitcoind", "ftp://x"], "--bitcoind");
-    refused(&["run", "--network", "regtest", "--solo"], "--solo is not in this version");
+    refused(&["run", "--network", "regtest", "--solo", "--standalone"], "--solo and --standalone exclude each other");
     refused(&["demo", "--seconds", "long"], "--seconds");
     refused(&["status", "--http", "127.0.0.1:1"], "is it running?");
 }

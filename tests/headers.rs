@@ -20,6 +20,7 @@ use rockpool_store::bitcoin::{Added, Block, Tree};
 use rockpool_store::chain::{Chain, Offer, Source};
 use rockpool_store::kv::MemKv;
 use rockpool_store::params::{Network, params};
+use rockpool_store::pplns::Pplns;
 use rockpool_store::testing::{ShareBuilder, bitcoin_header};
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig, Post};
 use rockpool_workers::jobs::{Answer, BitcoinNews, Jobs, OrganiseJob, Stages};
@@ -58,6 +59,7 @@ impl Node {
             cores: 1,
             kv: kv.clone(),
             chain: Chain::open(regtest, [1, 2], &*kv).unwrap(),
+            pplns: Pplns::default(),
             post,
             bitcoin: Bitcoin::Nodes(vec![config]),
         });

@@ -18,6 +18,7 @@ use rockpool_store::rules::target::target;
 use rockpool_workers::jobs::Fate;
 use serde::Serialize;
 
+use crate::config::Mode;
 use crate::http::trouble;
 use crate::peer::Progress;
 use crate::status::Facts;
@@ -64,6 +65,8 @@ pub fn turns(times: &Times) -> Turns {
 #[derive(Debug, Serialize)]
 pub struct Status {
     network: &'static str,
+    /// Whom blocks pay: "chain", "solo" or "standalone".
+    mode: &'static str,
     magic: String,
     version: &'static str,
     /// The confirmed tip.
@@ -152,6 +155,7 @@ impl Status {
         });
         Status {
             network: status.network,
+            mode: status.mode.name(),
             magic: status.magic.to_lower_hex_string(),
             version: status.version,
             tip: Tip { id: status.tip.id.to_string(), height: status.tip.height, score: status.tip.score },
@@ -278,6 +282,9 @@ pub fn shares(params: &Params, lowest: u32, height: u32, shares: &[Share]) -> Sh
 /// `GET /api/v1/payouts`.
 #[derive(Debug, Serialize)]
 pub struct PayoutsView {
+    /// Whom blocks pay: "chain", "solo" or "standalone".
+    mode: &'static str,
+    /// The share that they follow from; without a share chain the block of Bitcoin that is built on.
     parent: String,
     height: u32,
     class: &'static str,
@@ -304,7 +311,7 @@ pub fn next_height(tip: &Record, bitcoin: &Tree) -> u32 {
 }
 
 /// What a block with these payouts pays.
-pub fn payouts(params: &Params, payouts: &Payouts, of: Class, value: u64, bitcoin_height: u32) -> PayoutsView {
+pub fn payouts(params: &Params, mode: Mode, payouts: &Payouts, of: Class, (value, bitcoin_height): (u64, u32)) -> PayoutsView {
     let first = payouts.weights.is_empty();
     // Without weights all goes to the share's own script, which nobody has told us here (SHARECHAIN §7).
     let outputs = if first { Vec::new() } else { payouts.outputs(params, of, value, bitcoin_height, &Script::P2wpkh([0; 20])) };
@@ -318,6 +325,7 @@ pub fn payouts(params: &Params, payouts: &Payouts, of: Class, value: u64, bitcoi
         weight: weight(script) / all,
     });
     PayoutsView {
+        mode: mode.name(),
         parent: payouts.parent.to_string(),
         height: payouts.parent_height,
         class: class(of),
@@ -325,7 +333,12 @@ pub fn payouts(params: &Params, payouts: &Payouts, of: Class, value: u64, bitcoi
         bitcoin_height,
         payees: payouts.weights.len(),
         pays: pays.collect(),
-        note: first.then_some("the first share after genesis pays all to its own miner"),
+        note: match mode {
+            Mode::Solo => Some("solo: a block pays all to the miner that finds it"),
+            Mode::Standalone if first => Some("nobody has done any work yet: a block pays all to the miner that finds it"),
+            Mode::Chain if first => Some("the first share after genesis pays all to its own miner"),
+            Mode::Chain | Mode::Standalone => None,
+        },
     }
 }
 

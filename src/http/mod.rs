@@ -22,6 +22,7 @@ use rockpool_store::payouts::Payouts;
 use crate::http::reply::Reply;
 use crate::limits::{PAYOUTS_KEPT, SHARES_LISTED, SHARES_LISTED_MAX};
 use crate::status::{Facts, Serving};
+use crate::stratum::jobs::own_payouts;
 
 /// What is to be done about a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,7 +134,12 @@ impl Pages {
         let view = &facts.chain.view;
         let untold = || json::next_height(view.confirmed_tip(), view.bitcoin());
         let height = facts.status.bitcoin.map_or_else(untold, |(_, height)| height.saturating_add(1));
-        let (mut value, mut class, mut payouts) = (self.params.subsidy(height), Class::N12, facts.chain.view.payouts());
+        let status = facts.status;
+        let own = status.credited.as_ref().map(|credited| {
+            let (prev, height) = status.bitcoin.unwrap_or_default();
+            Arc::new(own_payouts(prev, height, credited))
+        });
+        let (mut value, mut class, mut payouts) = (self.params.subsidy(height), Class::N12, own.as_ref().unwrap_or(view.payouts()));
         for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
             match name {
                 "value" => match text.parse().ok().filter(|value| *value <= json::SATS_MAX) {
@@ -152,7 +158,7 @@ impl Pages {
                 _ => return Reply::error(400, "value, class and parent are understood here"),
             }
         }
-        Reply::json(&json::payouts(self.params, payouts, class, value, height))
+        Reply::json(&json::payouts(self.params, status.mode, payouts, class, (value, height)))
     }
 
     /// Shares of the confirmed chain, the newest first. What is in no memory is read first; what has left the chain meanwhile is left out.

@@ -17,6 +17,7 @@ use rockpool_workers::jobs::Fate;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::Mode;
 use crate::peer::Progress;
 use crate::status::{Counters, FoundBlock, Listen, Status, Tip};
 
@@ -55,6 +56,8 @@ impl Front {
         let tip = view.confirmed_tip().clone();
         let status = Status {
             network: params.name,
+            mode: Mode::Chain,
+            credited: None,
             magic: params.magic,
             version: "1.2.3",
             tip: Tip { id: tip.id, height: tip.height, score: tip.score },

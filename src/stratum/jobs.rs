@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
+use rockpool_net::id::ShareId;
 use rockpool_net::time::Now;
 use rockpool_net::wire::share::{Class, Layout, Script};
-use rockpool_store::params::Params;
+use rockpool_store::params::{Network, Params};
+use rockpool_store::payouts::Payouts;
 use rockpool_store::rules::target::target_bytes;
 use rockpool_store::view::ChainView;
 use rockpool_workers::template::Template;
 use rockpool_workers::work::{VERSION_MASK, Work, WorkError};
 
-use crate::limits::{BOARD_AGE_MAX, BOARDS_MAX, SALTS_KEPT};
+use crate::config::Mode;
+use crate::limits::{BOARD_AGE_MAX, BOARDS_MAX, FREE_DIFFICULTY_MAX, SALTS_KEPT};
 use crate::stratum::difficulty::difficulty_of;
 
 /// Work with what all its jobs have in common, as text.
@@ -26,6 +29,8 @@ pub struct Board {
     /// The work.
     pub work: Arc<Work>,
     made: Duration,
+    /// Its jobs may be harder than what they look for, up to this.
+    free: Option<f64>,
     coinb1: String,
     /// What of `coinb2` is the same for all miners, in layout *front* nearly all of it.
     coinb2: String,
@@ -50,22 +55,22 @@ pub struct Job {
 }
 
 impl Job {
-    /// The share's target as a difficulty: what a submit must meet to count for the share chain.
+    /// What its submits are judged by at most.
     pub fn difficulty_max(&self) -> f64 {
-        share_difficulty(self.bits)
+        self.board.difficulty_max(self.bits)
     }
 }
 
-/// A share's target as a difficulty: no job that commits to it is harder.
-pub fn share_difficulty(bits: u32) -> f64 {
-    difficulty_of(&target_bytes(bits))
-}
-
 impl Board {
-    fn new(serial: u64, work: Work, made: Duration) -> Board {
+    fn new(free: Option<f64>, serial: u64, work: Work, made: Duration) -> Board {
         let branch: Vec<String> = work.trim().branch.iter().map(|hash| format!("\"{}\"", hex(hash))).collect();
         let (coinb1, coinb2) = (hex(work.coinb1()), hex(&work.coinb2_shared()));
-        Board { serial, coinb1, coinb2, branch: branch.join(","), made, work: Arc::new(work) }
+        Board { serial, free, coinb1, coinb2, branch: branch.join(","), made, work: Arc::new(work) }
+    }
+
+    /// The difficulty that none of its jobs which commit to these bits exceeds: that of the target.
+    pub fn difficulty_max(&self, bits: u32) -> f64 {
+        self.free.unwrap_or_else(|| difficulty_of(&target_bytes(bits)))
     }
 
     /// Header version of its jobs: what the template asks for, with every bit clear that a miner may roll.
@@ -102,6 +107,12 @@ impl Board {
     }
 }
 
+/// What the child of this block pays where our miners are a pool of their own. Who is drawn changes with the block, so that none of the
+/// smallest is left out for ever.
+pub fn own_payouts(parent: ShareId, parent_height: u32, weights: &Arc<[(Script, u128)]>) -> Payouts {
+    Payouts { parent, parent_height, weights: Arc::clone(weights) }
+}
+
 /// A hash as `mining.notify` spells a block's parent: the bytes of each four-byte word in reverse, the words in place.
 pub fn words_reversed(hash: &[u8; 32]) -> [u8; 32] {
     let mut words = *hash;
@@ -118,6 +129,10 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Work for miners: made when one asks, kept until template or tip change or it grows old.
 #[derive(Debug, Default)]
 pub struct Boards {
+    /// Whom blocks pay.
+    pub mode: Mode,
+    /// What each miner has in a pool of our own, by script.
+    pub credited: Arc<[(Script, u128)]>,
     template: Option<Arc<Template>>,
     /// By class and layout, and by the script that they are for alone while the parent is genesis; `None` serves all.
     boards: BTreeMap<(Class, Layout, Option<Script>), Arc<Board>>,
@@ -182,8 +197,13 @@ impl Boards {
         script: &Script,
         now: Now,
     ) -> Option<Result<Arc<Board>, WorkError>> {
+        if self.mode == Mode::Solo {
+            return self.lottery(params, view, script, now);
+        }
         let (template, salt) = (self.template.as_ref()?, self.salts.back()?.0);
-        let payouts = view.upon();
+        let pool =
+            (self.mode == Mode::Standalone).then(|| own_payouts(ShareId(template.prev), template.height.saturating_sub(1), &self.credited));
+        let payouts = pool.as_ref().unwrap_or(view.upon());
         let only_for = payouts.weights.is_empty().then_some(*script);
         let key = (class, layout, only_for);
         if let Some(board) = self.boards.get(&key)
@@ -192,12 +212,13 @@ impl Boards {
             return Some(Ok(Arc::clone(board)));
         }
         let next = view.next(params, now);
-        let work = match Work::new(params, Arc::clone(template), &next, payouts, (class, layout), only_for, salt) {
+        let make = if pool.is_some() { Work::pooled } else { Work::new };
+        let work = match make(params, Arc::clone(template), &next, payouts, (class, layout), only_for, salt) {
             Ok(work) => work,
             Err(error) => return Some(Err(error)),
         };
         self.serial += 1;
-        let board = Arc::new(Board::new(self.serial, work, now.mono));
+        let board = Arc::new(Board::new(self.free(params), self.serial, work, now.mono));
         // On genesis each script has a board of its own, and strangers may name as many scripts as they like. Jobs hold theirs.
         if self.boards.len() >= BOARDS_MAX {
             self.boards.clear();
@@ -219,12 +240,17 @@ impl Boards {
             Err(error) => return Some(Err(error)),
         };
         self.serial += 1;
-        let board = Arc::new(Board::new(self.serial, work, now.mono));
+        let board = Arc::new(Board::new(self.free(params), self.serial, work, now.mono));
         if self.lotteries.len() >= BOARDS_MAX {
             self.lotteries.clear();
         }
         self.lotteries.insert(*script, Arc::clone(&board));
         Some(Ok(board))
+    }
+
+    /// Without a share chain nothing on regtest is hard to find, and a CPU would submit all it hashes.
+    fn free(&self, params: &Params) -> Option<f64> {
+        (self.mode != Mode::Chain && params.network == Network::Regtest).then_some(FREE_DIFFICULTY_MAX)
     }
 
     /// Boards at once, lotteries apart.

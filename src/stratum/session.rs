@@ -10,9 +10,10 @@ use rockpool_net::events::Event;
 use rockpool_net::id::ConnId;
 use rockpool_net::wire::share::Script;
 use rockpool_workers::jobs::{Claim, EmissionJob, SubmitRefusal};
-use rockpool_workers::work::VERSION_MASK;
+use rockpool_workers::work::{Kind, VERSION_MASK};
 use serde_json::value::RawValue;
 
+use crate::config::Mode;
 use crate::journal::ended;
 use crate::limits::{
     AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
@@ -22,7 +23,7 @@ use crate::stratum::Server;
 use crate::stratum::bans::Flood;
 use crate::stratum::difficulty::{rounded, target_of};
 use crate::stratum::firmware::{class_and_layout, is_lottery};
-use crate::stratum::jobs::{Board, Job, hex, share_difficulty};
+use crate::stratum::jobs::{Board, Job, hex};
 use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, granted, login, password_difficulty, rolled};
 use crate::stratum::vardiff::Vardiff;
 use crate::turn::Turn;
@@ -232,7 +233,7 @@ impl Miner {
             }
             None => return,
         };
-        if board.work.lottery && !self.told_lottery {
+        if board.work.kind == Kind::Lottery && server.boards.mode != Mode::Solo && !self.told_lottery {
             log::info!(
                 "miner {conn}: {agent:?} holds no coinbase of the pool: it plays a solo lottery for {:?}, and makes no shares",
                 login.user
@@ -249,7 +250,7 @@ impl Miner {
 
     fn push_job(&mut self, conn: ConnId, board: Arc<Board>, script: Arc<Script>, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
         let bits = server.harder.bits(turn.now.mono, &turn.chain.view, &script, board.work.draft.bits);
-        let difficulty = rounded(self.vardiff.current().min(share_difficulty(bits)));
+        let difficulty = rounded(self.vardiff.current().min(board.difficulty_max(bits)));
         let mut lines = String::new();
         if self.told != Some(difficulty) {
             // Display writes no exponent, and whole numbers without a point: firmware stumbles over both.

@@ -19,6 +19,7 @@ use crate::stratum::{FRIENDLY, Server};
 use crate::testing::{ADDRESS, Grower, Recorder, STRATUM, World, regtest};
 
 mod families;
+mod modes;
 
 const SUBSCRIBE: &str = r#"{"id":1,"method":"mining.subscribe","params":["test/1"]}"#;
 

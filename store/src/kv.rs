@@ -16,6 +16,8 @@ pub enum Family {
     Bitcoin,
     /// group u32 ‖ row u32, big-endian → a share of ours and the transactions of its block, as a difference.
     Templates,
+    /// period u32 ‖ kind u8 ‖ program → work u128, big-endian: what a script did in ten minutes, in a pool of one's own.
+    Pplns,
     /// Small rows: format number, network, base, tip.
     Meta,
 }

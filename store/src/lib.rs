@@ -12,6 +12,7 @@ pub mod limits;
 pub mod organised;
 pub mod params;
 pub mod payouts;
+pub mod pplns;
 pub mod record;
 #[cfg(feature = "rocks")]
 pub mod rocks;

@@ -65,5 +65,13 @@ pub const TEMPLATE_GROUP_ROWS_MAX: u32 = 144;
 pub const TEMPLATE_GROUP_BYTES_MAX: usize = 1 << 20;
 /// Groups of own templates that are kept: with those before, 2,016 lists and 14 MiB.
 pub const TEMPLATE_GROUPS_MAX: usize = 14;
+/// Seconds of mining that are one row a script in an own pool's window.
+pub const PPLNS_PERIOD_S: u32 = 600;
+/// Periods of an own pool's window at most: two weeks of mining, as on the share chain.
+pub const PPLNS_PERIODS_MAX: usize = 2_016;
+/// Periods of it at least, however much work is done in them: six hours, as on the share chain.
+pub const PPLNS_PERIODS_MIN: usize = 36;
+/// Rows of it: 65 scripts over two weeks, 12 MiB of memory. With more scripts the window is shorter.
+pub const PPLNS_ROWS_MAX: usize = 1 << 17;
 /// What `check` finds wrong and tells one by one; the rest it counts.
 pub const FAULTS_LISTED: usize = 20;

@@ -46,10 +46,11 @@ const MANIFEST_STEP_BYTES: usize = 64 << 10;
 const SHARES: &str = "shares";
 const BITCOIN: &str = "bitcoin";
 const TEMPLATES: &str = "templates";
+const PPLNS: &str = "pplns";
 /// The family that RocksDB has anyway.
 const META: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 /// All of them.
-const FAMILIES: [&str; 4] = [META, SHARES, BITCOIN, TEMPLATES];
+const FAMILIES: [&str; 5] = [META, SHARES, BITCOIN, TEMPLATES, PPLNS];
 
 /// Rows in RocksDB.
 pub struct RocksKv {
@@ -106,6 +107,7 @@ impl RocksKv {
             Family::Shares => SHARES,
             Family::Bitcoin => BITCOIN,
             Family::Templates => TEMPLATES,
+            Family::Pplns => PPLNS,
             Family::Meta => META,
         };
         self.db.cf_handle(name).ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))

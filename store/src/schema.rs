@@ -164,7 +164,7 @@ pub fn place_of(key: &[u8]) -> Option<(u32, ShareId)> {
 
 fn is_empty(kv: &dyn Kv) -> Result<bool, StoreError> {
     let mut empty = true;
-    for family in [Family::Shares, Family::Bitcoin, Family::Templates, Family::Meta] {
+    for family in [Family::Shares, Family::Bitcoin, Family::Templates, Family::Pplns, Family::Meta] {
         kv.scan(family, &[], &mut |_, _| {
             empty = false;
             false

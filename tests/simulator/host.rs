@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
+use rockpool::config::Mode;
 use rockpool::node::{Node, NodeConfig};
 use rockpool::status::Listen;
 use rockpool_net::close::CloseReason;
@@ -122,7 +123,7 @@ impl Machine {
         let chain = Chain::open(params, [rng.next_u64(), rng.next_u64()], &*kv).unwrap();
         assert_eq!(chain.sanity_check(), Ok(()));
         let handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(kv.clone()));
-        let node_config = NodeConfig { params, peers: self.peers.clone(), alone: true, listen: Listen::default() };
+        let node_config = NodeConfig { params, mode: Mode::Chain, peers: self.peers.clone(), alone: true, listen: Listen::default() };
         let stages = Inline::new(params, chain, &kv, self.pace, fork(rng));
         let node = Node::new(node_config, handle, Given::default(), fork(rng));
         let config = HubConfig { magic: params.magic, listeners, dials_max: 8 };

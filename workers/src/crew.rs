@@ -15,6 +15,7 @@ use rockpool_store::error::StoreError;
 use rockpool_store::handle::StoreHandle;
 use rockpool_store::kv::Kv;
 use rockpool_store::params::Params;
+use rockpool_store::pplns::Pplns;
 
 use crate::embedded::{self, EmbeddedChain};
 use crate::emission::EmissionWorker;
@@ -53,6 +54,8 @@ pub struct CrewConfig {
     pub kv: Arc<dyn Kv>,
     /// The chain index, as loaded from the rows.
     pub chain: Chain,
+    /// What our miners did where they are a pool of their own, as loaded from the rows.
+    pub pplns: Pplns,
     /// The reactor's mailbox.
     pub post: Post,
     /// Bitcoin's side.
@@ -81,7 +84,7 @@ pub struct Crew {
 impl Crew {
     /// Spawns all threads.
     pub fn start(config: CrewConfig) -> io::Result<Crew> {
-        let CrewConfig { params, clock, cores, kv, chain, post, bitcoin } = config;
+        let CrewConfig { params, clock, cores, kv, chain, pplns, post, bitcoin } = config;
         let (stop, stopped) = bounded(0);
         let (submit_alive, submits_done) = bounded(0);
         let locator = chain.bitcoin().locator();
@@ -100,7 +103,8 @@ impl Crew {
             threads.push(spawn(Driven::new(name, EmissionWorker::new(params), inbox, out), clock)?);
         }
         let out = Outlets { write: Some(write.clone()), ..Outlets::new(&post) };
-        threads.push(spawn(Driven::new("organiser", OrganiseWorker::new(params, chain), organise_inbox, out), clock)?);
+        let organiser = OrganiseWorker::new(params, chain).crediting(pplns);
+        threads.push(spawn(Driven::new("organiser", organiser, organise_inbox, out), clock)?);
         threads.push(spawn(Driven::new("writer", StoreWriter::new(kv.clone()), write_inbox, Outlets::new(&post)), clock)?);
         threads.push(spawn(Driven::new("fetcher", BlockFetcher::new(), fetch_inbox, Outlets::new(&post)), clock)?);
         let reader = Reader::new(StoreHandle::new(kv.clone()));
@@ -460,7 +464,16 @@ mod tests {
             let (post, mail) = bounded(crate::limits::MAILBOX_SLOTS);
             let bitcoin = Bitcoin::Embedded(Arc::new(EmbeddedChain::new(regtest(), None)));
             let post: Post = Arc::new(move |message| post.try_send(message).is_ok());
-            let config = CrewConfig { params: regtest(), clock: Clock::start(), cores: 4, kv: kv.clone(), chain, post, bitcoin };
+            let config = CrewConfig {
+                params: regtest(),
+                clock: Clock::start(),
+                cores: 4,
+                kv: kv.clone(),
+                chain,
+                pplns: Pplns::default(),
+                post,
+                bitcoin,
+            };
             let crew = Crew::start(config).unwrap();
             Node { crew, kv, permits: Some(permit), waits, mail, open: Vec::new(), view, template: None, home: Vec::new() }
         }

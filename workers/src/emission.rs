@@ -9,11 +9,12 @@ use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
 use rockpool_net::wire::share::{Class, Layout, Script};
 use rockpool_store::params::{Network, Params};
-use rockpool_store::rules::target::target_bytes;
+use rockpool_store::pplns::PplnsShare;
+use rockpool_store::rules::target::{target_bytes, work_of};
 
 use crate::jobs::{Answer, EmissionJob, OrganiseJob, Output, Stage, SubmitJob, SubmitRefusal};
 use crate::limits::{COMMITMENTS_MAX, EMISSION_SLICE};
-use crate::work::{NTIME_AHEAD_MAX_S, Roll, VERSION_MASK, Work, meets};
+use crate::work::{Kind, NTIME_AHEAD_MAX_S, Roll, VERSION_MASK, Work, meets};
 
 /// What tells the jobs of one work apart: whom they pay, their bits and their form.
 type Form = (Script, u32, Class, Layout);
@@ -49,7 +50,7 @@ impl EmissionWorker {
         let hash = sha256d(&work.header_of(&self.commitment(&work, &script, bits), &roll));
         // The job's own bits are what its coinbase commits to; a hash that meets only easier ones is no share.
         let meets_bits = meets(&hash, &target_bytes(bits));
-        let is_share = meets_bits && !work.lottery;
+        let is_share = meets_bits && work.kind == Kind::Chain;
         // On regtest only shares are submitted, or a CPU's every hash were a block (SHARECHAIN §3).
         let is_block = meets(&hash, &work.network_target()) && (meets_bits || self.params.network != Network::Regtest);
         if !(is_share || is_block || meets(&hash, &target)) {
@@ -57,20 +58,19 @@ impl EmissionWorker {
             return false;
         }
         // Nearly every submit only counts, and then nobody needs the share.
-        if !(is_share || is_block) {
-            out.mail.push((Answer::Verdict { claim, result: Ok(()) }, vec![ticket]));
-            return false;
-        }
-        let share = Arc::new(work.share(self.params, &script, bits, &roll));
-        if is_block {
+        let share = (is_share || is_block).then(|| Arc::new(work.share(self.params, &script, bits, &roll)));
+        if is_block && let Some(share) = &share {
             let (hash, height) = (ShareId(hash), work.template.height);
-            out.submit.push(SubmitJob { hash, height, block: work.block(self.params, &share).into() });
+            out.submit.push(SubmitJob { hash, height, block: work.block(self.params, share).into() });
             out.mail.push((Answer::BlockFound { hash, height, conn: claim.conn, share: is_share.then(|| share.clone()) }, Vec::new()));
         }
-        if is_share {
-            out.organise.push(OrganiseJob::Own { share, claim, ticket });
-        } else {
-            out.mail.push((Answer::Verdict { claim, result: Ok(()) }, vec![ticket]));
+        match (work.kind, share.filter(|_| is_share)) {
+            (_, Some(share)) => out.organise.push(OrganiseJob::Own { share, claim, ticket }),
+            (Kind::Pool, None) => {
+                let share = PplnsShare { script, work: work_of(&target) };
+                out.organise.push(OrganiseJob::Credit { share, claim, ticket });
+            }
+            (Kind::Chain | Kind::Lottery, None) => out.mail.push((Answer::Verdict { claim, result: Ok(()) }, vec![ticket])),
         }
         is_block
     }
@@ -130,6 +130,7 @@ mod tests {
     use rockpool_store::chain::Chain;
     use rockpool_store::kv::MemKv;
     use rockpool_store::params::params;
+    use rockpool_store::payouts::Payouts;
     use rockpool_store::rules::difficulty::hardest_bits;
     use rockpool_store::rules::share::{check_alone, check_coinbase};
 
@@ -319,6 +320,32 @@ mod tests {
             assert_eq!(verdict(&step(regtest(), vec![of_ours(bad, EASY)])), Some(Ok(())));
             assert_eq!(verdict(&step(regtest(), vec![of_ours(bad, HARD)])), Some(Err(SubmitRefusal::LowDifficulty)));
         }
+    }
+
+    /// Each is credited with the work of its job's difficulty, whatever its hash; a block all the same is submitted first.
+    #[test]
+    fn an_own_pools_submits_are_credited_and_never_shares() {
+        let (chain, bitcoin) = (fresh_chain(), EmbeddedChain::new(regtest(), None));
+        let template = Arc::new(bitcoin.template(at(0).unix()));
+        let payouts = Payouts { parent: ShareId(template.prev), parent_height: 0, weights: [(script(1), 3), (script(2), 1)].into() };
+        let next = chain.view().next(regtest(), at(0));
+        let work = Work::pooled(regtest(), template, &next, &payouts, (Class::N12, Layout::Tail), None, 7);
+        let work = Arc::new(work.unwrap_or_else(|why| panic!("{why}")));
+        let mut target = EASY;
+        target[31] = 0x0f;
+        let easy = |good| {
+            let rolls = (0..).map(|nonce| Roll { extranonce: [1; 12], version: 0x2000_0000, ntime: work.template.curtime, nonce });
+            let hash = |roll: &Roll| sha256d(&work.header(regtest(), &script(1), work.draft.bits, roll));
+            rolls.take(10_000).find(|roll| meets(&hash(roll), &target) == good).unwrap_or_else(|| panic!("every sixteenth hash is one"))
+        };
+        let out = step(regtest(), vec![job(&work, easy(true), target)]);
+        let [OrganiseJob::Credit { share, .. }] = &out.organise[..] else { panic!("{out:?}") };
+        assert_eq!(*share, PplnsShare { script: script(1), work: 16 });
+        let [found] = &out.submit[..] else { panic!("{out:?}") };
+        assert!(matches!(&out.mail[..], [(Answer::BlockFound { share: None, .. }, none)] if none.is_empty()));
+        assert_eq!(bitcoin.submit(&found.block, at(0).unix()), Fate::Accepted);
+        let out = step(regtest(), vec![job(&work, roll(&work, &script(1), false), target)]);
+        assert_eq!(verdict(&out), Some(Err(SubmitRefusal::LowDifficulty)));
     }
 
     #[test]

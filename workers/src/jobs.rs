@@ -8,6 +8,7 @@ use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::share::{Script, Share};
 use rockpool_store::kv::Op;
 use rockpool_store::organised::ChainChange;
+use rockpool_store::pplns::PplnsShare;
 use serde_json::value::RawValue;
 
 use crate::template::Template;
@@ -101,6 +102,15 @@ pub enum OrganiseJob {
     Own {
         /// The share.
         share: Arc<Share>,
+        /// Whom to tell.
+        claim: Claim,
+        /// The submit's ticket.
+        ticket: Ticket,
+    },
+    /// A submit of one of our miners, where they are a pool of their own.
+    Credit {
+        /// What it is worth to whom.
+        share: PplnsShare,
         /// Whom to tell.
         claim: Claim,
         /// The submit's ticket.
@@ -278,6 +288,8 @@ pub enum Answer {
         /// Submits that get their `true` now.
         claims: Vec<Claim>,
     },
+    /// What each miner has in a pool of our own, by script.
+    Credited(Arc<[(Script, u128)]>),
     /// Rows of an own template are stored: the next may come.
     TemplateStored,
     /// The disk is full (true) or has room again (false).

@@ -7,6 +7,10 @@ use rockpool_store::limits::SCRATCH_BYTES_MAX;
 
 // Stages
 
+/// Submits that the organiser credits in a step where miners are a pool of their own: a row each at most, so that a batch holds them.
+pub const CREDIT_SLICE: usize = 64;
+/// How often the reactor is told what each of them has: new work is made no more often.
+pub const CREDITS_TOLD: Duration = Duration::from_secs(10);
 /// Emission workers at most: beyond eight cores the reactor is the narrow place.
 pub const EMISSION_MAX: usize = 8;
 /// Submits that emission judges before it posts: a found block among the first waits for no more than these, about 100 µs.

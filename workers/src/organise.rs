@@ -15,8 +15,11 @@ use rockpool_store::chain::{Batch, Chain, Offer, Source};
 use rockpool_store::limits::HEADER_AHEAD_MAX_S;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::params::{Network, Params};
+use rockpool_store::pplns::Pplns;
 use rockpool_store::rules::share::RuleError;
+use rockpool_store::rules::window::window_work;
 
+use crate::credits::Credits;
 use crate::jobs::{Answer, BitcoinNews, Claim, Missing, OrganiseJob, Output, ShareFate, Stage, SubmitRefusal, WriteJob};
 use crate::limits::{BACKLOG_MAX, BULK_WAIT_MAX, FRONT_KEPT, PENDING_LOOK, PROGRESS_MIN, REBUILT_SLICE, SYNC_IDLE_MAX, TIED_SLICE};
 use crate::pending::{Pending, Waiting};
@@ -34,6 +37,7 @@ pub struct OrganiseWorker {
     /// Shares that may no longer have to wait. Bounded as what waits is.
     retry: VecDeque<Waiting>,
     pending: Pending,
+    credits: Credits,
     /// Newest shares of layout front that came by themselves, and who sent them: whether they are tied shows when they are rebuilt.
     front: VecDeque<(ShareId, ConnId)>,
     policy: Policy,
@@ -101,6 +105,7 @@ impl OrganiseWorker {
             bulk: VecDeque::new(),
             retry: VecDeque::new(),
             pending: Pending::default(),
+            credits: Credits::default(),
             front: VecDeque::new(),
             policy: Policy::new(params),
             upon: Upon::Tip,
@@ -117,6 +122,11 @@ impl OrganiseWorker {
         }
     }
 
+    /// The same, where its node's miners are a pool of their own, with what they did before.
+    pub fn crediting(self, pplns: Pplns) -> OrganiseWorker {
+        OrganiseWorker { credits: Credits::new(pplns), ..self }
+    }
+
     /// The chain, for invariants in tests and in the simulator.
     pub fn chain(&self) -> &Chain {
         &self.chain
@@ -125,6 +135,7 @@ impl OrganiseWorker {
     fn queue(&mut self, now: Now, job: OrganiseJob) {
         match job {
             OrganiseJob::Own { share, claim, ticket } => self.own.push_back((share, claim, ticket)),
+            OrganiseJob::Credit { share, claim, ticket } => self.credits.push(share, claim, ticket),
             OrganiseJob::Tip { share, ticket } => self.tip.push_back((share, ticket)),
             OrganiseJob::Bulk { sync, shares, base, ticket } => {
                 self.synced = now.mono;
@@ -478,6 +489,8 @@ impl Stage for OrganiseWorker {
             self.blame();
         }
         self.choose(now.mono);
+        let wanted = self.chain.bitcoin().best().map_or(u128::MAX, |best| window_work(self.params, best));
+        self.credits.step(now, wanted, out);
         // What nobody waits for is told of now and then.
         let due = self.report.is_due();
         if due || (self.changed && self.told + PROGRESS_MIN <= now.mono) {
@@ -491,9 +504,7 @@ impl Stage for OrganiseWorker {
     }
 
     fn due(&self) -> Option<Duration> {
-        let lanes = self.own.len() + self.retry.len() + self.blocks.len() + self.tip.len();
-        let bulk = self.bulk.front().is_some_and(|bulk| bulk.waits.is_none());
-        if lanes > 0 || bulk || self.chain.has_unproven() {
+        if self.owes() || self.chain.has_unproven() {
             return Some(Duration::ZERO);
         }
         let progress = self.changed.then_some(self.told + PROGRESS_MIN);
@@ -503,7 +514,7 @@ impl Stage for OrganiseWorker {
 
     fn owes(&self) -> bool {
         let lanes = self.own.len() + self.retry.len() + self.blocks.len() + self.tip.len();
-        lanes > 0 || self.bulk.front().is_some_and(|bulk| bulk.waits.is_none())
+        lanes > 0 || !self.credits.is_empty() || self.bulk.front().is_some_and(|bulk| bulk.waits.is_none())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitcoin::consensus::encode::{VarInt, deserialize, serialize};
 use rockpool_net::sha256::{Midstate, sha256, sha256d};
 use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share, merkle_root};
-use rockpool_store::params::Params;
+use rockpool_store::params::{Network, Params};
 use rockpool_store::payouts::Payouts;
 use rockpool_store::rules::coinbase::{self, X_BYTES};
 use rockpool_store::rules::{score, target};
@@ -34,10 +34,23 @@ pub struct Work {
     pub draft: Share,
     /// Coinbase bytes before X. In layout *front* the extranonce, which stands in them, is zero until a submit fills it.
     prefix: Vec<u8>,
-    /// While the parent is genesis all goes to the share's own script, so this work is for that script alone; a lottery's always is.
+    /// While the parent is genesis all goes to the share's own script, so this work is for that script alone; a lottery's always is, and so
+    /// is that of an own pool in which nobody has anything.
     pub only_for: Option<Script>,
-    /// For devices that hold no coinbase of the share chain: what it finds may be a block, and is never a share (SHARECHAIN §8, end).
-    pub lottery: bool,
+    /// What it is work for.
+    pub kind: Kind,
+}
+
+/// What becomes of the hashes that meet their job's difficulty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// They may be shares of the share chain.
+    Chain,
+    /// They may be blocks, and are never shares: for who mines solo, and for devices that hold no coinbase of the share chain
+    /// (SHARECHAIN §8, end).
+    Lottery,
+    /// Each is credited in a pool of this node's own miners.
+    Pool,
 }
 
 /// Why no work can be made. None of these is a miner's fault; each is a defect or a template that cannot be paid out.
@@ -90,11 +103,26 @@ impl Work {
         Ok(Work { only_for, ..work })
     }
 
+    /// Work for a pool of this node's own miners, with its payouts, whose parent is the block that the template builds on.
+    pub fn pooled(
+        params: &Params,
+        template: Arc<Template>,
+        next: &Next,
+        payouts: &Payouts,
+        form: (Class, Layout),
+        only_for: Option<Script>,
+        salt: u32,
+    ) -> Result<Work, WorkError> {
+        let next = Next { parent: payouts.parent, bits: bits_without_chain(params, &template, next), ..next.clone() };
+        Ok(Work { kind: Kind::Pool, ..Work::new(params, template, &next, payouts, form, only_for, salt)? })
+    }
+
     /// Work whose block pays this script alone, in a coinbase of [`LOTTERY_BYTES`] bytes.
     pub fn lottery(params: &Params, template: Arc<Template>, next: &Next, script: Script, salt: u32) -> Result<Work, WorkError> {
         let outputs = [(script, template.trim(Class::N12).value)];
-        let work = Work::joined(params, template, next, (Class::N12, Layout::Tail), script, &outputs, salt)?;
-        Ok(Work { only_for: Some(script), lottery: true, ..work })
+        let next = Next { bits: bits_without_chain(params, &template, next), ..next.clone() };
+        let work = Work::joined(params, template, &next, (Class::N12, Layout::Tail), script, &outputs, salt)?;
+        Ok(Work { only_for: Some(script), kind: Kind::Lottery, ..work })
     }
 
     fn joined(
@@ -133,7 +161,7 @@ impl Work {
                 branch: trim.branch.clone(),
             },
         };
-        let work = Work { template, draft, prefix, only_for: None, lottery: false };
+        let work = Work { template, draft, prefix, only_for: None, kind: Kind::Chain };
         work.verify(params)?;
         Ok(work)
     }
@@ -291,6 +319,12 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// What jobs commit to that are none of the share chain: what may be found must be submitted, so they are no harder than a block. On
+/// regtest, where blocks cost nothing, they are as hard as shares.
+fn bits_without_chain(params: &Params, template: &Template, next: &Next) -> u32 {
+    if params.network == Network::Regtest { next.bits } else { template.bits }
 }
 
 fn midstate(prefix: &[u8]) -> Midstate {

@@ -82,6 +82,7 @@ fn organise(world: &mut World<Recorder>) -> Vec<OrganiseJob> {
 fn organised(world: &mut World<Recorder>, job: OrganiseJob, fates: Vec<(ConnId, ShareId, ShareFate)>, bulk_done: Vec<(ConnId, u32)>) {
     let ticket = match job {
         OrganiseJob::Own { ticket, .. }
+        | OrganiseJob::Credit { ticket, .. }
         | OrganiseJob::Tip { ticket, .. }
         | OrganiseJob::Bulk { ticket, .. }
         | OrganiseJob::Blocks { ticket, .. } => ticket,

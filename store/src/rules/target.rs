@@ -56,6 +56,11 @@ pub fn work(bits: u32) -> u128 {
     u128::try_from(work).unwrap_or(u128::MAX)
 }
 
+/// The same of a target as hashes are compared: little-endian.
+pub fn work_of(target: &[u8; 32]) -> u128 {
+    work(compact(U256::from_le_bytes(*target)))
+}
+
 /// Whether a hash, bytes as hashed, is at most the target.
 pub fn hash_meets(hash: &[u8; 32], bits: u32) -> bool {
     target(bits).is_some_and(|target| U256::from_le_bytes(*hash) <= target)

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use rockpool_net::wire::share::Script;
 
-use crate::bitcoin::period_bits_of_child;
+use crate::bitcoin::{Block, period_bits_of_child};
 use crate::limits::{TENTHS, WINDOW_BLOCKS};
 use crate::params::Params;
 use crate::record::Record;
@@ -154,7 +154,12 @@ impl Window {
 
 /// WIN-4: the work that a window ending with `tip` must hold.
 pub fn wanted_work(params: &Params, tip: &Record) -> u128 {
-    target::work(period_bits_of_child(params, &tip.bitcoin)).saturating_mul(WINDOW_BLOCKS)
+    window_work(params, &tip.bitcoin)
+}
+
+/// The work that a window must hold whose newest work builds on this block of Bitcoin's.
+pub fn window_work(params: &Params, bitcoin: &Block) -> u128 {
+    target::work(period_bits_of_child(params, bitcoin)).saturating_mul(WINDOW_BLOCKS)
 }
 
 #[cfg(test)]
@@ -162,7 +167,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::bitcoin::{Block, required_bits};
+    use crate::bitcoin::required_bits;
     use crate::params::{Network, params};
     use crate::record::{Rare, Uncle};
 
