@@ -111,8 +111,13 @@ pub const CONN_BYTES_MAX: usize = 192;
 
 // Tickets: frames in the house, by lane
 
-/// Frames of one connection in the house at once, so that a flooder cannot take a lane.
+/// Frames of one connection that are cut in one round: who says much takes turns with the others.
+pub const FRAMES_A_ROUND: usize = 4;
+/// Frames of one peer or browser in the house at once, so that a flooder cannot take a lane.
 pub const TICKETS_PER_CONN: u8 = 4;
+/// Frames of one miner in the house at once: the submits that a device or a proxy sends in one go are judged in one, which halves what each
+/// costs. It takes 32 flooders to take the lane, and what they have in the house is judged within a millisecond.
+pub const TICKETS_PER_MINER: u8 = 32;
 /// Frames of peers in the house at once.
 pub const TICKETS_PEER: usize = 128;
 /// Frames of miners in the house at once: a burst of submits after a block, held for one disk sync.
@@ -158,6 +163,14 @@ pub const fn read_bytes(lane: Lane) -> usize {
     match lane {
         Lane::Peer | Lane::Http => READ_CONN_BYTES,
         Lane::Stratum => READ_LINES_BYTES,
+    }
+}
+
+/// The most frames of one connection in the house.
+pub const fn tickets_per_conn(lane: Lane) -> u8 {
+    match lane {
+        Lane::Peer | Lane::Http => TICKETS_PER_CONN,
+        Lane::Stratum => TICKETS_PER_MINER,
     }
 }
 

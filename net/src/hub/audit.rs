@@ -6,7 +6,7 @@ use crate::hub::Hub;
 use crate::hub::backlog::Backlog;
 use crate::hub::conn::{Conn, State};
 use crate::id::{ConnId, Lane};
-use crate::limits::{OUTBOX_HARD_BYTES, OUTBOX_SUM_BYTES, RECEIVE_POOL_BYTES, TICKETS_PER_CONN};
+use crate::limits::{OUTBOX_HARD_BYTES, OUTBOX_SUM_BYTES, RECEIVE_POOL_BYTES, tickets_per_conn};
 
 impl<A> Hub<A> {
     /// Panics where a sum is not that of what is held, a limit is passed, or a connection has something to do that no stage knows of and
@@ -40,11 +40,16 @@ impl<A> Hub<A> {
     /// One connection, and whether it is in the backlogs to be read, cut, written to and told of room.
     fn audit_conn(&self, id: ConnId, conn: &Conn, waits: [bool; 4]) {
         // Word of room comes with a ticket beyond those for frames, one for each time it was asked for.
-        assert!(conn.inbox <= TICKETS_PER_CONN && conn.inbox <= conn.tickets, "{id} has {} frames, {} tickets", conn.inbox, conn.tickets);
+        assert!(
+            conn.inbox <= tickets_per_conn(conn.lane) && conn.inbox <= conn.tickets,
+            "{id} has {} frames, {} tickets",
+            conn.inbox,
+            conn.tickets
+        );
         assert!(conn.outbox.len() <= OUTBOX_HARD_BYTES, "{} bytes for {id}", conn.outbox.len());
         let open = matches!(conn.state, State::Open | State::Flushing(_));
         let to_read = open && conn.readable && !conn.ended && !conn.paused && !conn.uncut;
-        let to_cut = conn.uncut && !conn.paused && conn.tickets < TICKETS_PER_CONN;
+        let to_cut = conn.uncut && !conn.paused && conn.may_cut();
         let to_write = open && !conn.outbox.is_empty() && !conn.full;
         let marked = [conn.in_reads, conn.in_frames, conn.in_writes, conn.in_rooms];
         for (stage, due) in [to_read, to_cut, to_write, false].into_iter().enumerate() {

@@ -11,7 +11,7 @@ use crate::hub::outbox::Outbox;
 use crate::hub::received::Received;
 use crate::hub::timers::Due;
 use crate::id::{ConnId, Lane};
-use crate::limits::{CONN_BYTES_MAX, MESSAGE_GRACE, MESSAGE_RATE_MIN};
+use crate::limits::{CONN_BYTES_MAX, MESSAGE_GRACE, MESSAGE_RATE_MIN, tickets_per_conn};
 use crate::transport::Transport;
 
 /// Where a connection stands.
@@ -122,6 +122,11 @@ impl Conn {
             in_rooms: false,
             in_writes: false,
         }
+    }
+
+    /// Whether it may have one more frame in the house.
+    pub fn may_cut(&self) -> bool {
+        self.tickets < tickets_per_conn(self.lane)
     }
 
     /// After cutting: the deadline of the unfinished message, by the length it claims. `wanted` is what it wanted before, `cut` whether it

@@ -16,7 +16,7 @@ use crate::hub::tickets::{Lanes, Ticket};
 use crate::hub::timers::{Due, Timers};
 use crate::hub::{FramerKind, HubConfig};
 use crate::id::{ConnId, Lane};
-use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES, TICKETS_PER_CONN};
+use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES};
 use crate::payload::Payload;
 use crate::time::Now;
 use crate::times::Times;
@@ -125,7 +125,7 @@ impl Outlet {
 
     /// Whether all its tickets are out: nothing more of it is read until one comes home, and waiting for its word is our own doing.
     pub fn is_held(&self, conn: ConnId) -> bool {
-        self.conns.get(conn).is_some_and(|conn| conn.tickets >= TICKETS_PER_CONN)
+        self.conns.get(conn).is_some_and(|conn| !conn.may_cut())
     }
 
     /// Closes: what waits in the outbox is lost. `Closed` follows with this reason, unless it was closed before.

@@ -9,7 +9,7 @@ use crate::hub::conn::{Conn, State};
 use crate::hub::io::{Io, Stage};
 use crate::hub::{Hub, Outlet};
 use crate::id::{ConnId, Lane};
-use crate::limits::{POOL_GRACE, READ_TURN_BYTES, RECEIVE_POOL_BYTES, TICKETS_PER_CONN, read_bytes};
+use crate::limits::{FRAMES_A_ROUND, POOL_GRACE, READ_TURN_BYTES, RECEIVE_POOL_BYTES, read_bytes};
 
 impl<A> Hub<A> {
     /// Reads from who has something and may be read. Nobody tells again of what is left, so who is not drained stays in the backlog.
@@ -47,7 +47,7 @@ impl<A> Hub<A> {
         let Some(conn) = out.conns.get_mut(id) else { return 0 };
         let flushing = matches!(conn.state, State::Flushing(_));
         // What cannot be cut for want of a ticket is not hoarded: the pool is for messages that are coming.
-        let able = conn.tickets < TICKETS_PER_CONN && out.lanes.has(conn.lane);
+        let able = conn.may_cut() && out.lanes.has(conn.lane);
         let space = conn.received.space(pool_free);
         let want = if able { space } else { space.min(conn.received.space(0).max(1)) }.min(read_bytes(conn.lane)).min(budget);
         out.counters.reads.add(1);
@@ -86,7 +86,7 @@ impl<A> Hub<A> {
 
     /// Cuts frames off what was read, each with a ticket. Who gets none keeps its bytes and is not read, and nobody else is held up.
     ///
-    /// Runs in rounds with dispatch, as tickets come home: at most [`TICKETS_PER_CONN`] frames of each connection in one round, so that who
+    /// Runs in rounds with dispatch, as tickets come home: at most [`FRAMES_A_ROUND`] frames of each connection in one round, so that who
     /// says much takes turns with the others. Returns the frames.
     pub(super) fn frame(&mut self, rng: &mut ChaCha12Rng, io: &mut impl Io<Answer = A>) -> usize {
         if !self.out.can_cut() {
@@ -124,8 +124,11 @@ impl<A> Hub<A> {
             if conn.received.unfinished() == 0 {
                 break End::NoFrame;
             }
-            if conn.tickets >= TICKETS_PER_CONN || !out.lanes.has(lane) {
+            if !conn.may_cut() || !out.lanes.has(lane) {
                 break End::NoTicket;
+            }
+            if frames == FRAMES_A_ROUND {
+                break End::Round;
             }
             match conn.received.next_frame() {
                 Ok(Some(frame)) => {
@@ -145,9 +148,9 @@ impl<A> Hub<A> {
         out.pool -= held - conn.received.pooled();
         conn.spoke |= frames > 0;
         conn.message_deadline(out.now.mono, wanted, frames > 0);
-        conn.uncut = matches!(end, End::NoTicket);
+        conn.uncut = matches!(end, End::NoTicket | End::Round);
         // Its frames in the inbox bring their tickets home in this turn or soon; for what jobs hold it has to wait.
-        out.counters.tickets_waited.add(u64::from(conn.uncut && conn.tickets > conn.inbox));
+        out.counters.tickets_waited.add(u64::from(matches!(end, End::NoTicket) && conn.tickets > conn.inbox));
         conn.bar(out.now.mono);
         let unknown = conn.received.framer.take_unknown();
         if unknown > 0 {
@@ -157,7 +160,7 @@ impl<A> Hub<A> {
         out.counters.tickets(lane).set(out.lanes.out(lane) as u64);
         out.rearm(id.slot);
         match end {
-            End::NoTicket => out.want_cut(id),
+            End::NoTicket | End::Round => out.want_cut(id),
             End::NoFrame => {
                 out.want_read(id);
                 out.finish_if_ended(id);
@@ -174,6 +177,8 @@ enum End {
     NoFrame,
     /// There may be one, but no ticket.
     NoTicket,
+    /// There may be one, for the next round.
+    Round,
     /// It cannot be one.
     Bad(CloseReason),
 }
@@ -228,9 +233,7 @@ impl Outlet {
 
     /// Puts a connection with uncut bytes on its lane's backlog, unless all its tickets are out: then the first to come home does.
     pub(crate) fn want_cut(&mut self, id: ConnId) {
-        if let Some(conn) =
-            self.conns.get_mut(id).filter(|conn| conn.uncut && !conn.paused && !conn.in_frames && conn.tickets < TICKETS_PER_CONN)
-        {
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.uncut && !conn.paused && !conn.in_frames && conn.may_cut()) {
             conn.in_frames = true;
             self.frames[conn.lane as usize].push(id.slot);
         }

@@ -7,7 +7,7 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::id::Lane;
-use rockpool_net::limits::{DIAL_MAX, LINE_BYTES_MAX, MESSAGE_GRACE, TICKETS_PER_CONN};
+use rockpool_net::limits::{DIAL_MAX, LINE_BYTES_MAX, MESSAGE_GRACE, TICKETS_PER_MINER};
 use rockpool_net::pipes::{Net, Weather};
 
 #[test]
@@ -76,11 +76,11 @@ fn who_says_all_and_closes_is_heard_and_answered() {
         }
     });
     let (raw, conn) = world.connect(1, 0, STRATUM);
-    let said = lines(3 * usize::from(TICKETS_PER_CONN), 20);
+    let said = lines(3 * usize::from(TICKETS_PER_MINER), 20);
     assert_eq!(world.write(1, raw, &said), said.len());
     world.close(1, raw);
     world.run_for(secs(1));
-    assert_eq!(world.nodes[0].lines(conn).len(), 3 * usize::from(TICKETS_PER_CONN));
+    assert_eq!(world.nodes[0].lines(conn).len(), 3 * usize::from(TICKETS_PER_MINER));
     let why = world.nodes[0].why(conn);
     assert!(matches!(why, Some(CloseReason::Remote | CloseReason::Socket(_))), "{why:?}");
     assert_eq!(world.hubs[0].conns(), 0);

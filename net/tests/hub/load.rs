@@ -16,7 +16,7 @@ use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
     ACCEPT_BURST, ACCEPT_PAUSE, DISPATCH_TURN_COST, HTTP_BODY_BYTES_MAX, HTTP_COST, LINE_BYTES_MAX, LINE_COST, READ_CONN_BYTES,
     READ_LINES_BYTES, READ_TURN_BYTES, RECEIVE_POOL_BYTES, ROOM_COST, SHARE_HEADERS_BYTES_MAX, TICKET_BYTES_HTTP, TICKET_BYTES_PEER,
-    TICKETS_ALL, TICKETS_PER_CONN, TICKETS_STRATUM, WRITE_TURN_CALLS, tickets,
+    TICKETS_ALL, TICKETS_PER_CONN, TICKETS_PER_MINER, TICKETS_STRATUM, WRITE_TURN_CALLS, tickets,
 };
 use rockpool_net::pipes::Weather;
 use rockpool_net::wire::message::Command;
@@ -90,7 +90,7 @@ fn small(port: u16) -> Vec<u8> {
 fn all_lanes_at_their_ends_at_once_and_everything_comes_home() {
     let (mut world, stage) = staged(1, Weather::fair());
     let mut rng = ChaCha12Rng::seed_from_u64(1);
-    const EACH: usize = 12;
+    const EACH: usize = TICKETS_PER_MINER as usize + 8;
     for (port, conns) in [(PEER, 60), (STRATUM, 400), (HTTP, 40)] {
         for _ in 0..conns {
             let (raw, _) = world.connect(1, 0, port);
@@ -116,7 +116,7 @@ fn all_lanes_at_their_ends_at_once_and_everything_comes_home() {
     for lane in Lane::ALL {
         assert_eq!(stage.most(lane).0, tickets(lane).0, "{lane:?}");
     }
-    assert_eq!((stage.most_of_one, stage.kept.len()), (usize::from(TICKETS_PER_CONN), 0));
+    assert_eq!((stage.most_of_one, stage.kept.len()), (usize::from(TICKETS_PER_MINER), 0));
     assert_eq!((world.nodes[0].closed.len(), world.hubs[0].inbox(), world.hubs[0].outlet().unsent()), (0, 0, 0));
     assert_eq!(world.count(0, "tickets_peer") + world.count(0, "tickets_stratum") + world.count(0, "tickets_http"), 0);
 }
@@ -384,6 +384,6 @@ fn what_waits_for_a_ticket_does_not_fill_the_pool() {
         world.write(1, raw, &lines(READ_CONN_BYTES / 60, 60));
     }
     world.run_for(secs(1));
-    assert_eq!(kept.borrow().len(), TICKETS_STRATUM.min(count * usize::from(TICKETS_PER_CONN)));
+    assert_eq!(kept.borrow().len(), TICKETS_STRATUM.min(count * usize::from(TICKETS_PER_MINER)));
     assert!(world.count(0, "receive_pool") <= (RECEIVE_POOL_BYTES / 4) as u64, "{}", world.count(0, "receive_pool"));
 }

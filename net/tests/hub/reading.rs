@@ -9,8 +9,8 @@ use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::ConnId;
 use rockpool_net::limits::{
-    DISPATCH_TURN_COST, HEADER_BYTES, LINE_COST, MESSAGE_GRACE, MESSAGE_RATE_MIN, POOL_GRACE, READ_LINES_BYTES, READ_TURN_BYTES,
-    RECEIVE_FREE_BYTES, RECEIVE_POOL_BYTES, SHARE_HEADERS_BYTES_MAX, TICKETS_PER_CONN,
+    DISPATCH_TURN_COST, FRAMES_A_ROUND, HEADER_BYTES, LINE_COST, MESSAGE_GRACE, MESSAGE_RATE_MIN, POOL_GRACE, READ_LINES_BYTES,
+    READ_TURN_BYTES, RECEIVE_FREE_BYTES, RECEIVE_POOL_BYTES, SHARE_HEADERS_BYTES_MAX,
 };
 use rockpool_net::pipes::Weather;
 use rockpool_net::wire::message::{Command, Message};
@@ -80,7 +80,7 @@ fn a_flooder_does_not_hold_up_the_others() {
     assert!(world.nodes[0].turns - turns <= 2, "arrived in one turn, judged in it or the next");
     let last = world.nodes[0].frames.iter().rposition(|(conn, _)| *conn != flooding).unwrap();
     let flood = world.nodes[0].frames[before..last].iter().filter(|(conn, _)| *conn == flooding).count();
-    assert!(flood <= 2 * usize::from(TICKETS_PER_CONN), "{flood} of its lines came before the others'");
+    assert!(flood <= 2 * FRAMES_A_ROUND, "{flood} of its lines came before the others'");
     // Behind them it has what is left of the turn.
     assert!(world.nodes[0].frames.len() - before <= 99 + 2 * (DISPATCH_TURN_COST / LINE_COST) as usize);
 }

@@ -7,7 +7,7 @@ use crate::common::{HTTP, STRATUM, World, lines, secs};
 use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, Lane};
-use rockpool_net::limits::{LINE_BYTES_MAX, TICKET_BYTES_STRATUM, TICKETS_HTTP, TICKETS_PER_CONN, TICKETS_STRATUM};
+use rockpool_net::limits::{LINE_BYTES_MAX, TICKET_BYTES_STRATUM, TICKETS_HTTP, TICKETS_PER_CONN, TICKETS_PER_MINER, TICKETS_STRATUM};
 use rockpool_net::pipes::Weather;
 
 /// A node that keeps the tickets of all frames of a lane, as jobs do whose stage is busy.
@@ -39,12 +39,12 @@ fn one_connection_has_a_few_at_most_and_waits_alone_with_its_clocks_still() {
     let (raw, greedy) = world.connect(1, 0, STRATUM);
     let at = world.now() + secs(5);
     world.hubs[0].outlet().set_timer(greedy, Some(at));
-    world.write_all(1, raw, &lines(9, 20));
+    world.write_all(1, raw, &lines(usize::from(TICKETS_PER_MINER) + 5, 20));
     world.run_for(secs(30));
     let read = world.count(0, "bytes_in");
-    assert_eq!(world.nodes[0].lines(greedy).len(), usize::from(TICKETS_PER_CONN));
+    assert_eq!(world.nodes[0].lines(greedy).len(), usize::from(TICKETS_PER_MINER));
     assert_eq!(world.nodes[0].timers, [], "what would put the timer off lies unread");
-    assert_eq!(world.hubs[0].outlet().tickets_out(), usize::from(TICKETS_PER_CONN));
+    assert_eq!(world.hubs[0].outlet().tickets_out(), usize::from(TICKETS_PER_MINER));
     assert!(world.count(0, "turns") < 60, "it does not spin");
     assert_eq!(world.write(1, raw, &lines(1, 20)), 20);
     world.run_for(secs(1));
@@ -61,7 +61,7 @@ fn one_connection_has_a_few_at_most_and_waits_alone_with_its_clocks_still() {
             round += 1;
             world.mail[0].push_back(mail(round, tickets));
         }
-        world.nodes[0].lines(greedy).len() == 10 && world.hubs[0].outlet().tickets_out() == 0
+        world.nodes[0].lines(greedy).len() == usize::from(TICKETS_PER_MINER) + 6 && world.hubs[0].outlet().tickets_out() == 0
     });
     assert_eq!(world.nodes[0].answers, (1..=round).collect::<Vec<_>>());
     let since = world.now();

@@ -11,7 +11,7 @@ use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
-    DISPATCH_TURN_COST, FLUSH_MAX, LINE_COST, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, TICKETS_PER_CONN,
+    DISPATCH_TURN_COST, FLUSH_MAX, LINE_COST, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, TICKETS_PER_MINER,
     WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS,
 };
 use rockpool_net::payload::Payload;
@@ -254,11 +254,11 @@ fn answers_to_what_came_together_leave_together_and_wait_for_no_stage() {
     assert_eq!(world.nodes[0].lines(conn).len(), several_turns + 9);
     assert_eq!((world.read(1, raw).len(), world.count(0, "writes") - before), (3 * (several_turns + 9), 1));
     // A stage holds all its tickets: its other lines wait, what was answered does not.
-    world.write_all(1, raw, &b"keep\n".repeat(9));
+    world.write_all(1, raw, &b"keep\n".repeat(usize::from(TICKETS_PER_MINER) + 5));
     world.run_for(secs(1));
-    assert_eq!(kept.borrow().len(), usize::from(TICKETS_PER_CONN));
-    assert_eq!(world.read(1, raw).len(), 3 * usize::from(TICKETS_PER_CONN));
+    assert_eq!(kept.borrow().len(), usize::from(TICKETS_PER_MINER));
+    assert_eq!(world.read(1, raw).len(), 3 * usize::from(TICKETS_PER_MINER));
     kept.borrow_mut().drain(..).for_each(|ticket| world.hubs[0].outlet().home(ticket));
     world.run_for(secs(1));
-    assert_eq!(world.nodes[0].lines(conn).len(), several_turns + 9 + 8);
+    assert_eq!(world.nodes[0].lines(conn).len(), several_turns + 9 + usize::from(TICKETS_PER_MINER) + 5);
 }
