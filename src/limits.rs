@@ -121,6 +121,15 @@ pub const INVALID_SUBMITS_MAX: u32 = 512;
 pub const INVALID_SPAN: Duration = Duration::from_secs(60);
 /// Time that an address is kept out after a flood.
 pub const BAN_TIME: Duration = Duration::from_secs(600);
+/// Lines of one miner in a row that are no JSON object and are told so; a connection that says nothing else speaks another protocol.
+pub const GARBAGE_LINES_MAX: u32 = 8;
+/// Addresses that one miner was refused beside its own, remembered so that what is submitted for them is refused too: a proxy's worth.
+pub const REFUSED_MAX: usize = 16;
+/// Time that a session can be taken up again after its connection has ended, as ckpool has it: a device restarts in one or two minutes.
+pub const RESUME_TIME: Duration = Duration::from_secs(600);
+/// Sessions kept to be taken up again: a household's and a shed's. Each is a few hundred bytes, and up to 80 KiB if it submitted all that
+/// is remembered ([`SUBMITS_SEEN_MAX`]).
+pub const RESUME_MAX: usize = 256;
 /// Addresses kept out at once.
 pub const BANS_MAX: usize = 1_024;
 /// Submits of one miner remembered to tell duplicates, those of its oldest work forgotten first: at 0.3 a second an hour's.

@@ -1,6 +1,10 @@
 //! What a miner's coinbase looks like: its class and layout, by what firmware says of itself and by its owner's hints (SHARECHAIN §1, §8).
 
+use std::str::FromStr;
+
 use rockpool_net::wire::share::{Class, Layout};
+
+use crate::limits::AGENT_BYTES_MAX;
 
 /// Families of firmware: words of their user agents, in small letters; how large a coinbase they hold; and where the extranonce stands for
 /// them. The first that fits counts. Sizes are those that DATUM's gateway has found to work: 2,250, 6,500 and 16,000 bytes.
@@ -21,19 +25,90 @@ const FAMILIES: [(&str, Class, Layout); 10] = [
 /// Words of devices that hold less than the smallest class: NerdMiner keeps a coinbase in 255 bytes.
 const LOTTERY: [&str; 2] = ["nerdminer", "sparkminer"];
 
-/// Whether a miner's jobs are a solo lottery: `c=1` in its password, or the firmware if no other class is asked for there.
-pub fn is_lottery(agent: &str, password: &str) -> bool {
-    let asked = hints(password, "c=").find_map(|outputs| if outputs == "1" { Some(true) } else { asked_class(outputs).map(|_| false) });
-    asked.unwrap_or_else(|| LOTTERY.iter().any(|word| agent.to_ascii_lowercase().contains(word)))
+/// Least difficulties of rental markets' proxies, which refuse a pool that offers less. NiceHash's, for SHA-256.
+///
+/// NiceHash is said to hold 500 bytes of coinbase (DATUM's gateway), the smallest class has up to 752: eight P2TR payees fit, twelve do not.
+/// It gets the smallest class all the same, since a solo lottery would pay a renter nothing, and its check of a pool tells before anything
+/// is paid; where it does refuse, the owner can say `c=1`. Mining Rig Rentals passes on the user agent of the rig itself, and so its class;
+/// its renters set the difficulty by `d=` in the password.
+const LEAST: [(&str, f64); 1] = [("nicehash/", 500_000.0)];
+
+/// The least difficulty that a miner works at, if its user agent tells.
+pub fn least_difficulty(agent: &str) -> Option<f64> {
+    let agent = agent.to_ascii_lowercase();
+    LEAST.iter().find(|(word, _)| agent.contains(word)).map(|(_, least)| *least)
 }
 
-/// The class and layout of a miner's jobs: `c=12|46|144|360` and `l=front|tail` in its password, else by its user agent. Of whom nothing is
-/// known gets the smallest class, which any device holds, and the layout that is cheap for us.
-pub fn class_and_layout(agent: &str, password: &str) -> (Class, Layout) {
-    let agent = agent.to_ascii_lowercase();
-    let known = FAMILIES.iter().find(|(word, ..)| agent.contains(word));
-    let (class, layout) = known.map_or((Class::N12, Layout::Tail), |(_, class, layout)| (*class, *layout));
-    (hints(password, "c=").find_map(asked_class).unwrap_or(class), hints(password, "l=").find_map(asked_layout).unwrap_or(layout))
+/// What a miner's jobs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A solo lottery.
+    Lottery,
+    /// Shares.
+    Shares(Class, Layout),
+}
+
+/// What an operator says of a kind of firmware: `WORD=OUTPUTS[,LAYOUT]`, as in `my-asic/=144,front`. It concerns all whose user agent
+/// holds the word, in letters of either size. Outputs are 12, 46, 144 or 360, or 1 for a solo lottery; the layout is *tail* if not given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    word: String,
+    form: Form,
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rule, String> {
+        let mistake = || format!("{text:?} is no rule for firmware: give WORD=12|46|144|360[,front|tail], or WORD=1 for a solo lottery");
+        let (word, form) = text.rsplit_once('=').ok_or_else(mistake)?;
+        let (outputs, layout) = form.split_once(',').map_or((form, None), |(outputs, layout)| (outputs, Some(layout.trim())));
+        let form = match (outputs.trim(), layout) {
+            ("1", None) => Form::Lottery,
+            (outputs, layout) => {
+                let layout = layout.map_or(Some(Layout::Tail), asked_layout);
+                Form::Shares(asked_class(outputs).ok_or_else(mistake)?, layout.ok_or_else(mistake)?)
+            }
+        };
+        // An empty word is everybody's.
+        let word = Some(word.trim()).filter(|word| !word.is_empty() && word.len() <= AGENT_BYTES_MAX).ok_or_else(mistake)?;
+        Ok(Rule { word: word.to_ascii_lowercase(), form })
+    }
+}
+
+/// What is known of firmware.
+#[derive(Clone, Debug, Default)]
+pub struct Firmware {
+    /// The operator's rules, which go before what is known here; the first that fits counts.
+    pub rules: Vec<Rule>,
+}
+
+impl Firmware {
+    /// The form of a miner's jobs: `c=1|12|46|144|360` and `l=front|tail` in its password, else by the operator's rules, else by what is
+    /// known of its user agent. Of whom nothing is known gets the smallest class, which any device holds, and the layout that is cheap for
+    /// us.
+    pub fn form(&self, agent: &str, password: &str) -> Form {
+        let agent = agent.to_ascii_lowercase();
+        let known = self.rules.iter().find(|rule| agent.contains(&rule.word)).map_or_else(|| known(&agent), |rule| rule.form);
+        let class = hints(password, "c=").find_map(|outputs| if outputs == "1" { Some(None) } else { asked_class(outputs).map(Some) });
+        let (known_class, known_layout) = match known {
+            Form::Lottery => (None, Layout::Tail),
+            Form::Shares(class, layout) => (Some(class), layout),
+        };
+        match class.unwrap_or(known_class) {
+            None => Form::Lottery,
+            Some(class) => Form::Shares(class, hints(password, "l=").find_map(asked_layout).unwrap_or(known_layout)),
+        }
+    }
+}
+
+/// What is known of a user agent in small letters.
+fn known(agent: &str) -> Form {
+    if LOTTERY.iter().any(|word| agent.contains(word)) {
+        return Form::Lottery;
+    }
+    let family = FAMILIES.iter().find(|(word, ..)| agent.contains(word));
+    family.map_or(Form::Shares(Class::N12, Layout::Tail), |(_, class, layout)| Form::Shares(*class, *layout))
 }
 
 /// The values of a hint in a password of hints, `d=0.001,l=front`.
@@ -55,6 +130,7 @@ fn asked_layout(name: &str) -> Option<Layout> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -75,7 +151,7 @@ mod tests {
             ("cpuminer/2.5.1", Class::N12, Layout::Tail),
             ("", Class::N12, Layout::Tail),
         ] {
-            assert_eq!(class_and_layout(agent, "x"), (class, layout), "{agent}");
+            assert_eq!(Firmware::default().form(agent, "x"), Form::Shares(class, layout), "{agent}");
         }
     }
 
@@ -90,7 +166,7 @@ mod tests {
             ("bitaxe/BM1370", "c=1", true),
             ("", "x", false),
         ] {
-            assert_eq!(is_lottery(agent, password), lottery, "{agent} {password}");
+            assert_eq!(Firmware::default().form(agent, password) == Form::Lottery, lottery, "{agent} {password}");
         }
     }
 
@@ -106,7 +182,42 @@ mod tests {
             ("c=13,l=middle,c=,c=46,c=12", Class::N46, Layout::Front),
             ("abc=12,xl=tail", Class::N144, Layout::Front),
         ] {
-            assert_eq!(class_and_layout("bitaxe/BM1368", password), (class, layout), "{password}");
+            assert_eq!(Firmware::default().form("bitaxe/BM1368", password), Form::Shares(class, layout), "{password}");
         }
+    }
+
+    #[test]
+    fn the_operator_knows_better_than_we_and_the_owner_better_than_both() {
+        let rules = ["My-ASIC/2=144", "my-asic=360,front", "bitaxe=12,tail", "a=b=46, front", "blinker=1"];
+        let firmware = Firmware { rules: rules.iter().map(|rule| rule.parse().unwrap()).collect() };
+        for (agent, password, form) in [
+            ("my-asic/2.7", "x", Form::Shares(Class::N144, Layout::Tail)),
+            ("MY-ASIC/1", "x", Form::Shares(Class::N360, Layout::Front)),
+            ("my-asic/1", "c=12", Form::Shares(Class::N12, Layout::Front)),
+            ("bitaxe/BM1370", "", Form::Shares(Class::N12, Layout::Tail)),
+            ("bitaxe/BM1370", "l=front", Form::Shares(Class::N12, Layout::Front)),
+            ("A=B", "", Form::Shares(Class::N46, Layout::Front)),
+            ("blinker", "", Form::Lottery),
+            ("blinker", "c=46", Form::Shares(Class::N46, Layout::Tail)),
+            ("xminer-1.2", "", Form::Shares(Class::N360, Layout::Tail)),
+        ] {
+            assert_eq!(firmware.form(agent, password), form, "{agent} {password}");
+        }
+    }
+
+    #[test]
+    fn a_rule_out_of_form_is_told() {
+        for bad in ["", "x", "=12", " =12", "x=", "x=13", "x=12,middle", "x=12,", "x=1,front", "x=12,front,tail", "x=-1"] {
+            let error = bad.parse::<Rule>().unwrap_err();
+            assert!(error.contains(&format!("{bad:?}")) && error.contains("WORD="), "{error}");
+        }
+        assert!(format!("{}=12", "x".repeat(AGENT_BYTES_MAX)).parse::<Rule>().is_ok());
+        assert!(format!("{}=12", "x".repeat(AGENT_BYTES_MAX + 1)).parse::<Rule>().is_err());
+    }
+
+    #[test]
+    fn rental_markets_begin_where_they_must() {
+        assert_eq!(least_difficulty("NiceHash/1.0.0"), Some(500_000.0));
+        assert_eq!(least_difficulty("bitaxe"), None);
     }
 }

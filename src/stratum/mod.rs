@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `request` | lines, as firmware sends them |
 //! | `session` | a miner's connection |
+//! | `answers` | what miners are told, as lines |
+//! | `resume` | sessions that outlive their connection |
 //! | `jobs` | work as text, shared by all miners |
 //! | `vardiff` | how often a miner submits |
 //! | `difficulty` | difficulties and targets |
@@ -11,20 +13,24 @@
 //! | `bans` | floods of invalid shares, and who is kept out |
 //! | `harder` | bits harder than they must be |
 
+mod answers;
 pub mod bans;
 pub mod difficulty;
 pub mod firmware;
 pub mod harder;
 pub mod jobs;
 pub mod request;
+pub mod resume;
 pub mod session;
 pub mod vardiff;
 
 use crate::status::Serving;
 use crate::stratum::bans::Bans;
+use crate::stratum::firmware::Firmware;
 use crate::stratum::harder::Harder;
 use crate::stratum::jobs::Boards;
 use crate::stratum::request::EXTRANONCE1_BYTES;
+use crate::stratum::resume::Resumable;
 
 /// What all miners share.
 #[derive(Debug)]
@@ -37,6 +43,10 @@ pub struct Server {
     pub serving: Serving,
     /// Addresses that are kept out.
     pub bans: Bans,
+    /// What is known of firmware, the operator's rules among it.
+    pub firmware: Firmware,
+    /// Sessions whose connections have ended.
+    pub resumable: Resumable,
     extranonce: u32,
 }
 
@@ -48,6 +58,8 @@ impl Server {
             harder: Harder::default(),
             serving: Serving::NoTemplate,
             bans: Bans::default(),
+            firmware: Firmware::default(),
+            resumable: Resumable::default(),
             extranonce: first,
         }
     }

@@ -1,12 +1,14 @@
 //! A miner's line: a method with its parameters, in all the odd forms that firmware sends.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
 
 use rockpool_net::wire::share::Script;
 use rockpool_store::params::Network;
 use rockpool_workers::work::VERSION_MASK;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::limits::{AGENT_BYTES_MAX, USER_BYTES_MAX};
@@ -18,33 +20,35 @@ pub const EXTRANONCE1_BYTES: usize = 4;
 /// Bytes of extranonce2, the miner's to roll: no device takes more than 8, rental markets want at least 7.
 pub const EXTRANONCE2_BYTES: usize = 8;
 
-/// A line, its id kept as it stands: whatever JSON value it is, it goes back unchanged.
-#[derive(Debug, Deserialize)]
+/// Parameters that are looked at: no method that we know has more.
+const PARAMS: usize = 6;
+
+/// A line, nothing of it read but where its parts begin and end: what nobody asks for cannot be out of range, too deep or too long.
+#[derive(Debug, Default)]
 pub struct Line<'a> {
-    /// The request's id; a null and none at all are the same.
-    #[serde(borrow, default)]
+    /// The request's id, which goes back unchanged whatever JSON value it is; a null and none at all are the same.
     pub id: Option<&'a RawValue>,
-    /// Absent in the answers that some devices send to what we push.
-    #[serde(borrow, default)]
-    method: Option<Cow<'a, str>>,
-    #[serde(default)]
-    params: Value,
+    method: Option<&'a RawValue>,
+    params: Params<'a>,
+    /// It has a result or an error, as the answers have that some devices send to what we push.
+    answers: bool,
 }
+
+/// Positional parameters, unread.
+#[derive(Clone, Copy, Debug, Default)]
+struct Params<'a>([Option<&'a RawValue>; PARAMS]);
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
-    /// `mining.configure`: the extensions asked for, and the version bits wanted (none means all).
-    Configure {
-        /// Names of extensions, in their order.
-        extensions: Vec<String>,
-        /// `version-rolling.mask`.
-        mask: Option<u32>,
-    },
+    /// `mining.configure`.
+    Configure(Configure),
     /// `mining.subscribe`.
     Subscribe {
         /// The user agent, cut.
         agent: String,
+        /// The session that it had before, by the extranonce1 that we name it by.
+        session: Option<[u8; EXTRANONCE1_BYTES]>,
     },
     /// `mining.authorize`.
     Authorize {
@@ -63,10 +67,25 @@ pub enum Request {
     Ping,
     /// `mining.get_transactions`, of this job or of the newest.
     GetTransactions(Option<u64>),
+    /// `client.get_version`, which is a server's question, but is heard from proxies too.
+    GetVersion,
     /// An answer to something we pushed.
     Response,
     /// Nothing we know.
     Unknown,
+}
+
+/// What `mining.configure` asks for (BIP310).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Configure {
+    /// Names of extensions, in their order.
+    pub extensions: Vec<String>,
+    /// `version-rolling.mask`; none means all.
+    pub mask: Option<u32>,
+    /// `version-rolling.min-bit-count`: fewer bits slow the device down.
+    pub min_bits: Option<u32>,
+    /// `minimum-difficulty.value`; 0 means any.
+    pub least: Option<f64>,
 }
 
 /// A submit's fields.
@@ -87,66 +106,185 @@ pub struct Submit {
 impl<'a> Line<'a> {
     /// Reads a line; `None` if it is no JSON object.
     pub fn parse(line: &'a [u8]) -> Option<Line<'a>> {
-        // A list of three would do for serde.
-        line.starts_with(b"{").then(|| serde_json::from_slice(line).ok()).flatten()
+        // A list of its fields would do for serde.
+        line.starts_with(b"{").then(|| serde_json::from_str(str::from_utf8(line).ok()?).ok()).flatten()
     }
 
     /// What it asks for.
     pub fn request(&self) -> Request {
-        let params = self.params.as_array().map_or(&[][..], Vec::as_slice);
-        match self.method.as_deref() {
-            None => Request::Response,
-            Some("mining.configure") => configure(params),
-            Some("mining.subscribe") => Request::Subscribe { agent: text(params, 0, AGENT_BYTES_MAX) },
-            Some("mining.authorize") => {
-                Request::Authorize { user: text(params, 0, USER_BYTES_MAX + 1), password: text(params, 1, AGENT_BYTES_MAX) }
-            }
-            Some("mining.submit") => Request::Submit(submit(params)),
-            Some("mining.suggest_difficulty") => Request::SuggestDifficulty(params.first().and_then(number).and_then(asked)),
-            Some("mining.extranonce.subscribe") => Request::ExtranonceSubscribe,
-            Some("mining.ping") => Request::Ping,
-            Some("mining.get_transactions") => {
-                let job = params.first().and_then(Value::as_str).and_then(|job| u64::from_str_radix(job, 16).ok());
-                Request::GetTransactions(job)
-            }
-            Some(_) => Request::Unknown,
+        let params = self.params;
+        match self.method.map(text_of) {
+            None if self.answers => Request::Response,
+            Some(Some(method)) => match &*method {
+                "mining.submit" => Request::Submit(submit(params)),
+                "mining.configure" => Request::Configure(configure(params)),
+                "mining.subscribe" => {
+                    Request::Subscribe { agent: params.cut(0, AGENT_BYTES_MAX), session: params.text(1).as_deref().and_then(hex) }
+                }
+                "mining.authorize" => {
+                    Request::Authorize { user: params.cut(0, USER_BYTES_MAX + 1), password: params.cut(1, AGENT_BYTES_MAX) }
+                }
+                "mining.suggest_difficulty" => Request::SuggestDifficulty(params.0[0].and_then(number).and_then(asked)),
+                "mining.extranonce.subscribe" => Request::ExtranonceSubscribe,
+                "mining.ping" => Request::Ping,
+                "mining.get_transactions" => Request::GetTransactions(params.text(0).and_then(|job| u64::from_str_radix(&job, 16).ok())),
+                "client.get_version" => Request::GetVersion,
+                _ => Request::Unknown,
+            },
+            // No method, or one that is no text.
+            None | Some(None) => Request::Unknown,
         }
+    }
+
+    /// Its first parameter: in a submit, whose it is.
+    pub fn user(&self) -> Option<Cow<'a, str>> {
+        self.params.text(0)
     }
 }
 
-fn configure(params: &[Value]) -> Request {
-    let extensions = params.first().and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let extensions = extensions.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    let mask = params.get(1).and_then(|options| options.get("version-rolling.mask")).and_then(Value::as_str);
-    Request::Configure { extensions, mask: mask.and_then(|mask| u32::from_str_radix(mask.trim_start_matches("0x"), 16).ok()) }
+/// The names of a line's fields.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Id,
+    Method,
+    Params,
+    Result,
+    Error,
+    #[serde(other)]
+    Other,
 }
 
-fn submit(params: &[Value]) -> Result<Submit, &'static str> {
-    let field = |index: usize| params.get(index).and_then(Value::as_str);
-    let job = field(1).ok_or("job id missing")?;
+impl<'de> Deserialize<'de> for Line<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Line<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            /// Of a field that stands twice the last counts, as in most parsers.
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Line<'de>, A::Error> {
+                let mut line = Line::default();
+                while let Some(field) = map.next_key()? {
+                    match field {
+                        Field::Id => line.id = map.next_value()?,
+                        Field::Method => line.method = map.next_value()?,
+                        Field::Params => line.params = map.next_value()?,
+                        Field::Result | Field::Error => {
+                            line.answers = true;
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        Field::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(line)
+            }
+        }
+        from.deserialize_map(Fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for Params<'de> {
+    /// A list's first items; of anything else, nothing.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Items;
+        impl<'de> Visitor<'de> for Items {
+            type Value = Params<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Params<'de>, A::Error> {
+                let mut params = Params::default();
+                for param in &mut params.0 {
+                    let Some(item) = items.next_element()? else { return Ok(params) };
+                    *param = Some(item);
+                }
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(params)
+            }
+        }
+        let raw: &RawValue = Deserialize::deserialize(from)?;
+        Ok(serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Items).unwrap_or_default())
+    }
+}
+
+impl<'a> Params<'a> {
+    /// A parameter that is a text.
+    fn text(&self, index: usize) -> Option<Cow<'a, str>> {
+        self.0.get(index).copied().flatten().and_then(text_of)
+    }
+
+    /// The same, cut at a character boundary to at most so many bytes; empty where there is none.
+    fn cut(&self, index: usize, bytes_max: usize) -> String {
+        let text = self.text(index).unwrap_or_default();
+        let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text[..end].to_owned()
+    }
+}
+
+/// A JSON value that is a text.
+fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    // Nearly none has anything to be unescaped.
+    if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+/// A number, or the text of one. One that is too large for any machine is infinite.
+fn number(raw: &RawValue) -> Option<f64> {
+    match text_of(raw) {
+        Some(text) => text.trim().parse().ok(),
+        None => raw.get().parse().ok(),
+    }
+}
+
+/// A mask in hex, or a number.
+fn mask(raw: &RawValue) -> Option<u32> {
+    match text_of(raw) {
+        Some(text) => u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok(),
+        None => raw.get().parse().ok(),
+    }
+}
+
+/// Extensions as a list or, where somebody asks for one alone, as its name; what is out of form is as if it were not there.
+fn configure(params: Params<'_>) -> Configure {
+    let list = params.0[0].map(|raw| serde_json::from_str::<Vec<&RawValue>>(raw.get()).unwrap_or_else(|_| vec![raw]));
+    let mut extensions = Vec::new();
+    for name in list.unwrap_or_default().into_iter().filter_map(text_of) {
+        if !extensions.iter().any(|known: &String| *known == name) {
+            extensions.push(name.into_owned());
+        }
+    }
+    let options = params.0[1].and_then(|raw| serde_json::from_str::<BTreeMap<String, &RawValue>>(raw.get()).ok()).unwrap_or_default();
+    let option = |name: &str| options.get(name).copied();
+    Configure {
+        extensions,
+        mask: option("version-rolling.mask").and_then(mask),
+        min_bits: option("version-rolling.min-bit-count").and_then(number).map(|bits| bits as u32),
+        least: option("minimum-difficulty.value").and_then(number),
+    }
+}
+
+fn submit(params: Params<'_>) -> Result<Submit, &'static str> {
+    let job = params.text(1).ok_or("job id missing")?;
     // An id that we never gave is a stale job, not a malformed one: number 0 is never given.
-    let job = u64::from_str_radix(job, 16).unwrap_or(0);
-    let extranonce2 = field(2).and_then(hex).ok_or("extranonce2 must be 8 bytes in hex")?;
+    let job = u64::from_str_radix(&job, 16).unwrap_or(0);
+    let extranonce2 = params.text(2).as_deref().and_then(hex).ok_or("extranonce2 must be 8 bytes in hex")?;
     let word = |text: &str| hex(text).map(u32::from_be_bytes);
-    let ntime = field(3).and_then(word).ok_or("ntime must be 4 bytes in hex")?;
-    let nonce = field(4).and_then(word).ok_or("nonce must be 4 bytes in hex")?;
-    let version_bits = match params.get(5) {
-        None | Some(Value::Null) => None,
-        Some(bits) => Some(bits.as_str().and_then(word).ok_or("version bits must be 4 bytes in hex")?),
+    let ntime = params.text(3).as_deref().and_then(word).ok_or("ntime must be 4 bytes in hex")?;
+    let nonce = params.text(4).as_deref().and_then(word).ok_or("nonce must be 4 bytes in hex")?;
+    let version_bits = match params.0[5] {
+        None => None,
+        Some(raw) if raw.get() == "null" => None,
+        Some(raw) => Some(text_of(raw).as_deref().and_then(word).ok_or("version bits must be 4 bytes in hex")?),
     };
     Ok(Submit { job, extranonce2, ntime, nonce, version_bits })
-}
-
-/// A text parameter, cut at a character boundary to at most so many bytes; empty where there is none.
-fn text(params: &[Value], index: usize, bytes_max: usize) -> String {
-    let text = params.get(index).and_then(Value::as_str).unwrap_or_default();
-    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    text[..end].to_owned()
-}
-
-/// A number, or the text of one.
-fn number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 /// Exactly `N` bytes of hex in either case.
@@ -184,7 +322,8 @@ pub fn login(user: &str, network: Network) -> Result<(Script, String), String> {
         return Err(format!("user name longer than {USER_BYTES_MAX} bytes"));
     }
     let user = user.trim();
-    let (address, rest) = user.split_at(user.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(user.len()));
+    let address = address(user);
+    let rest = &user[address.len()..];
     let worker = rest.char_indices().nth(1).map_or("", |(at, _)| &rest[at..]);
     if address.is_empty() {
         return Err("user name must be a Bitcoin address, optionally followed by .worker".to_owned());
@@ -200,6 +339,12 @@ pub fn login(user: &str, network: Network) -> Result<(Script, String), String> {
     let parsed = parsed.require_network(chain).map_err(|_| format!("{} is an address of another network, not {chain}", shown(address)))?;
     let script = payable(&parsed).ok_or("only P2WPKH, P2WSH and P2TR addresses can be paid (they begin with bc1, tb1 or bcrt1)")?;
     Ok((script, worker.to_owned()))
+}
+
+/// What of a user name can be an address.
+pub fn address(user: &str) -> &str {
+    let user = user.trim();
+    &user[..user.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(user.len())]
 }
 
 fn payable(address: &bitcoin::Address) -> Option<Script> {
@@ -227,6 +372,7 @@ pub fn password_difficulty(password: &str) -> Option<f64> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::limits::DIFFICULTY_MAX;
 
     fn read(line: &str) -> Request {
         Line::parse(line.as_bytes()).unwrap().request()
@@ -243,11 +389,53 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_asks_for_is_not_read() {
+        let deep = "[".repeat(2_000);
+        let deep = format!("{deep}{}", "]".repeat(2_000));
+        for value in ["1e999", "-1e-999999", "\"\\ud800\"", "123456789012345678901234567890", &deep] {
+            assert_eq!(
+                read(&format!(r#"{{"id":{value},"x":{value},"method":"mining.ping","params":[{value}]}}"#)),
+                Request::Ping,
+                "{value}"
+            );
+            assert_eq!(read(&format!(r#"{{"method":"mining.ping","params":{value}}}"#)), Request::Ping, "{value}");
+            assert_eq!(
+                read(&format!(r#"{{"method":"mining.suggest_difficulty","params":[{value}]}}"#)),
+                Request::SuggestDifficulty(if value.starts_with("12") { Some(DIFFICULTY_MAX) } else { None }),
+                "{value}"
+            );
+        }
+        // A method that is none has an answer, but for what is an answer itself.
+        for none in [r#"{"id":1,"method":7}"#, r#"{"id":1,"method":"\ud800"}"#, r#"{"id":1}"#, "{}", r#"{"id":1,"method":null}"#] {
+            assert_eq!(read(none), Request::Unknown, "{none}");
+        }
+        assert_eq!(read(r#"{"id":1,"result":null}"#), Request::Response);
+        // Of what stands twice the last counts.
+        let twice = Line::parse(br#"{"id":1,"method":"x","id":2,"method":"mining.ping","params":7,"params":[]}"#).unwrap();
+        assert_eq!((twice.id.unwrap().get(), twice.request()), ("2", Request::Ping));
+    }
+
+    #[test]
+    fn sessions_are_named_by_their_extranonce() {
+        let session = |params: &str| match read(&format!(r#"{{"method":"mining.subscribe","params":{params}}}"#)) {
+            Request::Subscribe { session, .. } => session,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(session(r#"["cgminer/4.12.0","0a0B0c0d"]"#), Some([10, 11, 12, 13]));
+        for none in
+            ["[\"x\"]", "[\"x\",null]", "[\"x\",\"\"]", "[\"x\",\"1\"]", "[\"x\",\"0a0b0c0d0e\"]", "[\"x\",1]", "[\"x\",\"+a0b0c0d\"]"]
+        {
+            assert_eq!(session(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn odd_forms_are_read() {
-        assert_eq!(read(r#"{"method":"mining.subscribe","params":null}"#), Request::Subscribe { agent: String::new() });
-        assert_eq!(read(r#"{"method":"mining.subscribe"}"#), Request::Subscribe { agent: String::new() });
-        assert_eq!(read(r#"{"method":"mining.subscribe","params":{}}"#), Request::Subscribe { agent: String::new() });
-        assert_eq!(read(r#"{"method":"mining.subscribe","params":["a|b",null,"h:1",null]}"#), Request::Subscribe { agent: "a|b".into() });
+        let subscribe = |agent: &str| Request::Subscribe { agent: agent.to_owned(), session: None };
+        assert_eq!(read(r#"{"method":"mining.subscribe","params":null}"#), subscribe(""));
+        assert_eq!(read(r#"{"method":"mining.subscribe"}"#), subscribe(""));
+        assert_eq!(read(r#"{"method":"mining.subscribe","params":{}}"#), subscribe(""));
+        assert_eq!(read(r#"{"method":"mining.subscribe","params":["a|b",null,"h:1",null]}"#), subscribe("a|b"));
         assert_eq!(read(r#"{"method":"m\u0069ning.ping","params":[1,2,3]}"#), Request::Ping);
         assert_eq!(read(r#"{"id":4,"result":true,"error":null}"#), Request::Response);
         assert_eq!(read(r#"{"method":"mining.dance"}"#), Request::Unknown);
@@ -257,7 +445,7 @@ mod tests {
         assert_eq!(read(r#"{"method":"mining.suggest_difficulty","params":[0.00015]}"#), Request::SuggestDifficulty(Some(0.000_15)));
         assert_eq!(read(r#"{"method":"mining.suggest_difficulty","params":["512"]}"#), Request::SuggestDifficulty(Some(512.0)));
         assert_eq!(read(r#"{"method":"mining.suggest_difficulty","params":[-1]}"#), Request::SuggestDifficulty(None));
-        for bad in ["", "{", "hello", "[]", "7", r#"{"method":7}"#] {
+        for bad in ["", "{", "hello", "[]", "7", "{}{}", "{\"id\":}", "{\"id\":1,}", "{\"id\":01}", "{id:1}"] {
             assert!(Line::parse(bad.as_bytes()).is_none(), "{bad}");
         }
     }
@@ -266,15 +454,40 @@ mod tests {
     fn configure_takes_every_mask() {
         let ask = |mask: &str| {
             let line = format!(r#"{{"method":"mining.configure","params":[["version-rolling"],{{"version-rolling.mask":{mask}}}]}}"#);
-            let Request::Configure { extensions, mask } = read(&line) else { panic!("not configure") };
-            assert_eq!(extensions, ["version-rolling"]);
-            granted(mask)
+            let Request::Configure(asked) = read(&line) else { panic!("not configure") };
+            assert_eq!(asked.extensions, ["version-rolling"]);
+            granted(asked.mask)
         };
         assert_eq!(ask("\"ffffffff\""), VERSION_MASK);
         assert_eq!(ask("null"), VERSION_MASK);
         assert_eq!(ask("\"00006000\""), 0x6000);
         assert_eq!(ask("\"c0000000\""), 0);
-        assert_eq!(read(r#"{"method":"mining.configure","params":[null]}"#), Request::Configure { extensions: vec![], mask: None });
+        assert_eq!(ask("\"0x1FFFE000\""), VERSION_MASK);
+        assert_eq!(ask("24576"), 0x6000);
+        assert_eq!(ask("1e999"), VERSION_MASK);
+        assert_eq!(ask("[\"6000\"]"), VERSION_MASK);
+    }
+
+    #[test]
+    fn configure_in_odd_forms() {
+        let ask = |params: &str| match read(&format!(r#"{{"method":"mining.configure","params":{params}}}"#)) {
+            Request::Configure(asked) => asked,
+            other => panic!("{other:?}"),
+        };
+        for nothing in ["null", "[]", "[null]", "{}", "7", "[{}]", "[[],7]", "[[1,null,[]],{\"minimum-difficulty.value\":2}]"] {
+            assert_eq!(ask(nothing).extensions, Vec::<String>::new(), "{nothing}");
+        }
+        let names = |params: &str| ask(params).extensions;
+        assert_eq!(names(r#"["version-rolling",{"version-rolling.mask":"6000"}]"#), ["version-rolling"]);
+        assert_eq!(names(r#"[["info","minimum-difficulty","info","t\u0065a"],{}]"#), ["info", "minimum-difficulty", "tea"]);
+        let least = |value: &str| ask(&format!(r#"[["minimum-difficulty"],{{"minimum-difficulty.value":{value}}}]"#)).least;
+        assert_eq!((least("2048"), least("0.5"), least("\"16\""), least("0")), (Some(2048.0), Some(0.5), Some(16.0), Some(0.0)));
+        assert_eq!((least("null"), least("[]"), least("\"much\""), least("1e999")), (None, None, None, Some(f64::INFINITY)));
+        let bits = |value: &str| ask(&format!(r#"[["version-rolling"],{{"version-rolling.min-bit-count":{value}}}]"#)).min_bits;
+        assert_eq!((bits("16"), bits("\"2\""), bits("-1"), bits("{}"), bits("1e999")), (Some(16), Some(2), Some(0), None, Some(u32::MAX)));
+        // Of an option that stands twice the last counts.
+        let twice = ask(r#"[["minimum-difficulty"],{"minimum-difficulty.value":1,"minimum-difficulty.value":2}]"#);
+        assert_eq!(twice.least, Some(2.0));
     }
 
     #[test]
@@ -328,7 +541,7 @@ mod tests {
     fn long_texts_are_cut_at_a_character() {
         let agent = "é".repeat(AGENT_BYTES_MAX);
         let line = format!(r#"{{"method":"mining.subscribe","params":["x{agent}"]}}"#);
-        let Request::Subscribe { agent } = read(&line) else { panic!("not subscribe") };
+        let Request::Subscribe { agent, .. } = read(&line) else { panic!("not subscribe") };
         assert_eq!(agent.len(), AGENT_BYTES_MAX - 1);
     }
 

@@ -1,6 +1,6 @@
 //! A miner's connection: what it said, what it was given, and what its next line means.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,25 +16,22 @@ use serde_json::value::RawValue;
 use crate::config::Mode;
 use crate::journal::ended;
 use crate::limits::{
-    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
+    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, REFUSED_MAX,
+    SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
 };
 use crate::status::Serving;
 use crate::stratum::Server;
+use crate::stratum::answers::{GARBAGE, NOT_SUBSCRIBED, STALE, UNAUTHORISED, UNKNOWN_METHOD, push, refusal, refuse, reply, show, waiting};
 use crate::stratum::bans::Flood;
-use crate::stratum::difficulty::{rounded, target_of};
-use crate::stratum::firmware::{class_and_layout, is_lottery};
+use crate::stratum::difficulty::{asked, rounded, target_of};
+use crate::stratum::firmware::{Form, least_difficulty};
 use crate::stratum::jobs::{Board, Job, hex};
-use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, granted, login, password_difficulty, rolled};
+use crate::stratum::request::{
+    Configure, EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, address, granted, login, password_difficulty, rolled,
+};
+use crate::stratum::resume::{Seen, Session};
 use crate::stratum::vardiff::Vardiff;
 use crate::turn::Turn;
-
-/// A refusal as Stratum spells it: code and text.
-type Refusal<'a> = (i32, &'a str);
-
-const UNAUTHORISED: Refusal<'static> = (24, "Unauthorized worker: send mining.authorize first");
-const NOT_SUBSCRIBED: Refusal<'static> = (25, "Not subscribed: send mining.subscribe first");
-const STALE: Refusal<'static> = (21, "Job not found (stale)");
-const DUPLICATE: Refusal<'static> = (22, "Duplicate share");
 
 /// Who is paid on a connection.
 #[derive(Clone, Debug)]
@@ -65,12 +62,19 @@ pub struct Miner {
     jobs: VecDeque<Job>,
     /// When the newest was sent.
     notified: Duration,
-    /// Submits by board, what the miner rolled, and the job's bits.
-    seen: BTreeSet<(u64, [u8; 24])>,
+    /// Jobs of the session that it takes up again, until it has work.
+    resumed: VecDeque<Job>,
+    seen: Seen,
+    /// Addresses that it may not mine for on this connection.
+    refused: Vec<String>,
+    /// Lines in a row that were no JSON object.
+    garbage: u32,
     /// It was told once what it waits for.
     told_to_wait: bool,
-    /// The log was told once that it makes no shares.
+    /// It was told once, as was the log, that it makes no shares.
     told_lottery: bool,
+    /// Whoever looks at it was told once why it was not authorised.
+    told_refusal: bool,
     /// Its invalid submits.
     flood: Flood,
 }
@@ -100,22 +104,30 @@ impl Miner {
             told: None,
             jobs: VecDeque::new(),
             notified: now,
-            seen: BTreeSet::new(),
+            resumed: VecDeque::new(),
+            seen: Seen::new(),
+            refused: Vec::new(),
+            garbage: 0,
             told_to_wait: false,
             told_lottery: false,
+            told_refusal: false,
             flood: Flood::default(),
         }
     }
 
     /// It has gone.
-    pub fn on_closed(&self, conn: ConnId, why: &CloseReason, server: &mut Server, turn: &mut Turn<'_>) {
+    pub fn on_closed(self, conn: ConnId, why: &CloseReason, server: &mut Server, turn: &mut Turn<'_>) {
+        let (now, addr, authorised) = (turn.now.mono, self.addr, self.authorised());
         if self.flood.is_one() {
-            server.bans.ban(turn.now.mono, self.addr);
+            server.bans.ban(now, addr);
+        } else if !self.jobs.is_empty() {
+            let Miner { extranonce1, vardiff, jobs, seen, .. } = self;
+            server.resumable.keep(now, addr.ip(), Session { extranonce1, vardiff, jobs, seen });
         }
-        if self.authorised() {
-            turn.out.publish(Event::MinerDown { conn, addr: self.addr, why: why.clone() });
+        if authorised {
+            turn.out.publish(Event::MinerDown { conn, addr, why: why.clone() });
         } else {
-            ended("miner", self.addr, why);
+            ended("miner", addr, why);
         }
     }
 
@@ -134,23 +146,14 @@ impl Miner {
         self.heard = Some(turn.now.mono);
         // Worker names come in whatever the miner's owner typed them in; no reason to drop it.
         let line = String::from_utf8_lossy(line);
-        let Some(line) = Line::parse(line.as_bytes()) else {
-            turn.out.close(conn, CloseReason::Misbehaviour("a line that is no JSON object".to_owned()));
-            return;
-        };
+        let Some(line) = Line::parse(line.as_bytes()) else { return self.garbage(conn, turn) };
+        self.garbage = 0;
         let id = line.id.map_or("null", RawValue::get);
         match line.request() {
-            Request::Configure { extensions, mask } => {
-                let result = self.configure(&extensions, mask);
-                reply(conn, turn, id, &result);
-            }
-            Request::Subscribe { agent } => {
-                reply(conn, turn, id, &self.subscribed());
-                let first = self.agent.replace(agent).is_none();
-                self.begin(conn, first, server, turn);
-            }
+            Request::Configure(asked) => self.configure(conn, id, &asked, server, turn),
+            Request::Subscribe { agent, session } => self.subscribe(conn, id, agent, session, server, turn),
             Request::Authorize { user, password } => self.authorize(conn, id, user, &password, server, turn),
-            Request::Submit(submit) => self.submit(conn, line.id, submit, turn),
+            Request::Submit(submit) => self.submit(conn, &line, submit, turn),
             Request::SuggestDifficulty(difficulty) => {
                 reply(conn, turn, id, "true");
                 if let Some(difficulty) = difficulty {
@@ -158,12 +161,13 @@ impl Miner {
                     self.follow_vardiff(conn, server, turn);
                 }
             }
-            // It changes only with a new connection, so there is nothing to push.
+            // It changes only with a new connection, so there is no mining.set_extranonce to push.
             Request::ExtranonceSubscribe => reply(conn, turn, id, "true"),
             Request::Ping => reply(conn, turn, id, "\"pong\""),
             Request::GetTransactions(job) => self.get_transactions(conn, id, job, turn),
             Request::Response => {}
-            Request::Unknown => refuse(conn, turn, id, (-3, "Method not found")),
+            Request::GetVersion => reply(conn, turn, id, concat!("\"Rockpool/", env!("CARGO_PKG_VERSION"), "\"")),
+            Request::Unknown => refuse(conn, turn, id, UNKNOWN_METHOD),
         }
         self.set_timer(conn, turn);
     }
@@ -212,16 +216,15 @@ impl Miner {
         // A miner that was served is kept at work while a claim is being looked into: at worst its work is no worse than the old one.
         if server.serving != Serving::Yes && self.jobs.is_empty() {
             if !self.told_to_wait {
-                turn.out.send_bytes(conn, show_message(server.serving).into_bytes());
+                show(conn, turn, &waiting(server.serving));
                 self.told_to_wait = true;
             }
             return;
         }
         let (script, params, view) = (Arc::clone(&login.script), turn.config.params, &turn.chain.view);
-        let board = if is_lottery(agent, &login.password) {
-            server.boards.lottery(params, view, &script, turn.now)
-        } else {
-            server.boards.board(params, view, class_and_layout(agent, &login.password), &script, turn.now)
+        let board = match server.firmware.form(agent, &login.password) {
+            Form::Lottery => server.boards.lottery(params, view, &script, turn.now),
+            Form::Shares(class, layout) => server.boards.board(params, view, (class, layout), &script, turn.now),
         };
         let board = match board {
             Some(Ok(board)) => board,
@@ -238,11 +241,14 @@ impl Miner {
                 "miner {conn}: {agent:?} holds no coinbase of the pool: it plays a solo lottery for {:?}, and makes no shares",
                 login.user
             );
+            show(conn, turn, "This device holds no coinbase of the pool: it plays a solo lottery for your address, and makes no shares");
             self.told_lottery = true;
         }
         let clean = clean || self.jobs.is_empty();
         if clean {
-            self.jobs.clear();
+            // What it takes up again counts as long as it could have, and for the same payee.
+            self.jobs = std::mem::take(&mut self.resumed);
+            self.jobs.retain(|job| job.script == script && job.board.work.template.prev == board.work.template.prev);
         }
         self.push_job(conn, board, script, clean, server, turn);
         self.set_timer(conn, turn);
@@ -274,49 +280,127 @@ impl Miner {
         self.seen = self.seen.split_off(&(oldest, [0; 24]));
     }
 
-    fn configure(&mut self, extensions: &[String], mask: Option<u32>) -> String {
-        let mut results = Vec::new();
-        for extension in extensions {
+    /// A line that is no JSON object, or no whole one: nobody knows which request it was. One may be an accident of the wire; who sends
+    /// nothing else speaks another protocol.
+    fn garbage(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        self.garbage += 1;
+        if self.garbage > GARBAGE_LINES_MAX {
+            turn.out.close(conn, CloseReason::Misbehaviour("many lines in a row that are no JSON objects".to_owned()));
+        } else {
+            refuse(conn, turn, "null", GARBAGE);
+            self.set_timer(conn, turn);
+        }
+    }
+
+    /// Grants of BIP310 what there is. What is not understood is left out.
+    fn configure(&mut self, conn: ConnId, id: &str, wanted: &Configure, server: &mut Server, turn: &mut Turn<'_>) {
+        let (mut results, mut rolls) = (Vec::new(), false);
+        for extension in &wanted.extensions {
             match extension.as_str() {
                 "version-rolling" => {
-                    self.mask = granted(mask);
-                    results.push(format!(r#""version-rolling":{},"version-rolling.mask":"{:08x}""#, self.mask != 0, self.mask));
+                    self.mask = granted(wanted.mask);
+                    rolls = self.mask != 0;
+                    results.push(format!(r#""version-rolling":{rolls},"version-rolling.mask":"{:08x}""#, self.mask));
+                    // It may mine all the same, says BIP310, if not as fast as it could.
+                    if wanted.min_bits.is_some_and(|bits| bits > self.mask.count_ones()) {
+                        log::info!("miner {conn}: it wants more version bits to roll than the {} there are", self.mask.count_ones());
+                    }
+                }
+                "minimum-difficulty" => {
+                    let granted = self.hold_least(wanted.least, turn);
+                    results.push(format!(r#""minimum-difficulty":{granted}"#));
                 }
                 "subscribe-extranonce" => results.push(r#""subscribe-extranonce":true"#.to_owned()),
-                "minimum-difficulty" => results.push(r#""minimum-difficulty":false"#.to_owned()),
-                // BIP310: what is not understood is left out.
+                // What it says of itself is nobody's business here.
+                "info" => results.push(r#""info":true"#.to_owned()),
                 _ => {}
             }
         }
-        format!("{{{}}}", results.join(","))
+        reply(conn, turn, id, &format!("{{{}}}", results.join(",")));
+        if rolls {
+            // Some firmware takes the mask from here alone.
+            push(conn, turn, "mining.set_version_mask", &format!("\"{:08x}\"", self.mask));
+        }
+        self.follow_vardiff(conn, server, turn);
     }
 
-    fn subscribed(&self) -> String {
+    /// A device that cannot work below a difficulty is not led below it. Whether that is a promise: no job is harder than a share, so one
+    /// that asks for more than the easiest share there can ever be is told no, and gets as much of it as shares allow.
+    fn hold_least(&mut self, least: Option<f64>, turn: &Turn<'_>) -> bool {
+        // 0 switches it off, which it is.
+        match least {
+            Some(0.0) => true,
+            least => least.and_then(asked).is_some_and(|least| {
+                self.vardiff.at_least(turn.now.mono, least);
+                least <= share_difficulty(turn.config.params.floor_bits)
+            }),
+        }
+    }
+
+    /// The first time, it may take up the session that it had before. Under jobs its extranonce1 stays what it is.
+    fn subscribe(
+        &mut self,
+        conn: ConnId,
+        id: &str,
+        agent: String,
+        session: Option<[u8; EXTRANONCE1_BYTES]>,
+        server: &mut Server,
+        turn: &mut Turn<'_>,
+    ) {
+        let (now, first) = (turn.now.mono, self.agent.is_none());
+        let ended = session.filter(|_| first).and_then(|name| server.resumable.take(now, self.addr.ip(), name));
+        if let Some(Session { extranonce1, vardiff, jobs, seen }) = ended {
+            (self.extranonce1, self.vardiff, self.resumed, self.seen) = (extranonce1, vardiff, jobs, seen);
+        }
+        if let Some(least) = least_difficulty(&agent) {
+            self.vardiff.at_least(now, least);
+        }
         let en1 = hex(&self.extranonce1);
-        format!(r#"[[["mining.set_difficulty","{en1}"],["mining.notify","{en1}"]],"{en1}",{EXTRANONCE2_BYTES}]"#)
+        let result = format!(r#"[[["mining.set_difficulty","{en1}"],["mining.notify","{en1}"]],"{en1}",{EXTRANONCE2_BYTES}]"#);
+        reply(conn, turn, id, &result);
+        self.agent = Some(agent);
+        self.begin(conn, first, server, turn);
     }
 
     fn authorize(&mut self, conn: ConnId, id: &str, user: String, password: &str, server: &mut Server, turn: &mut Turn<'_>) {
         let (script, worker) = match login(&user, turn.config.params.network) {
             Ok((script, worker)) => (Arc::new(script), worker),
-            Err(why) => {
-                log::info!("miner {conn}: not authorised: {why}");
-                refuse(conn, turn, id, (24, &why));
-                return;
-            }
+            Err(why) => return self.refuse_user(conn, id, &why, turn),
         };
-        let same = self.login.as_ref().is_some_and(|before| before.script == script && before.password == password);
+        // A job's coinbase commits to one payee, and proxies give each job to all who are behind them. So a connection has one address: with
+        // any number of workers, and never with another's work paid to it, or its own to another.
+        if self.login.as_ref().is_some_and(|login| login.script != script) {
+            if self.refused.len() < REFUSED_MAX && !self.is_refused(&user) {
+                self.refused.push(address(&user).to_owned());
+            }
+            let why = "this connection mines for another address already: connect once for each address (worker names are free)";
+            return self.refuse_user(conn, id, why, turn);
+        }
+        let same = self.login.as_ref().is_some_and(|before| before.password == password);
         if !same && let Some(difficulty) = password_difficulty(password) {
             self.vardiff.hold(turn.now.mono, difficulty);
         }
         reply(conn, turn, id, "true");
-        let before = self.login.replace(Login { user: user.clone(), password: password.to_owned(), script: Arc::clone(&script) });
+        let before = self.login.replace(Login { user: user.clone(), password: password.to_owned(), script });
         if before.is_none() {
             let agent = self.agent.as_deref().unwrap_or_default().to_owned();
             turn.out.publish(Event::MinerUp { conn, addr: self.addr, user, worker, agent });
         }
         // Another worker of the same address, as proxies have many, is no reason to take away what all of them work on.
         self.begin(conn, !same, server, turn);
+    }
+
+    fn refuse_user(&mut self, conn: ConnId, id: &str, why: &str, turn: &mut Turn<'_>) {
+        log::info!("miner {conn}: not authorised: {why}");
+        refuse(conn, turn, id, (24, why));
+        if !std::mem::replace(&mut self.told_refusal, true) {
+            show(conn, turn, &format!("Not authorised: {why}"));
+        }
+    }
+
+    /// Whether a user's address was refused here, beside that of this connection.
+    fn is_refused(&self, user: &str) -> bool {
+        self.refused.iter().any(|refused| refused.eq_ignore_ascii_case(address(user)))
     }
 
     /// Its first job, or the first for another payee or of another form.
@@ -334,10 +418,16 @@ impl Miner {
         }
     }
 
-    fn submit(&mut self, conn: ConnId, id: Option<&RawValue>, submit: Result<Submit, &'static str>, turn: &mut Turn<'_>) {
-        let raw = id.map_or("null", RawValue::get);
+    fn submit(&mut self, conn: ConnId, line: &Line<'_>, submit: Result<Submit, &'static str>, turn: &mut Turn<'_>) {
+        let raw = line.id.map_or("null", RawValue::get);
         if self.agent.is_none() || self.login.is_none() {
             refuse(conn, turn, raw, if self.agent.is_none() { NOT_SUBSCRIBED } else { UNAUTHORISED });
+            return self.count_invalid(conn, turn);
+        }
+        // Whose it is does not matter while all are one address's; what was refused must not be paid to who was not.
+        if !self.refused.is_empty() && line.user().is_some_and(|user| self.is_refused(&user)) {
+            turn.counters.shares_rejected.add(1);
+            refuse(conn, turn, raw, (24, "Unauthorized worker: this connection mines for another address"));
             return self.count_invalid(conn, turn);
         }
         let (job, roll) = match submit {
@@ -358,7 +448,7 @@ impl Miner {
             // A frame is dispatched with its ticket; without one it is not this line's doing.
             return refuse(conn, turn, raw, (20, "the node is busy; try again"));
         };
-        let request: Arc<RawValue> = Arc::from(id.map_or_else(|| RawValue::NULL.to_owned(), RawValue::to_owned));
+        let request: Arc<RawValue> = Arc::from(line.id.map_or_else(|| RawValue::NULL.to_owned(), RawValue::to_owned));
         let mut extranonce = [0; EXTRANONCE1_BYTES + EXTRANONCE2_BYTES];
         extranonce[..EXTRANONCE1_BYTES].copy_from_slice(&self.extranonce1);
         extranonce[EXTRANONCE1_BYTES..].copy_from_slice(&roll.extranonce2);
@@ -391,29 +481,20 @@ impl Miner {
         new
     }
 
-    fn reject(&mut self, conn: ConnId, id: &str, refusal: SubmitRefusal, turn: &mut Turn<'_>) {
+    fn reject(&mut self, conn: ConnId, id: &str, refused: SubmitRefusal, turn: &mut Turn<'_>) {
         turn.counters.shares_rejected.add(1);
-        let (code, text) = match refusal {
-            SubmitRefusal::Stale => {
-                turn.counters.submits_stale.add(1);
-                STALE
-            }
-            SubmitRefusal::Duplicate => {
-                turn.counters.submits_duplicate.add(1);
-                DUPLICATE
-            }
-            SubmitRefusal::LowDifficulty => {
-                turn.counters.submits_low.add(1);
-                (23, "Low difficulty share")
-            }
-            SubmitRefusal::BadField(why) | SubmitRefusal::Refused(why) => (20, why),
-        };
-        refuse(conn, turn, id, (code, text));
+        match refused {
+            SubmitRefusal::Stale => turn.counters.submits_stale.add(1),
+            SubmitRefusal::Duplicate => turn.counters.submits_duplicate.add(1),
+            SubmitRefusal::LowDifficulty => turn.counters.submits_low.add(1),
+            SubmitRefusal::BadField(_) | SubmitRefusal::Refused(_) => {}
+        }
+        refuse(conn, turn, id, refusal(refused));
         // What is too easy says that easier work would count; a device may have kept to a difficulty of its own (public-pool 152).
-        if refusal != SubmitRefusal::LowDifficulty {
+        if refused != SubmitRefusal::LowDifficulty {
             self.vardiff.not_silent(turn.now.mono);
         }
-        if matches!(refusal, SubmitRefusal::LowDifficulty | SubmitRefusal::BadField(_)) {
+        if matches!(refused, SubmitRefusal::LowDifficulty | SubmitRefusal::BadField(_)) {
             self.count_invalid(conn, turn);
         }
     }
@@ -442,6 +523,12 @@ impl Miner {
         }
     }
 
+    /// What it would work at if shares were hard enough.
+    #[cfg(test)]
+    pub(crate) fn wanted_difficulty(&self) -> f64 {
+        self.vardiff.current()
+    }
+
     fn set_timer(&self, conn: ConnId, turn: &mut Turn<'_>) {
         turn.out.set_timer(conn, Some(self.due()));
     }
@@ -451,25 +538,4 @@ impl Miner {
         let first = if self.ready() { silence } else { silence.min(self.opened + AUTHORIZE_MAX) };
         if self.jobs.is_empty() { first } else { first.min(self.notified + NOTIFY_EVERY).min(self.vardiff.due()) }
     }
-}
-
-fn reply(conn: ConnId, turn: &mut Turn<'_>, id: &str, result: &str) {
-    turn.out.send_bytes(conn, format!("{{\"id\":{id},\"result\":{result},\"error\":null}}\n").into_bytes());
-}
-
-fn refuse(conn: ConnId, turn: &mut Turn<'_>, id: &str, (code, text): Refusal<'_>) {
-    // The texts are our own or printable ASCII without quotes, but for what a user typed as an address.
-    let text = serde_json::Value::from(text);
-    turn.out.send_bytes(conn, format!("{{\"id\":{id},\"result\":null,\"error\":[{code},{text},null]}}\n").into_bytes());
-}
-
-fn show_message(serving: Serving) -> String {
-    let text = match serving {
-        Serving::Yes | Serving::NoTemplate => {
-            "Rockpool waits for a block template from bitcoind; work comes as soon as there is one".to_owned()
-        }
-        Serving::NoPeer => "Rockpool waits for a peer; work comes as soon as there is one".to_owned(),
-        Serving::Behind { height } => format!("Rockpool fetches the share chain up to height {height}; work comes when it is there"),
-    };
-    format!("{{\"id\":null,\"method\":\"client.show_message\",\"params\":[\"{text}\"]}}\n")
 }

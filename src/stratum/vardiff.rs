@@ -30,6 +30,8 @@ pub struct Vardiff {
     current: f64,
     /// What it never falls below: `d=` in the password.
     floor: f64,
+    /// What the device cannot work below.
+    least: f64,
     /// What the miner asked for last.
     suggested: Option<f64>,
     /// When the period under judgement began.
@@ -43,7 +45,7 @@ pub struct Vardiff {
 impl Vardiff {
     /// A miner of which nothing is known.
     pub fn new(now: Duration, start: f64) -> Vardiff {
-        Vardiff { current: start, floor: DIFFICULTY_MIN, suggested: None, since: now, sum: 0.0, submits: 0 }
+        Vardiff { current: start, floor: DIFFICULTY_MIN, least: DIFFICULTY_MIN, suggested: None, since: now, sum: 0.0, submits: 0 }
     }
 
     /// The difficulty that the next job should have.
@@ -64,8 +66,21 @@ impl Vardiff {
 
     /// The owner asks never to go below this, and to begin here.
     pub fn hold(&mut self, now: Duration, difficulty: f64) {
-        self.floor = difficulty;
-        self.restart(now, difficulty);
+        self.floor = difficulty.max(self.least);
+        self.restart(now, self.floor);
+    }
+
+    /// The device says that it cannot work below this.
+    pub fn at_least(&mut self, now: Duration, difficulty: f64) {
+        (self.least, self.floor) = (difficulty, self.floor.max(difficulty));
+        if self.current < self.floor {
+            self.restart(now, self.floor);
+        }
+    }
+
+    /// The miner was away: its silence says nothing.
+    pub fn resume(&mut self, now: Duration) {
+        self.restart(now, self.current);
     }
 
     /// The time of the next look if no submit comes.
@@ -193,6 +208,32 @@ mod tests {
         let due = vardiff.due();
         vardiff.not_silent(3 * silence);
         assert_eq!(vardiff.due(), due);
+    }
+
+    #[test]
+    fn no_device_is_led_below_what_it_can() {
+        let mut vardiff = Vardiff::new(Duration::ZERO, 1.0);
+        vardiff.at_least(Duration::ZERO, 2_048.0);
+        assert_eq!(vardiff.current(), 2_048.0);
+        vardiff.suggest(Duration::ZERO, 16.0);
+        vardiff.hold(Duration::ZERO, 100.0);
+        for silence in 1..20 {
+            vardiff.tick(silence * SILENCE, vardiff.current());
+        }
+        assert_eq!(vardiff.current(), 2_048.0);
+        // The owner's floor stays, whichever is said first.
+        vardiff.hold(Duration::ZERO, 4_096.0);
+        vardiff.at_least(Duration::ZERO, 512.0);
+        assert!(!vardiff.tick(SILENCE, 4_096.0));
+        assert_eq!(vardiff.current(), 4_096.0);
+    }
+
+    #[test]
+    fn who_was_away_goes_on_where_it_was() {
+        let mut vardiff = Vardiff::new(Duration::ZERO, 1_000.0);
+        vardiff.resume(20 * SILENCE);
+        assert_eq!((vardiff.current(), vardiff.due()), (1_000.0, 21 * SILENCE));
+        assert!(!vardiff.tick(20 * SILENCE, 1_000.0));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use rockpool_workers::work::meets;
 use serde_json::{Value, json};
 
 use crate::limits::NOTIFY_EVERY;
+use crate::session::Session;
 use crate::stratum::difficulty::target_of;
 use crate::stratum::jobs::{hex, words_reversed};
 use crate::testing::{ADDRESS, Grower, Inline, STRATUM, World, regtest};
@@ -35,7 +36,11 @@ struct Device {
     extranonce2: u64,
     /// The mask that it was granted.
     mask: u32,
+    /// How often it was pushed a mask.
+    masks: usize,
     jobs: usize,
+    /// What its owner reads.
+    shown: Vec<String>,
 }
 
 /// A header that is good enough, in the fields of `mining.submit`.
@@ -85,7 +90,7 @@ fn word(text: &Value) -> u32 {
 impl Device {
     fn plug_in(world: &mut World<Inline>) -> Device {
         let conn = world.connect(STRATUM);
-        Device { conn, extranonce1: String::new(), told: None, job: None, extranonce2: 0, mask: 0, jobs: 0 }
+        Device { conn, extranonce1: String::new(), told: None, job: None, extranonce2: 0, mask: 0, masks: 0, jobs: 0, shown: vec![] }
     }
 
     /// Sends a line as it is, with what ends it, and hears the answers: those that are not pushes.
@@ -160,7 +165,11 @@ impl Device {
                 self.job = Some((params.clone(), self.told.unwrap()));
                 self.jobs += 1;
             }
-            "client.show_message" => {}
+            "mining.set_version_mask" => {
+                assert_eq!(word(&params[0]), self.mask, "what the answer said");
+                self.masks += 1;
+            }
+            "client.show_message" => self.shown.push(params[0].as_str().unwrap().to_owned()),
             other => panic!("no device here asked for {other}"),
         }
     }
@@ -243,7 +252,7 @@ fn bitaxe() {
         &mut world,
         r#"{"id": 1, "method": "mining.configure", "params": [["version-rolling"], {"version-rolling.mask": "ffffffff"}]}"#,
     );
-    assert_eq!(device.mask, 0x1fff_e000);
+    assert_eq!((device.mask, device.masks), (0x1fff_e000, 1));
     let rest = [
         r#"{"id": 2, "method": "mining.subscribe", "params": ["bitaxe/BM1370/v2.9.0"]}"#.to_owned(),
         format!(r#"{{"id": 3, "method": "mining.authorize", "params": ["{ADDRESS}.bitaxe", "x"]}}"#),
@@ -314,6 +323,7 @@ fn antminer_of_the_first_asicboost() {
     let line = r#"{"id":1,"method":"mining.configure","params":[["version-rolling"],{"version-rolling.mask":"c0000000"}]}"#;
     let granted = device.granted(&mut world, line);
     assert_eq!(granted, json!({"version-rolling": false, "version-rolling.mask": "00000000"}));
+    assert_eq!(device.masks, 0, "nothing to roll");
     let answer = device.ask(&mut world, r#"{"id":2,"method":"mining.multi_version","params":[4]}"#);
     assert_eq!(answer["error"][0], -3, "an answer, not silence: it would wait");
     device.granted(&mut world, r#"{"id":3,"method":"mining.subscribe","params":["bmminer/2.0.0"]}"#);
@@ -361,12 +371,14 @@ fn cgminer() {
     let (mut world, _) = serving();
     let mut device = Device::plug_in(&mut world);
     let before = device.granted(&mut world, r#"{"id": 0, "method": "mining.subscribe", "params": ["cgminer/4.12.0"]}"#);
+    device.granted(&mut world, &format!(r#"{{"id": 1, "method": "mining.authorize", "params": ["{ADDRESS}.c", "x"]}}"#));
+    let late = device.find(0);
     world.hang_up(device.conn);
     let mut device = Device::plug_in(&mut world);
     let session = before[0][1][1].as_str().unwrap();
     let line = format!(r#"{{"id": 0, "method": "mining.subscribe", "params": ["cgminer/4.12.0", "{session}"]}}"#);
     let again = device.granted(&mut world, &line);
-    assert_ne!(again[1], before[1], "what comes after is another connection's, and no work is lost by that");
+    assert_eq!(again[1], before[1], "the session goes on");
     device.granted(&mut world, r#"{"id": 1, "method": "mining.extranonce.subscribe", "params": []}"#);
     device.granted(&mut world, &format!(r#"{{"id": 2, "method": "mining.authorize", "params": ["{ADDRESS}.c", "x"]}}"#));
     let job = device.job.clone().unwrap().0;
@@ -375,7 +387,9 @@ fn cgminer() {
     // It answers a version request that nobody made, and nobody minds.
     assert!(device.send(&mut world, b"{\"id\": null, \"result\": \"cgminer/4.12.0\", \"error\": null}\n").is_empty());
     let found = device.find(0);
-    device.credited(&mut world, "4", &found, &found.five(ADDRESS));
+    // What it had found when the connection broke still counts.
+    device.credited(&mut world, "4", &late, &late.five(ADDRESS));
+    device.credited(&mut world, "5", &found, &found.five(ADDRESS));
 }
 
 /// Canaan's Avalon: a cgminer that rolls without asking, spells in capitals and cuts a user name at 63 characters.
@@ -459,6 +473,7 @@ fn nerdminer() {
     device.granted(&mut world, &format!(r#"{{"id": 2, "method": "mining.authorize", "params": ["{MAIN}.nerd", "x"]}}"#));
     let suggest = r#"{"id": 3, "method": "mining.suggest_difficulty", "params": [0.00015]}"#;
     device.granted(&mut world, suggest);
+    assert!(device.shown[0].contains("solo lottery") && device.shown.len() == 1, "{:?}", device.shown);
     let (job, difficulty) = device.job.clone().unwrap();
     assert_eq!(difficulty, 0.000_15);
     let digits = job[2].as_str().unwrap().len() + 2 * 12 + job[3].as_str().unwrap().len();
@@ -607,17 +622,27 @@ fn mining_rig_rentals() {
     device.credited(&mut world, "3", &found, &found.six(ADDRESS));
 }
 
-/// NiceHash: one line, then the next; nulls for ids of what it does not care about.
+/// NiceHash: one line, then the next; nulls for ids of what it does not care about. It works at 500,000 or not at all.
 #[test]
 fn nicehash() {
-    let (mut world, _) = serving();
-    let mut device = Device::plug_in(&mut world);
-    let subscribed = device.granted(&mut world, r#"{"id":1,"method":"mining.subscribe","params":["NiceHash/1.0.0"]}"#);
-    assert!(subscribed[2].as_u64().unwrap() >= 7, "room for all that rent");
-    device.granted(&mut world, r#"{"id":null,"method":"mining.extranonce.subscribe","params":[]}"#);
-    device.granted(&mut world, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}","d=500000"]}}"#));
-    let found = device.find(0);
-    device.credited(&mut world, "3", &found, &found.five(ADDRESS));
+    let main = params(Network::Main);
+    for password in ["x", "d=500000", "d=16"] {
+        let (mut world, _) = serving();
+        let mut device = Device::plug_in(&mut world);
+        let subscribed = device.granted(&mut world, r#"{"id":1,"method":"mining.subscribe","params":["NiceHash/1.0.0"]}"#);
+        assert!(subscribed[2].as_u64().unwrap() >= 7, "room for all that rent");
+        device.granted(&mut world, r#"{"id":null,"method":"mining.extranonce.subscribe","params":[]}"#);
+        device.granted(&mut world, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}","{password}"]}}"#));
+        let found = device.find(0);
+        device.credited(&mut world, "3", &found, &found.five(ADDRESS));
+        // Where shares are hard enough, that is what it gets, and silence does not lead it away from there.
+        let mut world = World::whole_of(main, &[], 6);
+        let mut device = Device::plug_in(&mut world);
+        device.granted(&mut world, r#"{"id":1,"method":"mining.subscribe","params":["NiceHash/1.0.0"]}"#);
+        device.granted(&mut world, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{MAIN}","{password}"]}}"#));
+        let Some(Session::Miner(miner)) = world.node.sessions.get_mut(device.conn) else { panic!("no miner") };
+        assert_eq!(miner.wanted_difficulty(), 500_000.0, "{password}");
+    }
 }
 
 /// Proxies of farms: many requests in a segment, cut where the network likes, several workers of one address, and submits of each.

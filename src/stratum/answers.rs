@@ -1,0 +1,62 @@
+//! What miners are told, as lines: answers to their requests, and what is pushed.
+
+use rockpool_net::id::ConnId;
+use rockpool_workers::jobs::SubmitRefusal;
+use serde_json::Value;
+
+use crate::status::Serving;
+use crate::turn::Turn;
+
+/// A refusal as Stratum spells it: code and text.
+pub type Refusal<'a> = (i32, &'a str);
+
+pub const UNAUTHORISED: Refusal<'static> = (24, "Unauthorized worker: send mining.authorize first");
+pub const NOT_SUBSCRIBED: Refusal<'static> = (25, "Not subscribed: send mining.subscribe first");
+pub const STALE: Refusal<'static> = (21, "Job not found (stale)");
+/// JSON-RPC's own code.
+pub const GARBAGE: Refusal<'static> = (-32_700, "Parse error: send one JSON object to a line");
+pub const UNKNOWN_METHOD: Refusal<'static> = (-3, "Method not found");
+const DUPLICATE: Refusal<'static> = (22, "Duplicate share");
+
+/// A refused submit.
+pub fn refusal(refused: SubmitRefusal) -> Refusal<'static> {
+    match refused {
+        SubmitRefusal::Stale => STALE,
+        SubmitRefusal::Duplicate => DUPLICATE,
+        SubmitRefusal::LowDifficulty => (23, "Low difficulty share"),
+        SubmitRefusal::BadField(why) | SubmitRefusal::Refused(why) => (20, why),
+    }
+}
+
+/// Answers a request.
+pub fn reply(conn: ConnId, turn: &mut Turn<'_>, id: &str, result: &str) {
+    turn.out.send_bytes(conn, [r#"{"id":"#, id, r#","result":"#, result, r#","error":null}"#, "\n"].concat().into_bytes());
+}
+
+/// Refuses a request.
+pub fn refuse(conn: ConnId, turn: &mut Turn<'_>, id: &str, (code, text): Refusal<'_>) {
+    // What a user typed may stand in it.
+    let text = Value::from(text);
+    turn.out.send_bytes(conn, format!("{{\"id\":{id},\"result\":null,\"error\":[{code},{text},null]}}\n").into_bytes());
+}
+
+/// Pushes a notification with one parameter, a JSON value.
+pub fn push(conn: ConnId, turn: &mut Turn<'_>, method: &str, param: &str) {
+    turn.out.send_bytes(conn, format!("{{\"id\":null,\"method\":\"{method}\",\"params\":[{param}]}}\n").into_bytes());
+}
+
+/// Pushes a sentence for whoever looks at the device.
+pub fn show(conn: ConnId, turn: &mut Turn<'_>, text: &str) {
+    push(conn, turn, "client.show_message", &Value::from(text).to_string());
+}
+
+/// Why there is no work yet.
+pub fn waiting(serving: Serving) -> String {
+    match serving {
+        Serving::Yes | Serving::NoTemplate => {
+            "Rockpool waits for a block template from bitcoind; work comes as soon as there is one".to_owned()
+        }
+        Serving::NoPeer => "Rockpool waits for a peer; work comes as soon as there is one".to_owned(),
+        Serving::Behind { height } => format!("Rockpool fetches the share chain up to height {height}; work comes when it is there"),
+    }
+}
