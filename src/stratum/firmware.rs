@@ -27,10 +27,10 @@ const LOTTERY: [&str; 2] = ["nerdminer", "sparkminer"];
 
 /// Least difficulties of rental markets' proxies, which refuse a pool that offers less. NiceHash's, for SHA-256.
 ///
-/// NiceHash is said to hold 500 bytes of coinbase (DATUM's gateway), the smallest class has up to 752: eight P2TR payees fit, twelve do not.
-/// It gets the smallest class all the same, since a solo lottery would pay a renter nothing, and its check of a pool tells before anything
-/// is paid; where it does refuse, the owner can say `c=1`. Mining Rig Rentals passes on the user agent of the rig itself, and so its class;
-/// its renters set the difficulty by `d=` in the password.
+/// NiceHash is said to hold 500 bytes of coinbase (DATUM's gateway); the smallest class has up to 752, so that with twelve payees it may be
+/// too large. It gets that class all the same, since a solo lottery would pay a renter nothing, and its own check of a pool tells before
+/// anything is paid; where it does refuse, the owner can say `c=1`. Mining Rig Rentals passes on the user agent of the rig itself, and so
+/// its class; its renters set the difficulty by `d=` in the password.
 const LEAST: [(&str, f64); 1] = [("nicehash/", 500_000.0)];
 
 /// The least difficulty that a miner works at, if its user agent tells.

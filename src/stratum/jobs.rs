@@ -61,6 +61,11 @@ impl Job {
     }
 }
 
+/// A target as a difficulty: a share's is what no job that commits to it exceeds.
+pub fn share_difficulty(bits: u32) -> f64 {
+    difficulty_of(&target_bytes(bits))
+}
+
 impl Board {
     fn new(free: Option<f64>, serial: u64, work: Work, made: Duration) -> Board {
         let branch: Vec<String> = work.trim().branch.iter().map(|hash| format!("\"{}\"", hex(hash))).collect();
@@ -70,7 +75,7 @@ impl Board {
 
     /// The difficulty that none of its jobs which commit to these bits exceeds: that of the target.
     pub fn difficulty_max(&self, bits: u32) -> f64 {
-        self.free.unwrap_or_else(|| difficulty_of(&target_bytes(bits)))
+        self.free.unwrap_or_else(|| share_difficulty(bits))
     }
 
     /// Header version of its jobs: what the template asks for, with every bit clear that a miner may roll.

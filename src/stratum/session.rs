@@ -1,5 +1,7 @@
 //! A miner's connection: what it said, what it was given, and what its next line means.
 
+mod handshake;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,19 +18,17 @@ use serde_json::value::RawValue;
 use crate::config::Mode;
 use crate::journal::ended;
 use crate::limits::{
-    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, REFUSED_MAX,
-    SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
+    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX,
+    TRANSACTIONS_BYTES_MAX,
 };
 use crate::status::Serving;
 use crate::stratum::Server;
-use crate::stratum::answers::{GARBAGE, NOT_SUBSCRIBED, STALE, UNAUTHORISED, UNKNOWN_METHOD, push, refusal, refuse, reply, show, waiting};
+use crate::stratum::answers::{GARBAGE, NOT_SUBSCRIBED, STALE, UNAUTHORISED, UNKNOWN_METHOD, refusal, refuse, reply, show, waiting};
 use crate::stratum::bans::Flood;
-use crate::stratum::difficulty::{asked, rounded, target_of};
-use crate::stratum::firmware::{Form, least_difficulty};
+use crate::stratum::difficulty::{rounded, target_of};
+use crate::stratum::firmware::Form;
 use crate::stratum::jobs::{Board, Job, hex};
-use crate::stratum::request::{
-    Configure, EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, address, granted, login, password_difficulty, rolled,
-};
+use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, rolled};
 use crate::stratum::resume::{Seen, Session};
 use crate::stratum::vardiff::Vardiff;
 use crate::turn::Turn;
@@ -40,6 +40,18 @@ struct Login {
     /// Hints.
     password: String,
     script: Arc<Script>,
+}
+
+/// Entries and bytes that are remembered of a miner.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub jobs: usize,
+    pub seen: usize,
+    pub refused: usize,
+    pub agent: usize,
+    pub user: usize,
+    pub password: usize,
 }
 
 /// A miner.
@@ -292,117 +304,6 @@ impl Miner {
         }
     }
 
-    /// Grants of BIP310 what there is. What is not understood is left out.
-    fn configure(&mut self, conn: ConnId, id: &str, wanted: &Configure, server: &mut Server, turn: &mut Turn<'_>) {
-        let (mut results, mut rolls) = (Vec::new(), false);
-        for extension in &wanted.extensions {
-            match extension.as_str() {
-                "version-rolling" => {
-                    self.mask = granted(wanted.mask);
-                    rolls = self.mask != 0;
-                    results.push(format!(r#""version-rolling":{rolls},"version-rolling.mask":"{:08x}""#, self.mask));
-                    // It may mine all the same, says BIP310, if not as fast as it could.
-                    if wanted.min_bits.is_some_and(|bits| bits > self.mask.count_ones()) {
-                        log::info!("miner {conn}: it wants more version bits to roll than the {} there are", self.mask.count_ones());
-                    }
-                }
-                "minimum-difficulty" => {
-                    let granted = self.hold_least(wanted.least, turn);
-                    results.push(format!(r#""minimum-difficulty":{granted}"#));
-                }
-                "subscribe-extranonce" => results.push(r#""subscribe-extranonce":true"#.to_owned()),
-                // What it says of itself is nobody's business here.
-                "info" => results.push(r#""info":true"#.to_owned()),
-                _ => {}
-            }
-        }
-        reply(conn, turn, id, &format!("{{{}}}", results.join(",")));
-        if rolls {
-            // Some firmware takes the mask from here alone.
-            push(conn, turn, "mining.set_version_mask", &format!("\"{:08x}\"", self.mask));
-        }
-        self.follow_vardiff(conn, server, turn);
-    }
-
-    /// A device that cannot work below a difficulty is not led below it. Whether that is a promise: no job is harder than a share, so one
-    /// that asks for more than the easiest share there can ever be is told no, and gets as much of it as shares allow.
-    fn hold_least(&mut self, least: Option<f64>, turn: &Turn<'_>) -> bool {
-        // 0 switches it off, which it is.
-        match least {
-            Some(0.0) => true,
-            least => least.and_then(asked).is_some_and(|least| {
-                self.vardiff.at_least(turn.now.mono, least);
-                least <= share_difficulty(turn.config.params.floor_bits)
-            }),
-        }
-    }
-
-    /// The first time, it may take up the session that it had before. Under jobs its extranonce1 stays what it is.
-    fn subscribe(
-        &mut self,
-        conn: ConnId,
-        id: &str,
-        agent: String,
-        session: Option<[u8; EXTRANONCE1_BYTES]>,
-        server: &mut Server,
-        turn: &mut Turn<'_>,
-    ) {
-        let (now, first) = (turn.now.mono, self.agent.is_none());
-        let ended = session.filter(|_| first).and_then(|name| server.resumable.take(now, self.addr.ip(), name));
-        if let Some(Session { extranonce1, vardiff, jobs, seen }) = ended {
-            (self.extranonce1, self.vardiff, self.resumed, self.seen) = (extranonce1, vardiff, jobs, seen);
-        }
-        if let Some(least) = least_difficulty(&agent) {
-            self.vardiff.at_least(now, least);
-        }
-        let en1 = hex(&self.extranonce1);
-        let result = format!(r#"[[["mining.set_difficulty","{en1}"],["mining.notify","{en1}"]],"{en1}",{EXTRANONCE2_BYTES}]"#);
-        reply(conn, turn, id, &result);
-        self.agent = Some(agent);
-        self.begin(conn, first, server, turn);
-    }
-
-    fn authorize(&mut self, conn: ConnId, id: &str, user: String, password: &str, server: &mut Server, turn: &mut Turn<'_>) {
-        let (script, worker) = match login(&user, turn.config.params.network) {
-            Ok((script, worker)) => (Arc::new(script), worker),
-            Err(why) => return self.refuse_user(conn, id, &why, turn),
-        };
-        // A job's coinbase commits to one payee, and proxies give each job to all who are behind them. So a connection has one address: with
-        // any number of workers, and never with another's work paid to it, or its own to another.
-        if self.login.as_ref().is_some_and(|login| login.script != script) {
-            if self.refused.len() < REFUSED_MAX && !self.is_refused(&user) {
-                self.refused.push(address(&user).to_owned());
-            }
-            let why = "this connection mines for another address already: connect once for each address (worker names are free)";
-            return self.refuse_user(conn, id, why, turn);
-        }
-        let same = self.login.as_ref().is_some_and(|before| before.password == password);
-        if !same && let Some(difficulty) = password_difficulty(password) {
-            self.vardiff.hold(turn.now.mono, difficulty);
-        }
-        reply(conn, turn, id, "true");
-        let before = self.login.replace(Login { user: user.clone(), password: password.to_owned(), script });
-        if before.is_none() {
-            let agent = self.agent.as_deref().unwrap_or_default().to_owned();
-            turn.out.publish(Event::MinerUp { conn, addr: self.addr, user, worker, agent });
-        }
-        // Another worker of the same address, as proxies have many, is no reason to take away what all of them work on.
-        self.begin(conn, !same, server, turn);
-    }
-
-    fn refuse_user(&mut self, conn: ConnId, id: &str, why: &str, turn: &mut Turn<'_>) {
-        log::info!("miner {conn}: not authorised: {why}");
-        refuse(conn, turn, id, (24, why));
-        if !std::mem::replace(&mut self.told_refusal, true) {
-            show(conn, turn, &format!("Not authorised: {why}"));
-        }
-    }
-
-    /// Whether a user's address was refused here, beside that of this connection.
-    fn is_refused(&self, user: &str) -> bool {
-        self.refused.iter().any(|refused| refused.eq_ignore_ascii_case(address(user)))
-    }
-
     /// Its first job, or the first for another payee or of another form.
     fn begin(&mut self, conn: ConnId, news: bool, server: &mut Server, turn: &mut Turn<'_>) {
         if news {
@@ -520,6 +421,20 @@ impl Miner {
                 let txs: Vec<String> = txs.iter().map(|tx| format!("\"{}\"", hex(tx))).collect();
                 reply(conn, turn, id, &format!("[{}]", txs.join(",")));
             }
+        }
+    }
+
+    /// How much is remembered of it.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> Held {
+        let login = |of: fn(&Login) -> usize| self.login.as_ref().map_or(0, of);
+        Held {
+            jobs: self.jobs.len() + self.resumed.len(),
+            seen: self.seen.len(),
+            refused: self.refused.len(),
+            agent: self.agent.as_ref().map_or(0, String::len),
+            user: login(|login| login.user.len()),
+            password: login(|login| login.password.len()),
         }
     }
 

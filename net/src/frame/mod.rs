@@ -101,6 +101,9 @@ pub enum FrameError {
     /// The payload is not what the header's checksum says.
     #[error("{0} with a wrong checksum: the line or the sender is broken")]
     Checksum(Command),
+    /// Somebody would have the connection encrypted, where it is not.
+    #[error("a TLS handshake: this port speaks plain Stratum, stratum+tcp://, not stratum+ssl://")]
+    Tls,
     /// No end of line within the limit.
     #[error("line longer than {0} bytes")]
     LineTooLong(usize),
@@ -127,7 +130,7 @@ pub enum Framer {
     Line(line::Lines),
     /// HTTP/1 requests.
     Http(http::Requests),
-    /// Lines or HTTP: the first bytes decide, then it is one of the two for good.
+    /// Lines or HTTP: the first bytes decide, then it is one of the two for good. A TLS handshake is refused as what it is.
     Sniff,
 }
 
@@ -157,6 +160,12 @@ impl Framer {
                 let blank = line::blank(buf);
                 if blank > 0 {
                     return Ok(Cut::Skip(blank));
+                }
+                match buf {
+                    // A record of a handshake, of any version: no text begins so.
+                    [0x16] => return Ok(Cut::Need(2)),
+                    [0x16, 0x03, ..] => return Err(FrameError::Tls),
+                    _ => {}
                 }
                 match http::sniff(buf) {
                     http::Sniffed::Undecided => return Ok(Cut::Need(buf.len() + 1)),
@@ -204,6 +213,15 @@ impl Framer {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn a_tls_handshake_is_known_by_its_first_bytes() {
+        let hello = [0x16, 3, 1, 2, 0, 1, 0, b'\n', b'{', b'}'];
+        for at in 0..=hello.len() {
+            assert_eq!(frames(&mut Framer::Sniff, &[&hello[..at], &hello[at..]]), Err(FrameError::Tls), "cut at {at}");
+        }
+        assert_eq!(frames(&mut Framer::Sniff, &[&[0x16], b"x\n"]), Ok(vec![Frame::Line(Box::new([0x16, b'x']))]));
+    }
 
     /// The frames of these chunks, as the hub would cut them: what is unfinished is kept and given again with what comes next.
     pub(crate) fn frames(framer: &mut Framer, chunks: &[&[u8]]) -> Result<Vec<Frame>, FrameError> {
