@@ -33,6 +33,9 @@ run: one node.
   --peer ADDR           connect to this node, repeatable; port 9333 if none is given
   --stratum ADDR        listen for miners here (default 0.0.0.0:3333)
   --http ADDR           status page, API and metrics (default 127.0.0.1:9332)
+  --firmware RULE       what miners of a kind hold, repeatable: WORD=OUTPUTS[,LAYOUT] for all whose user agent
+                        has the WORD; OUTPUTS of a coinbase 12, 46, 144 or 360, or 1 for a solo lottery;
+                        LAYOUT front (firmware that shows outputs) or tail (default)
   --solo                no share chain: a block pays all to the miner that finds it
   --standalone          no share chain: a pool of this node's own miners, paid by what each did lately
   --alone               serve miners even while no peer is connected (default on regtest)
@@ -174,6 +177,7 @@ fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
             Long("peer") => flags.peer.push(text(parser, "--peer")?),
             Long("stratum") => flags.stratum = Some(text(parser, "--stratum")?),
             Long("http") => flags.http = Some(text(parser, "--http")?),
+            Long("firmware") => flags.firmware.push(text(parser, "--firmware")?),
             Long("solo") => flags.solo = Some(true),
             Long("standalone") => flags.standalone = Some(true),
             Long("alone") => flags.alone = Some(true),
@@ -291,7 +295,7 @@ mod tests {
         );
         let line = "run --network regtest --datadir d --bitcoind http://a --bitcoind http://b --bitcoind-cookie c --p2p 1:1 --peer 2:2 \
                     --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo \
-                    --bitcoin-peer 6:6 --propose --resync";
+                    --bitcoin-peer 6:6 --propose --firmware a=12 --firmware b=1 --resync";
         let Command::Run { flags, config, resync: true } = parsed(line).unwrap() else { panic!("not run") };
         assert!(matches!(parsed("run").unwrap(), Command::Run { resync: false, .. }));
         assert_eq!(config, Some("f".into()));
@@ -307,6 +311,7 @@ mod tests {
                 peer: vec!["2:2".into(), "3:3".into()],
                 stratum: Some("4:4".into()),
                 http: Some("5:5".into()),
+                firmware: vec!["a=12".into(), "b=1".into()],
                 solo: Some(true),
                 standalone: Some(true),
                 alone: Some(true),

@@ -11,7 +11,8 @@ use rockpool_workers::outside::{BitcoindConfig, BitcoindMistake};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::limits::{CONFIG_BYTES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, FIRMWARE_RULES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
+use crate::stratum::firmware::Rule;
 
 /// Port on which nodes listen for each other (DESIGN §4).
 pub const P2P_PORT: u16 = 9333;
@@ -42,6 +43,8 @@ pub struct Options {
     pub stratum: Option<String>,
     /// `--http`.
     pub http: Option<String>,
+    /// `--firmware`, repeatable.
+    pub firmware: Vec<String>,
     /// `--solo`.
     pub solo: Option<bool>,
     /// `--standalone`.
@@ -96,6 +99,8 @@ pub struct Config {
     pub stratum: SocketAddr,
     /// Where it answers HTTP.
     pub http: SocketAddr,
+    /// What the operator says of kinds of firmware.
+    pub firmware: Vec<Rule>,
     /// Serve miners while no peer is there.
     pub alone: bool,
     /// Most peers at once.
@@ -139,6 +144,9 @@ pub enum ConfigError {
         /// Most.
         most: u64,
     },
+    /// `--firmware`.
+    #[error("--firmware: {0}")]
+    Firmware(String),
     /// Two that exclude each other.
     #[error("{0} and {1} exclude each other")]
     Excludes(&'static str, &'static str),
@@ -179,6 +187,7 @@ impl Config {
             peers: Vec::new(),
             stratum: free,
             http: free,
+            firmware: Vec::new(),
             alone: true,
             max_peers: 8,
         }
@@ -229,6 +238,7 @@ fn over(flags: Options, file: Options) -> Options {
         peer: list(flags.peer, file.peer),
         stratum: flags.stratum.or(file.stratum),
         http: flags.http.or(file.http),
+        firmware: list(flags.firmware, file.firmware),
         solo: flags.solo.or(file.solo),
         standalone: flags.standalone.or(file.standalone),
         alone: flags.alone.or(file.alone),
@@ -264,6 +274,8 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     let http = listen("--http", options.http, SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), HTTP_PORT))?;
     within("the number of --peer", options.peer.len() as u64, 0, PEERS_CONFIGURED_MAX as u64)?;
     let peers = options.peer.iter().map(|value| peer_address(value)).collect::<Result<Vec<_>, _>>()?;
+    within("the number of --firmware", options.firmware.len() as u64, 0, FIRMWARE_RULES_MAX as u64)?;
+    let firmware = options.firmware.iter().map(|rule| rule.parse().map_err(ConfigError::Firmware)).collect::<Result<Vec<_>, _>>()?;
     let max_peers = options.max_peers.unwrap_or(PEERS_DEFAULT as u64);
     within("--max-peers", max_peers, 1, PEERS_MAX as u64)?;
     within("the number of --bitcoind", options.bitcoind.len() as u64, 0, BITCOINDS_MAX as u64)?;
@@ -285,6 +297,7 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
         peers,
         stratum,
         http,
+        firmware,
         alone: mode != Mode::Chain || options.alone.unwrap_or(network == Network::Regtest),
         max_peers: max_peers as usize,
     })
@@ -413,6 +426,11 @@ mod tests {
             (Options { peer: vec!["0.0.0.0:1".into()], ..regtest() }, "like 192.0.2.7:9333"),
             (Options { peer: many("1.2.3.4", PEERS_CONFIGURED_MAX + 1), ..regtest() }, "the number of --peer: 65 is out of range"),
             (Options { bitcoind: many("http://u:p@h", BITCOINDS_MAX + 1), ..regtest() }, "the number of --bitcoind: 5 is out of range"),
+            (Options { firmware: vec!["bitaxe".into()], ..regtest() }, "--firmware: \"bitaxe\" is no rule for firmware: give WORD="),
+            (
+                Options { firmware: vec!["x=12".into(); FIRMWARE_RULES_MAX + 1], ..regtest() },
+                "the number of --firmware: 65 is out of range",
+            ),
             (Options { max_peers: Some(0), ..regtest() }, "--max-peers: 0 is out of range: at least 1"),
             (Options { max_peers: Some(1 << 40), ..regtest() }, "--max-peers"),
             (Options { max_peers: Some(PEERS_MAX as u64 + 1), ..regtest() }, "--max-peers"),
@@ -445,9 +463,13 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file() {
-        let file = file("network = \"regtest\"\nhttp = \"127.0.0.1:1\"\nstratum = \"127.0.0.1:2\"\npeer = [\"1.1.1.1\"]\nmax-peers = 5\n");
+        let file = file(
+            "network = \"regtest\"\nhttp = \"127.0.0.1:1\"\nstratum = \"127.0.0.1:2\"\npeer = [\"1.1.1.1\"]\n\
+             firmware = [\"bitaxe=12,tail\"]\nmax-peers = 5\n",
+        );
         let flags = Options { http: Some("127.0.0.1:9".into()), peer: vec!["2.2.2.2".into()], ..Options::default() };
         let config = Config::new(flags, Some(file.path()), Some(Path::new(HOME))).unwrap();
+        assert_eq!(config.firmware, ["bitaxe=12,tail".parse().unwrap()]);
         assert_eq!(config.http.port(), 9);
         assert_eq!(config.stratum.port(), 2);
         assert_eq!(config.peers, ["2.2.2.2:9333".parse().unwrap()]);

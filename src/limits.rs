@@ -125,6 +125,9 @@ pub const BAN_TIME: Duration = Duration::from_secs(600);
 pub const GARBAGE_LINES_MAX: u32 = 8;
 /// Addresses that one miner was refused beside its own, remembered so that what is submitted for them is refused too: a proxy's worth.
 pub const REFUSED_MAX: usize = 16;
+/// Stale and duplicate submits in a row, from one notify to the next, of a device that does not get out by itself: sound ones send a few
+/// after each block.
+pub const STUCK_SUBMITS: u32 = 16;
 /// Time that a session can be taken up again after its connection has ended, as ckpool has it: a device restarts in one or two minutes.
 pub const RESUME_TIME: Duration = Duration::from_secs(600);
 /// Sessions kept to be taken up again: a household's and a shed's. Each is a few hundred bytes, and up to 80 KiB if it submitted all that
@@ -194,6 +197,8 @@ pub const HTTP_PER_ADDR: usize = 16;
 pub const FILES_BESIDE: usize = 192;
 /// Peers that may be configured to dial: each is dialled for ever.
 pub const PEERS_CONFIGURED_MAX: usize = 64;
+/// Rules for firmware that may be configured: each user agent is looked for in all of them.
+pub const FIRMWARE_RULES_MAX: usize = 64;
 /// Bytes of a configuration file: a hundred lines are 4 KiB.
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
 /// Log lines that wait for whoever reads the log: a burst, not a stall.
