@@ -1,4 +1,9 @@
 //! What miners are told, as lines: answers to their requests, and what is pushed.
+//!
+//! `client.reconnect` is not among it. A node that stops closes its connections, which every firmware takes for what it is: it tries its
+//! other pools, and comes back. Told to reconnect, cgminer's kin would wait for this one instead, NerdMiner does not hear it, and ESP-Miner
+//! does what it does on a close anyway. A device that is stuck is told to drop its work first, and given another extranonce1
+//! ([`crate::stratum::session`]).
 
 use rockpool_net::id::ConnId;
 use rockpool_workers::jobs::SubmitRefusal;
@@ -54,9 +59,9 @@ pub fn refuse(conn: ConnId, turn: &mut Turn<'_>, id: &str, (code, text): Refusal
     turn.out.send_bytes(conn, format!("{{\"id\":{id},\"result\":null,\"error\":[{code},{text},null]}}\n").into_bytes());
 }
 
-/// Pushes a notification with one parameter, a JSON value.
-pub fn push(conn: ConnId, turn: &mut Turn<'_>, method: &str, param: &str) {
-    turn.out.send_bytes(conn, format!("{{\"id\":null,\"method\":\"{method}\",\"params\":[{param}]}}\n").into_bytes());
+/// Pushes a notification with these parameters, JSON values.
+pub fn push(conn: ConnId, turn: &mut Turn<'_>, method: &str, params: &str) {
+    turn.out.send_bytes(conn, format!("{{\"id\":null,\"method\":\"{method}\",\"params\":[{params}]}}\n").into_bytes());
 }
 
 /// Pushes a sentence for whoever looks at the device.

@@ -111,9 +111,10 @@ fn known(agent: &str) -> Form {
     family.map_or(Form::Shares(Class::N12, Layout::Tail), |(_, class, layout)| Form::Shares(*class, *layout))
 }
 
-/// The values of a hint in a password of hints, `d=0.001,l=front`.
+/// The values of a hint in a password of hints, `d=0.001,l=front`, whatever stands between them and in letters of either size.
 pub fn hints<'a>(password: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    password.split([',', ';', ' ']).filter_map(move |hint| hint.trim().strip_prefix(name))
+    let value = move |hint: &'a str| hint.split_at_checked(name.len()).filter(|(begin, _)| begin.eq_ignore_ascii_case(name));
+    password.split(|c: char| c == ',' || c == ';' || c.is_whitespace()).filter_map(move |hint| value(hint).map(|(_, value)| value))
 }
 
 fn asked_class(outputs: &str) -> Option<Class> {
@@ -122,11 +123,8 @@ fn asked_class(outputs: &str) -> Option<Class> {
 }
 
 fn asked_layout(name: &str) -> Option<Layout> {
-    match name {
-        "front" => Some(Layout::Front),
-        "tail" => Some(Layout::Tail),
-        _ => None,
-    }
+    let named = [("front", Layout::Front), ("tail", Layout::Tail)];
+    named.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, layout)| layout)
 }
 
 #[cfg(test)]
@@ -178,6 +176,8 @@ mod tests {
             ("c=12;l=tail", Class::N12, Layout::Tail),
             (" c=46 l=front ", Class::N46, Layout::Front),
             ("c=144", Class::N144, Layout::Front),
+            ("L=Tail\tC=46", Class::N46, Layout::Tail),
+            ("x\u{a0}c=46;;, é=1,l", Class::N46, Layout::Front),
             // What says nothing changes nothing, and the first that says something counts.
             ("c=13,l=middle,c=,c=46,c=12", Class::N46, Layout::Front),
             ("abc=12,xl=tail", Class::N144, Layout::Front),

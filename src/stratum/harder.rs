@@ -1,5 +1,7 @@
 //! Harder by choice (SHARECHAIN §4): a script that makes many of the chain's shares makes fewer and heavier ones, so that large miners do
 //! not push small ones out. Its work is paid all the same, and what it finds between its target and the easiest one is lost to nobody.
+//!
+//! Nothing of this is kept on disk: after a restart the chain itself tells how hard a script's newest share was made, and it goes on there.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -32,8 +34,23 @@ struct Chosen {
 impl Harder {
     /// The bits of this script's next job, where `allowed` are the easiest at the confirmed tip.
     pub fn bits(&mut self, now: Duration, view: &ChainView, script: &Script, allowed: u32) -> u32 {
+        let begins = self.recent.shares.is_empty();
         self.recent.follow(view);
+        if begins {
+            self.take_up(now);
+        }
         halved(allowed, self.halvings(now, script))
+    }
+
+    /// The node has just started, and knows nothing but the chain: what it chose for a script before shows in that script's newest share.
+    /// Begun anew, a large one would take forty minutes to come back to where it was, and push small ones out meanwhile.
+    fn take_up(&mut self, now: Duration) {
+        for (_, script, easy) in self.recent.shares.iter().rev() {
+            let large = self.recent.made.get(script).is_some_and(|made| made.shares >= HARDER_SHARES_MIN);
+            if large && !self.chosen.contains_key(script) {
+                self.chosen.insert(*script, Chosen { halvings: easy.ilog2() as usize, since: now });
+            }
+        }
     }
 
     /// How often a script's target is halved: a step up at most every [`HARDER_EVERY`], and not before it made [`HARDER_SHARES_MIN`] of
@@ -259,6 +276,47 @@ mod tests {
         assert_eq!(harder.recent.made.get(&SCRIPT), None);
         harder.choose(seconds(share * 10) + HARDER_EVERY, OTHERS, 1);
         assert_eq!(harder.chosen.keys().collect::<Vec<_>>(), [&OTHERS]);
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_the_chain_says_it_was() {
+        let mut before = Harder::default();
+        for share in 0..300 {
+            before.add(SCRIPT, share / 100);
+            before.add(OTHERS, 0);
+        }
+        (0..HARDER_SHARES_MIN - 1).for_each(|_| before.add(Script::P2wpkh([3; 20]), 4));
+        let mut after = Harder { recent: before.recent, ..Harder::default() };
+        let now = seconds(50);
+        after.take_up(now);
+        assert_eq!(after.halvings(now, &SCRIPT), 2, "where its newest share was");
+        assert_eq!((after.halvings(now, &OTHERS), after.halvings(now, &Script::P2wpkh([3; 20]))), (0, 0), "too few shares say nothing");
+        assert_eq!(after.halvings(now + HARDER_EVERY, &SCRIPT), 3, "and from there step by step");
+        assert_eq!(after.halvings(now + HARDER_EVERY, &OTHERS), 1);
+        // A chain that begins under the eyes of the node tells nothing that it did not choose itself.
+        let mut fresh = Harder::default();
+        fresh.take_up(now);
+        assert!(fresh.chosen.is_empty());
+    }
+
+    /// The same by a chain that a node finds when it starts.
+    #[test]
+    fn a_node_that_starts_looks_at_the_chain() {
+        let params = regtest();
+        let mut chain = Chain::open(params, [1, 2], &MemKv::new()).unwrap();
+        let mut parent = params.genesis_id();
+        for salt in 0..=HARDER_SHARES_MIN {
+            let share = ShareBuilder::new(params).miner(1).salt(salt).harder(2).build(&chain, &parent);
+            parent = share.id();
+            assert_eq!(chain.offer(at(seconds(200_000)), &share, Source::Peer), Offer::Taken);
+        }
+        chain.confirm(100);
+        let view = chain.view();
+        let newest = view.at_height(view.confirmed_height()).unwrap();
+        let (script, halvings) = (*newest.script, easy(newest).ilog2() as usize);
+        assert!(halvings > 0, "the builder made it no harder");
+        let allowed = newest.allowed_bits;
+        assert_eq!(Harder::default().bits(seconds(5), &view, &script, allowed), halved(allowed, halvings));
     }
 
     #[test]

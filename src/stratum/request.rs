@@ -551,5 +551,9 @@ mod tests {
         assert_eq!(password_difficulty("d=0.5"), Some(0.5));
         assert_eq!(password_difficulty("l=tail, d=1024"), Some(1024.0));
         assert_eq!(password_difficulty("d=lots"), None);
+        assert_eq!(password_difficulty("d=lots,D=2"), Some(2.0));
+        for none in ["", "d=", "d=-1", "d=0", "d=nan", "d=inf", "d=1e999", "d 5", "é=5", "xd=5"] {
+            assert_eq!(password_difficulty(none), None, "{none}");
+        }
     }
 }

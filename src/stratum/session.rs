@@ -18,12 +18,12 @@ use serde_json::value::RawValue;
 use crate::config::Mode;
 use crate::journal::ended;
 use crate::limits::{
-    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, SUBMITS_SEEN_MAX,
-    TRANSACTIONS_BYTES_MAX,
+    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, STUCK_SUBMITS,
+    SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
 };
 use crate::status::Serving;
 use crate::stratum::Server;
-use crate::stratum::answers::{GARBAGE, NOT_SUBSCRIBED, STALE, UNAUTHORISED, UNKNOWN_METHOD, refusal, refuse, reply, show, waiting};
+use crate::stratum::answers::{GARBAGE, NOT_SUBSCRIBED, STALE, UNAUTHORISED, UNKNOWN_METHOD, push, refusal, refuse, reply, show, waiting};
 use crate::stratum::bans::Flood;
 use crate::stratum::difficulty::{rounded, target_of};
 use crate::stratum::firmware::Form;
@@ -89,6 +89,10 @@ pub struct Miner {
     told_refusal: bool,
     /// Its invalid submits.
     flood: Flood,
+    /// Submits since its last good one that were stale or duplicates.
+    stuck: u32,
+    /// It takes another extranonce1 while it works.
+    extranonce: bool,
 }
 
 impl Miner {
@@ -124,6 +128,8 @@ impl Miner {
             told_lottery: false,
             told_refusal: false,
             flood: Flood::default(),
+            stuck: 0,
+            extranonce: false,
         }
     }
 
@@ -173,8 +179,10 @@ impl Miner {
                     self.follow_vardiff(conn, server, turn);
                 }
             }
-            // It changes only with a new connection, so there is no mining.set_extranonce to push.
-            Request::ExtranonceSubscribe => reply(conn, turn, id, "true"),
+            Request::ExtranonceSubscribe => {
+                self.extranonce = true;
+                reply(conn, turn, id, "true");
+            }
             Request::Ping => reply(conn, turn, id, "\"pong\""),
             Request::GetTransactions(job) => self.get_transactions(conn, id, job, turn),
             Request::Response => {}
@@ -199,7 +207,9 @@ impl Miner {
         }
         if let Some(job) = self.jobs.back() {
             let changed = now >= self.vardiff.due() && self.vardiff.tick(now, job.difficulty);
-            if changed || now >= self.notified + NOTIFY_EVERY {
+            if self.stuck >= STUCK_SUBMITS && now >= self.notified + NOTIFY_EVERY {
+                self.unstick(conn, server, turn);
+            } else if changed || now >= self.notified + NOTIFY_EVERY {
                 self.issue(conn, false, server, turn);
             }
         }
@@ -212,6 +222,7 @@ impl Miner {
             Ok(()) => {
                 turn.counters.shares_accepted.add(1);
                 self.flood.good();
+                self.stuck = 0;
                 reply(claim.conn, turn, claim.request.get(), "true");
                 if self.vardiff.accepted(turn.now.mono, claim.difficulty) {
                     self.follow_vardiff(claim.conn, server, turn);
@@ -311,6 +322,18 @@ impl Miner {
         }
     }
 
+    /// It goes on with an old job, or with headers that it has hashed before: told to drop all it has, most devices come round. One that
+    /// takes another extranonce1 gets one, and with it headers that nobody has hashed.
+    fn unstick(&mut self, conn: ConnId, server: &mut Server, turn: &mut Turn<'_>) {
+        self.stuck = 0;
+        if self.extranonce {
+            self.jobs.clear();
+            self.extranonce1 = server.extranonce1();
+            push(conn, turn, "mining.set_extranonce", &format!("\"{}\",{EXTRANONCE2_BYTES}", hex(&self.extranonce1)));
+        }
+        self.issue(conn, true, server, turn);
+    }
+
     /// A new difficulty takes effect with a job of its own; past jobs keep theirs.
     fn follow_vardiff(&mut self, conn: ConnId, server: &mut Server, turn: &mut Turn<'_>) {
         let Some(job) = self.jobs.back() else { return };
@@ -384,6 +407,7 @@ impl Miner {
 
     fn reject(&mut self, conn: ConnId, id: &str, refused: SubmitRefusal, turn: &mut Turn<'_>) {
         turn.counters.shares_rejected.add(1);
+        self.stuck += u32::from(matches!(refused, SubmitRefusal::Stale | SubmitRefusal::Duplicate));
         match refused {
             SubmitRefusal::Stale => turn.counters.submits_stale.add(1),
             SubmitRefusal::Duplicate => turn.counters.submits_duplicate.add(1),

@@ -35,7 +35,10 @@ impl Miner {
                     let granted = self.hold_least(wanted.least, turn);
                     results.push(format!(r#""minimum-difficulty":{granted}"#));
                 }
-                "subscribe-extranonce" => results.push(r#""subscribe-extranonce":true"#.to_owned()),
+                "subscribe-extranonce" => {
+                    self.extranonce = true;
+                    results.push(r#""subscribe-extranonce":true"#.to_owned());
+                }
                 // What it says of itself is nobody's business here.
                 "info" => results.push(r#""info":true"#.to_owned()),
                 _ => {}

@@ -6,15 +6,18 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rockpool_net::close::CloseReason;
 use rockpool_net::events::Event;
-use rockpool_net::id::ConnId;
+use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow};
+use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::LINE_BYTES_MAX;
 use rockpool_workers::embedded::EmbeddedChain;
 use serde_json::Value;
 
 use super::{SUBSCRIBE, authorize, error_code, miner, serving, submit};
-use crate::limits::{AGENT_BYTES_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, REFUSED_MAX, SUBMITS_SEEN_MAX, USER_BYTES_MAX};
+use crate::limits::{
+    AGENT_BYTES_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINERS_MAX, MINERS_PER_ADDR, REFUSED_MAX, SUBMITS_SEEN_MAX, USER_BYTES_MAX,
+};
 use crate::stratum::request::Line;
-use crate::testing::{ADDRESS, Inline, STRATUM, World, regtest};
+use crate::testing::{ADDRESS, Inline, Recorder, STRATUM, World, regtest};
 
 #[test]
 fn what_is_no_json_is_told_and_ends_a_connection_that_says_nothing_else() {
@@ -297,4 +300,37 @@ fn every_request_is_answered_once_whatever_comes_between() {
         }
         assert!(connections < 40, "{connections} connections: most lines are no reason to be dropped");
     }
+}
+
+/// So many miners at once, so many of one address, and who is turned away harms nobody. The operator's own networks are spared the latter.
+#[test]
+fn miners_are_limited_in_all_and_by_address() {
+    let is_open_after = |world: &mut World<Recorder>, ip| {
+        let conn = world.connect_from(ip, STRATUM);
+        world.is_open(conn)
+    };
+    let row = ListenerRow {
+        lane: Lane::Stratum,
+        framer: FramerKind::LineOrHttp,
+        conns_max: MINERS_MAX,
+        per_addr_max: MINERS_PER_ADDR,
+        spare_private: true,
+        first_frame: Duration::from_secs(600),
+    };
+    let (mut world, _) = serving();
+    let listeners = vec![ListenerRow { conns_max: 1, ..row.clone() }, row];
+    world.hub = Hub::new(HubConfig { magic: regtest().magic, listeners, dials_max: 0 });
+    let one = [8, 8, 8, 8];
+    let conns: Vec<ConnId> = (0..MINERS_PER_ADDR).map(|_| world.connect_from(one, STRATUM)).collect();
+    assert!(conns.iter().all(|conn| world.is_open(*conn)));
+    assert!(!is_open_after(&mut world, one), "one more of this address");
+    let mut home = Vec::new();
+    for number in MINERS_PER_ADDR..MINERS_MAX {
+        home.push(world.connect_from([10, 0, (number >> 12) as u8, 1], STRATUM));
+    }
+    assert!(home.iter().all(|conn| world.is_open(*conn)), "a farm is behind one address");
+    assert!(!is_open_after(&mut world, [9, 9, 9, 9]), "one more in all");
+    world.hang_up(home[0]);
+    let next = world.connect_from([9, 9, 9, 9], STRATUM);
+    assert!(world.is_open(next) && world.is_open(conns[0]));
 }

@@ -6,10 +6,10 @@ use rockpool_store::params::{Network, params};
 use serde_json::{Value, json};
 
 use super::{SUBSCRIBE, authorize, difficulty, emitted, error_code, judge, miner, notify, serving, submit};
-use crate::limits::{REFUSED_MAX, RESUME_TIME};
+use crate::limits::{JOBS_PAST_MAX, NOTIFY_EVERY, REFUSED_MAX, RESUME_TIME, STUCK_SUBMITS};
 use crate::stratum::firmware::Firmware;
 use crate::stratum::jobs::share_difficulty;
-use crate::testing::{ADDRESS, STRATUM, World};
+use crate::testing::{ADDRESS, Grower, STRATUM, World};
 
 /// Another payee of regtest.
 const OTHER: &str = "bcrt1q6z64a43mjgkcq0ul2znwneq3spghrlau9slefp";
@@ -301,4 +301,64 @@ fn the_operators_rules_say_what_a_device_gets() {
     assert!(pushed(&lines, "client.show_message")[0].as_str().unwrap().contains("lottery"));
     world.line(conn, &submit(notify(&lines).unwrap(), 1));
     assert!(emitted(&mut world)[0].work.lottery);
+}
+
+/// A device that only sends again what it had sent, or goes on with an old job, is told to drop its work; with another extranonce1, if it
+/// takes one, it hashes what nobody has hashed.
+#[test]
+fn a_device_that_is_stuck_is_helped_out() {
+    let good = |world: &mut World<_>, conn, line: &str| {
+        world.line(conn, line);
+        let job = emitted(world).remove(0);
+        let extranonce1 = super::hex(&job.extranonce[..4]);
+        judge(world, job, Ok(()));
+        world.lines(conn);
+        extranonce1
+    };
+    for (takes, refused, stuck) in [(true, STUCK_SUBMITS, true), (false, STUCK_SUBMITS, true), (true, STUCK_SUBMITS - 1, false)] {
+        let (mut world, _) = serving();
+        let (conn, job) = miner(&mut world);
+        if takes {
+            world.line(conn, r#"{"id":3,"method":"mining.extranonce.subscribe","params":[]}"#);
+        }
+        let before = good(&mut world, conn, &submit(&job, 1));
+        for number in 0..refused {
+            let line = submit(&job, 1);
+            world.line(conn, &if number % 2 == 0 { line } else { line.replacen(job[0].as_str().unwrap(), "7777", 1) });
+        }
+        world.lines(conn);
+        world.pass(NOTIFY_EVERY);
+        let lines = world.lines(conn);
+        let fresh = notify(&lines).unwrap();
+        assert_eq!(fresh[8], stuck, "{takes} {refused}");
+        let told: Vec<&Value> = lines.iter().filter(|line| line["method"] == "mining.set_extranonce").collect();
+        assert_eq!(told.len(), usize::from(stuck && takes));
+        let after = good(&mut world, conn, &submit(fresh, 1));
+        match told.first() {
+            Some(told) => assert_eq!((&told["params"], &told["id"]), (&json!([after, 8]), &Value::Null)),
+            None => assert_eq!(after, before),
+        }
+        assert_eq!(after != before, stuck && takes);
+        world.pass(NOTIFY_EVERY);
+        assert_eq!(notify(&world.lines(conn)).unwrap()[8], false, "once helped is enough");
+    }
+}
+
+/// p2poolv2 takes all work away with each share of the chain, every ten seconds.
+#[test]
+fn a_new_share_tip_takes_no_work_away() {
+    let (mut world, _) = serving();
+    let (conn, first) = miner(&mut world);
+    let mut grower = Grower::new();
+    let script = crate::stratum::request::login(OTHER, Network::Regtest).unwrap().0;
+    let mut shares = Vec::new();
+    for _ in 0..JOBS_PAST_MAX / 2 {
+        shares.push(grower.grow(script));
+        world.confirm(&shares);
+        let lines = world.lines(conn);
+        assert_eq!(notify(&lines).unwrap()[8], false);
+        assert!(lines.len() <= 2, "a job and at most a difficulty: {lines:?}");
+    }
+    world.line(conn, &submit(&first, 1));
+    assert_eq!(emitted(&mut world).len(), 1, "what it was given before the tips changed");
 }
