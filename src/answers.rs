@@ -203,7 +203,8 @@ impl<S: Stages> Node<S> {
             let own = Share::decode(&bytes).ok().filter(|share| self.server.boards.ours(share.salt));
             if let Some(template) = own.as_ref().and_then(|share| self.server.boards.template_of(share.salt)) {
                 let kept = template.trim(own.as_ref().map_or(Class::N12, |share| share.class)).kept;
-                self.templates.remember(*id, template.sequence, &template.ids[..kept.min(template.ids.len())]);
+                let ids: Vec<_> = template.txs.iter().take(kept).map(|tx| tx.ids).collect();
+                self.templates.remember(*id, template.sequence, &ids);
             }
             out.publish(Event::ShareAccepted { id: *id, height, own: own.is_some() });
             pushes.extend(self.push(Arc::clone(record), &bytes));

@@ -87,7 +87,7 @@ impl Board {
     /// at the same coinbase would otherwise hash the same headers again.
     pub fn ntime(&self, now: Now, last: Option<u32>) -> u32 {
         let least = self.work.template.mintime.max(last.map_or(0, |last| last.saturating_add(1)));
-        now.unix().max(least)
+        now.unix().max(least).min(self.work.template.maxtime)
     }
 
     /// The line that gives a job to its miner.

@@ -437,12 +437,12 @@ impl Miner {
         };
         match job.map(|job| &job.board.work).map(|work| &work.template.txs[..work.trim().kept]) {
             None => refuse(conn, turn, id, STALE),
-            Some(txs) if txs.iter().map(|tx| tx.len()).sum::<usize>() > TRANSACTIONS_BYTES_MAX => {
+            Some(txs) if txs.iter().map(|tx| tx.data.len()).sum::<usize>() > TRANSACTIONS_BYTES_MAX => {
                 refuse(conn, turn, id, (20, "the block's transactions are too many to send; ask bitcoind"));
             }
             Some(_) if !turn.out.room(conn) => refuse(conn, turn, id, (20, "read first what was sent already")),
             Some(txs) => {
-                let txs: Vec<String> = txs.iter().map(|tx| format!("\"{}\"", hex(tx))).collect();
+                let txs: Vec<String> = txs.iter().map(|tx| format!("\"{}\"", hex(&tx.data))).collect();
                 reply(conn, turn, id, &format!("[{}]", txs.join(",")));
             }
         }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rockpool_net::id::ConnId;
+use rockpool_net::wire::message::TxIds;
 use rockpool_net::wire::share::{Class, Layout};
 use rockpool_store::rules::difficulty::bits_in_range;
 use rockpool_store::rules::target::target_bytes;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::{Answer, EmissionJob, SubmitRefusal};
+use rockpool_workers::template::Tx;
 use serde_json::{Value, json};
 
 use crate::limits::{
@@ -469,7 +471,8 @@ fn transactions_are_listed_while_they_are_few() {
     world.line(conn, r#"{"id":5,"method":"mining.get_transactions","params":["ffff"]}"#);
     assert_eq!(error_code(&world.lines(conn)), 21);
     let mut template = EmbeddedChain::new(regtest(), None).template(world.now().unix());
-    (template.sequence, template.txs) = (9, vec![vec![0; crate::limits::TRANSACTIONS_BYTES_MAX + 1].into()]);
+    let data = vec![0; crate::limits::TRANSACTIONS_BYTES_MAX + 1].into();
+    (template.sequence, template.txs) = (9, vec![Arc::new(Tx { ids: TxIds { txid: [1; 32], wtxid: [1; 32] }, data })]);
     template.trims.iter_mut().for_each(|trim| trim.kept = 1);
     world.mail(Answer::Template(Arc::new(template)), Vec::new());
     world.lines(conn);

@@ -49,7 +49,7 @@ fn a_full_mempool_template_with_360_outputs_is_accepted_by_bitcoind() {
         }
     }
     // Untrimmed it is no block: the test can fail.
-    let mut untrimmed = Template { trims: template.trims.clone(), txs: template.txs.clone(), ids: template.ids.clone(), ..*template };
+    let mut untrimmed = Template { trims: template.trims.clone(), txs: template.txs.clone(), ..*template };
     untrimmed.trims[3] = untrimmed.trims[0].clone();
     let refused = proposed(&bitcoind, &mined(&view, &Arc::new(untrimmed), (Class::N360, Layout::Tail)).1);
     assert!(refused.as_str().unwrap().starts_with("bad-blk-"), "{refused}");

@@ -97,10 +97,10 @@ impl EmbeddedChain {
             version: 0x2000_0000,
             bits: BITS,
             mintime,
+            maxtime: u32::MAX,
             curtime: now_unix.max(mintime),
             trims: std::array::from_fn(|_| Trim::empty(self.params.subsidy(height))),
             txs: Vec::new(),
-            ids: Vec::new(),
         }
     }
 

@@ -118,6 +118,10 @@ fn refuse(now: Now, template: &crate::template::Template, version: u32, ntime: u
     if ntime < template.mintime {
         return Some(SubmitRefusal::BadField("ntime is before what the template allows"));
     }
+    // BTC-7: beyond it the block would need other bits, and the share would be invalid.
+    if ntime > template.maxtime {
+        return Some(SubmitRefusal::BadField("ntime is later than the job's target allows"));
+    }
     if ntime > template.curtime.max(now.unix()).saturating_add(NTIME_AHEAD_MAX_S) {
         return Some(SubmitRefusal::BadField("ntime is more than two hours ahead"));
     }

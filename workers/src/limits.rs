@@ -140,7 +140,13 @@ pub const RPC_CHECK_DEADLINE: Duration = Duration::from_secs(5);
 /// Time for a long poll, which bitcoind answers when there is a new block, or about a minute after its mempool changed: a thread whose
 /// connection died unseen ends some day.
 pub const LONGPOLL_DEADLINE: Duration = Duration::from_secs(86_400);
-/// How long a long poll may bring nothing before a small plain call looks for a new block: the poll's connection may have died unseen.
+/// How often a small call looks for a new block while a long poll waits: what the long poll brings of one comes seconds later on a small
+/// machine, since bitcoind gathers transactions first. A call that waits for the next block would hold one of bitcoind's few threads.
+pub const BLOCK_LOOK: Duration = Duration::from_millis(250);
+/// How long the long poll is waited for once miners have their first work on a new block: a Pi needs over 10 s for a template.
+pub const FULL_TEMPLATE_WAIT: Duration = Duration::from_secs(20);
+/// How long a long poll may bring nothing of a new block that there is no first work for, before a plain call asks: the poll's
+/// connection may have died unseen.
 pub const LONGPOLL_LOOK: Duration = Duration::from_secs(3);
 /// After so long without a new template one is asked for plainly: header times go on, and on a test network the target changes with them.
 pub const TEMPLATE_AGE_MAX: Duration = Duration::from_secs(90);

@@ -486,7 +486,18 @@ mod tests {
     }
 
     fn regtest_info() -> Act {
-        result(json!({"chain": "regtest", "blocks": 0}))
+        info(&answer(&[])["previousblockhash"], 0, json!("207fffff"), 4.656_542_373_906_925e-10)
+    }
+
+    /// The state of a chain: its newest block, that one's height, bits (none before version 29) and difficulty.
+    fn info(best: &Value, blocks: u32, bits: Value, difficulty: f64) -> Act {
+        let mut info =
+            json!({"chain": "regtest", "blocks": blocks, "bestblockhash": best, "mediantime": 1_296_688_602, "time": 1_296_688_602});
+        if !bits.is_null() {
+            info["bits"] = bits;
+        }
+        info["difficulty"] = json!(difficulty);
+        result(info)
     }
 
     /// One that knows of no branches.
@@ -747,16 +758,15 @@ mod tests {
         let (calls, seen) = bounded(ANSWERS_MAX);
         let (mut height, mut looks) = (0, 0);
         let host = fake(move |method, params, _| {
-            match method {
-                "getblockchaininfo" => return regtest_info(),
-                // Twice the block that the template of the fake builds on, then another.
-                "getbestblockhash" => {
-                    looks += 1;
-                    let same = answer(&[])["previousblockhash"].clone();
-                    calls.send(Some("look".into())).unwrap();
-                    return result(if looks < 3 { same } else { json!("44".repeat(32)) });
+            if method == "getblockchaininfo" {
+                if height < 3 {
+                    return regtest_info();
                 }
-                _ => {}
+                // Twice the block that the template of the fake builds on, then another of a difficulty that says nothing of the next.
+                looks += 1;
+                let same = answer(&[])["previousblockhash"].clone();
+                calls.send(Some("look".into())).unwrap();
+                return info(&if looks < 3 { same } else { json!("44".repeat(32)) }, 2, json!(null), 77.0);
             }
             let longpollid = params[0]["longpollid"].as_str().map(str::to_owned);
             assert_eq!((method, params[0]["rules"].clone()), ("getblocktemplate", json!(["segwit"])));
@@ -781,13 +791,52 @@ mod tests {
         });
         let heights: Vec<u32> = heights.collect();
         assert_eq!(heights, [1, 2, 4, 5]);
-        let asked: Vec<_> = seen.iter().take(8).collect();
+        // However many looks there are in between.
+        let asked: Vec<_> = seen.iter().filter(|call| call.as_deref() != Some("look")).take(5).collect();
         // No second long poll for what the first still asks for: bitcoind would work on both.
         let id = |n: u32| Some(format!("id{n}"));
-        let look = || Some("look".to_owned());
-        assert_eq!(asked, [None, id(1), id(2), look(), look(), look(), None, id(4)]);
+        assert_eq!(asked, [None, id(1), id(2), None, id(4)]);
         drop(stop);
         thread.join().unwrap();
+    }
+
+    /// The word of a new block brings work on it before the long poll does, and what the long poll brings follows.
+    #[test]
+    fn the_first_work_on_a_new_block_does_not_wait_for_its_transactions() {
+        let genesis = sha256d(&rules(Network::Regtest).genesis);
+        let (hash, header) = header_on(genesis, 7);
+        let mut templates = 0;
+        let (proposed, proposal) = bounded(ANSWERS_MAX);
+        let host = fake(move |method, params, _| match method {
+            "getblockchaininfo" if templates < 2 => info(&json!(shown(genesis)), 0, json!("207fffff"), 4.6e-10),
+            "getblockchaininfo" => info(&json!(shown(hash)), 1, json!("207fffff"), 4.6e-10),
+            "getblockheader" => result(json!(header.to_lower_hex_string())),
+            _ if params[0]["mode"] == "proposal" => {
+                proposed.send(params[0]["data"].as_str().unwrap().len()).unwrap();
+                result(Value::Null)
+            }
+            _ => {
+                templates += 1;
+                let mut template = answer(&[]);
+                template["longpollid"] = json!(format!("id{templates}"));
+                template["previousblockhash"] = json!(shown(genesis));
+                if templates > 1 { Act::Hang } else { result(template) }
+            }
+        });
+        let config = BitcoindConfig { proposals: true, ..config(&host) };
+        let (answers, stop, thread) = run(move |node| watch(vec![config], Vec::new(), node));
+        let next = || answers.recv_timeout(SOON).unwrap();
+        assert!(matches!(next(), Answer::Template(template) if template.prev == genesis));
+        assert!(matches!(next(), Answer::Bitcoin(BitcoinNews::Headers(headers)) if headers == [header]), "the header comes first");
+        let Answer::Template(first) = next() else { panic!("no template") };
+        assert_eq!((first.sequence, first.height, first.prev, first.bits), (2, 2, hash, 0x207f_ffff));
+        assert_eq!((first.version, first.mintime, first.maxtime), (0x2000_0000, 1_296_688_603, u32::MAX));
+        assert_eq!(first.trims, std::array::from_fn(|_| crate::trim::Trim::empty(5_000_000_000)));
+        assert!(first.txs.is_empty() && first.curtime >= first.mintime);
+        assert_eq!(proposal.iter().take(2).count(), 2, "it is judged like any other");
+        drop(stop);
+        // It hangs in its long poll, as at every stop.
+        drop(thread);
     }
 
     /// A header on another, and both as bitcoind shows them: (hash, header).

@@ -1,11 +1,20 @@
-//! A block template: what Bitcoin's side offers to mine on, and how it is read from `getblocktemplate`'s answer.
+//! A block template: what Bitcoin's side offers to mine on, and how it is read from `getblocktemplate`'s answer; and the first one after a
+//! new block, which is there before bitcoind has gathered transactions for it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
 use bitcoin::hex::FromHex;
 use rockpool_net::limits::BRANCH_MAX;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::message::TxIds;
 use rockpool_net::wire::share::Class;
-use serde::Deserialize;
+use rockpool_store::bitcoin::Rules;
+use rockpool_store::limits::{MIN_DIFFICULTY_AFTER_S, PERIOD_BLOCKS};
+use rockpool_store::params::Params;
+use rockpool_store::rules::target::target_bytes;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::trim::{Listed, Trim, trims};
@@ -25,20 +34,157 @@ pub struct Template {
     pub bits: u32,
     /// Least header time.
     pub mintime: u32,
+    /// Greatest header time: beyond it Bitcoin demands other bits. [`u32::MAX`] where it never does.
+    pub maxtime: u32,
     /// Header time that it proposes.
     pub curtime: u32,
     /// By class, smallest first: what of the transactions a block has room for beside the coinbase.
     pub trims: [Trim; 4],
-    /// The transactions but the coinbase, encoded with witnesses. A parent stands before its children.
-    pub txs: Vec<Box<[u8]>>,
-    /// Their ids, in the same order.
-    pub ids: Vec<TxIds>,
+    /// The transactions but the coinbase. A parent stands before its children. Successive templates share those that they have in common.
+    pub txs: Vec<Arc<Tx>>,
+}
+
+/// A transaction of templates.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tx {
+    /// Its ids.
+    pub ids: TxIds,
+    /// It, encoded with witnesses.
+    pub data: Box<[u8]>,
 }
 
 impl Template {
     /// What a block with a coinbase of this class holds.
     pub fn trim(&self, class: Class) -> &Trim {
         &self.trims[class as usize]
+    }
+
+    /// Whether miners would work on the same for this one: all is alike but when it was made.
+    pub fn same_work(&self, other: &Template) -> bool {
+        let fields =
+            |template: &Template| (template.height, template.prev, template.version, template.bits, template.mintime, template.maxtime);
+        fields(self) == fields(other) && self.trims == other.trims
+    }
+
+    /// Work on a block that has just come: a coinbase that claims the subsidy, and nothing else. bitcoind takes seconds to gather
+    /// transactions on a small machine, and until then whatever miners do is worth nothing. `before` is what the same bitcoind offered last.
+    /// `None` if Bitcoin's bits cannot be told from the new block alone: a wrong job is worse than a late one.
+    pub fn first(params: &Params, tip: &RawChainInfo, before: &Before, sequence: u64, now_unix: u32) -> Option<Template> {
+        let height = tip.blocks.checked_add(1)?;
+        let (bits, maxtime) = tip.next_bits(params.bitcoin, height, before.bits, now_unix)?;
+        let mintime = tip.mediantime.checked_add(1)?;
+        Some(Template {
+            sequence,
+            height,
+            prev: hash(&tip.bestblockhash, "bestblockhash").ok()?,
+            version: before.version,
+            bits,
+            mintime,
+            maxtime,
+            curtime: now_unix.max(mintime),
+            trims: std::array::from_fn(|_| Trim::empty(params.subsidy(height))),
+            txs: Vec::new(),
+        })
+    }
+
+    /// Narrows the times that a header may have to those at which Bitcoin demands this template's bits (BTC-7): where a network knows minimum
+    /// difficulty, they are others for a block that comes more than 20 minutes after the one before it.
+    pub fn keep_bits(&mut self, rules: &Rules, prev_time: u32) {
+        if !rules.min_difficulty || !rules.retargets || self.height.is_multiple_of(PERIOD_BLOCKS) {
+            return;
+        }
+        let edge = edge(prev_time);
+        if self.curtime > edge {
+            self.mintime = self.mintime.max(edge.saturating_add(1));
+        } else if self.bits != rules.limit_bits {
+            self.maxtime = edge;
+        }
+    }
+}
+
+/// The last header time after a block of this one at which the real difficulty holds, where a network knows minimum difficulty.
+fn edge(prev_time: u32) -> u32 {
+    prev_time.saturating_add(u32::try_from(MIN_DIFFICULTY_AFTER_S).unwrap_or(u32::MAX))
+}
+
+/// What the last template of a bitcoind says of the next.
+#[derive(Clone, Debug)]
+pub struct Before {
+    /// The block that it builds on, as RPC shows it.
+    pub prev: String,
+    /// Its version.
+    pub version: u32,
+    /// Its bits.
+    pub bits: u32,
+}
+
+/// `getblockchaininfo`'s answer, as far as the first template on its newest block asks. One call tells it all, so that no template that is
+/// being made meanwhile comes between.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RawChainInfo {
+    /// Its hash.
+    pub bestblockhash: String,
+    /// Its height.
+    blocks: u32,
+    /// Median time of the eleven blocks that end with it.
+    mediantime: u32,
+    /// Its header's time, from version 23 on.
+    time: Option<u32>,
+    /// Its bits, from version 29 on.
+    bits: Option<String>,
+    difficulty: f64,
+}
+
+impl RawChainInfo {
+    /// The bits of the block on this one, and until when they are right; `last` are those of the last template.
+    fn next_bits(&self, rules: &Rules, height: u32, last: u32, now_unix: u32) -> Option<(u32, u32)> {
+        let bits = match &self.bits {
+            Some(bits) => u32::from_str_radix(bits, 16).ok()?,
+            // Two targets that differ differ by more than one part in 2^23.
+            None if (difficulty(last) / self.difficulty - 1.0).abs() < 1e-9 => last,
+            None => return None,
+        };
+        match rules.retargets {
+            false => Some((bits, u32::MAX)),
+            // Set anew by the first block of the period that ends.
+            true if height.is_multiple_of(PERIOD_BLOCKS) => None,
+            true if !rules.min_difficulty => Some((bits, u32::MAX)),
+            // Which difficulty is the real one, an easy block does not say; and after 20 minutes any may come.
+            true => (bits != rules.limit_bits).then_some((bits, edge(self.time?))).filter(|(_, edge)| now_unix <= *edge),
+        }
+    }
+}
+
+/// A target as bitcoind shows difficulties.
+fn difficulty(bits: u32) -> f64 {
+    let value = |bits| target_bytes(bits).iter().rev().fold(0.0, |value, byte| value * 256.0 + f64::from(*byte));
+    value(0x1d00_ffff) / value(bits)
+}
+
+/// One copy of each transaction for all templates that hold it.
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// By the id with witnesses.
+    known: BTreeMap<[u8; 32], Weak<Tx>>,
+}
+
+impl Pool {
+    /// The transaction of this encoding, whose ids bitcoind says are these.
+    fn tx(&mut self, listed: &Listed, data: Box<[u8]>) -> Arc<Tx> {
+        let known = self.known.get(&listed.wtxid).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| known.data == data && known.ids.txid == listed.txid) {
+            return known;
+        }
+        // Hashed here and not taken from the answer: it is told to peers.
+        let ids = TxIds { txid: listed.txid, wtxid: sha256d(&data) };
+        let tx = Arc::new(Tx { ids, data });
+        self.known.insert(listed.wtxid, Arc::downgrade(&tx));
+        tx
+    }
+
+    /// Forgets what no template holds any more.
+    fn forget(&mut self) {
+        self.known.retain(|_, tx| tx.strong_count() > 0);
     }
 }
 
@@ -75,10 +221,14 @@ pub struct RawTemplate {
 
 #[derive(Debug, Deserialize)]
 struct RawTx {
-    data: String,
-    txid: String,
+    /// Decoded as it is read: in hex all of them together would be as large again as the rest of the node.
+    #[serde(deserialize_with = "bytes")]
+    data: Option<Box<[u8]>>,
+    #[serde(deserialize_with = "shown_hash")]
+    txid: Option<[u8; 32]>,
     /// The id with witnesses (BIP145).
-    hash: String,
+    #[serde(deserialize_with = "shown_hash")]
+    hash: Option<[u8; 32]>,
     /// Which of the list must stand before it, counted from 1 (BIP22).
     depends: Vec<usize>,
     fee: u64,
@@ -90,7 +240,7 @@ const RULES_KNOWN: [&str; 2] = ["!segwit", "!signet"];
 
 impl RawTemplate {
     /// Checks the fields and lays the template out, as number `sequence` since start.
-    pub fn build(self, sequence: u64) -> Result<Template, TemplateError> {
+    pub fn build(self, sequence: u64, pool: &mut Pool) -> Result<Template, TemplateError> {
         if let Some(rule) = self.rules.iter().find(|rule| rule.starts_with('!') && !RULES_KNOWN.contains(&rule.as_str())) {
             return Err(TemplateError::Rule(rule.chars().take(40).collect()));
         }
@@ -104,10 +254,9 @@ impl RawTemplate {
         if whole.branch.len() > BRANCH_MAX {
             return Err(TemplateError::Field("transactions: too many"));
         }
-        let txs = self.transactions.iter().map(|tx| Vec::from_hex(&tx.data).map(Vec::into_boxed_slice)).collect::<Result<Vec<_>, _>>();
-        let txs = txs.or(Err(TemplateError::Field("transaction data")))?;
-        // Hashed here and not taken from the answer: older nodes leave it out, and this thread has the time.
-        let ids = listed.iter().zip(&txs).map(|(listed, tx)| TxIds { txid: listed.txid, wtxid: sha256d(tx) }).collect();
+        let data = self.transactions.into_iter().map(|tx| tx.data.ok_or(TemplateError::Field("transaction data")));
+        let txs = data.zip(&listed).map(|(data, listed)| Ok(pool.tx(listed, data?))).collect::<Result<_, _>>()?;
+        pool.forget();
         Ok(Template {
             sequence,
             height: self.height,
@@ -117,10 +266,10 @@ impl RawTemplate {
                 .or(Err(TemplateError::Field("version")))?,
             bits: u32::from_str_radix(&self.bits, 16).or(Err(TemplateError::Field("bits")))?,
             mintime: self.mintime,
+            maxtime: u32::MAX,
             curtime: self.curtime.max(self.mintime),
             trims: trims(whole, &listed)?,
             txs,
-            ids,
         })
     }
 }
@@ -132,7 +281,9 @@ impl RawTx {
         if self.depends.iter().any(|parent| !(1..=place).contains(parent)) {
             return Err(TemplateError::Field("transactions: depends"));
         }
-        Ok(Listed { txid: hash(&self.txid, "txid")?, wtxid: hash(&self.hash, "transaction hash")?, fee: self.fee, weight: self.weight })
+        let txid = self.txid.ok_or(TemplateError::Field("txid"))?;
+        let wtxid = self.hash.ok_or(TemplateError::Field("transaction hash"))?;
+        Ok(Listed { txid, wtxid, fee: self.fee, weight: self.weight })
     }
 }
 
@@ -162,6 +313,16 @@ fn hash(text: &str, field: &'static str) -> Result<[u8; 32], TemplateError> {
     Ok(bytes)
 }
 
+/// Hex, if it is such.
+fn bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<[u8]>>, D::Error> {
+    Ok(Vec::from_hex(&Cow::<str>::deserialize(from)?).ok().map(Vec::into_boxed_slice))
+}
+
+/// A hash, if it is one.
+fn shown_hash<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 32]>, D::Error> {
+    Ok(hash(&Cow::<str>::deserialize(from)?, "").ok())
+}
+
 /// The commitment in `OP_RETURN aa21a9ed ‖ commitment` (BIP141).
 fn witness_commitment(script: &str) -> Result<[u8; 32], TemplateError> {
     let bytes = <[u8; 38]>::from_hex(script).or(Err(TemplateError::Field("default_witness_commitment")))?;
@@ -172,7 +333,10 @@ fn witness_commitment(script: &str) -> Result<[u8; 32], TemplateError> {
 #[cfg(test)]
 pub(crate) mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+    use bitcoin::consensus::{
+        self,
+        encode::{deserialize_hex, serialize_hex},
+    };
     use bitcoin::hashes::Hash;
     use bitcoin::{
         Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, WitnessMerkleNode, Wtxid, absolute,
@@ -244,7 +408,7 @@ pub(crate) mod tests {
     }
 
     fn build(answer: Value) -> Result<Template, TemplateError> {
-        serde_json::from_value::<RawTemplate>(answer).unwrap().build(3)
+        serde_json::from_value::<RawTemplate>(answer).unwrap().build(3, &mut Pool::default())
     }
 
     #[test]
@@ -267,7 +431,7 @@ pub(crate) mod tests {
             assert_eq!(merkle_root(coinbase, &template.trim(Class::N360).branch), root.to_byte_array(), "{count} transactions");
             assert_eq!(template.txs.len(), count as usize);
             let ids = |tx: &Transaction| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: tx.compute_wtxid().to_byte_array() };
-            assert_eq!(template.ids, txs.iter().map(ids).collect::<Vec<_>>());
+            assert_eq!(template.txs.iter().map(|tx| tx.ids).collect::<Vec<_>>(), txs.iter().map(ids).collect::<Vec<_>>());
         }
     }
 
@@ -294,6 +458,95 @@ pub(crate) mod tests {
             changed["coinbaseaux"] = aux;
             assert_eq!(build(changed.clone()).unwrap(), plain);
         }
+    }
+
+    /// What `getblockchaininfo` says of a chain whose newest block is of this height, bits and time; `bits` from version 29 on.
+    fn chain(blocks: u32, bits: Option<u32>, difficulty: f64, time: u32) -> RawChainInfo {
+        let bits = bits.map(|bits| format!("{bits:08x}"));
+        RawChainInfo { bestblockhash: "0f".repeat(32), blocks, mediantime: time - 3_000, time: Some(time), bits, difficulty }
+    }
+
+    #[test]
+    fn the_first_work_on_a_block_has_the_bits_that_bitcoin_demands_or_is_none() {
+        use rockpool_store::params::{Network, params};
+        const NOW: u32 = 1_800_000_000;
+        let before = Before { prev: "0e".repeat(32), version: 0x2000_0004, bits: 0x1702_3456 };
+        let first = |network, chain: &RawChainInfo| Template::first(params(network), chain, &before, 9, NOW);
+        let fields = |template: Template| (template.bits, template.mintime, template.maxtime);
+        let main = |chain: &RawChainInfo| first(Network::Main, chain).map(fields);
+        let hard = Some(0x1702_ffff);
+        assert_eq!(main(&chain(900_000, hard, 1.0, NOW - 600)), Some((0x1702_ffff, NOW - 3_599, u32::MAX)));
+        // The next one is the first of a period.
+        assert_eq!(main(&chain(2_016 * 450 - 1, hard, 1.0, NOW)), None);
+        assert!(main(&chain(2_016 * 450, hard, 1.0, NOW)).is_some() && main(&chain(2_016 * 450 - 2, hard, 1.0, NOW)).is_some());
+        // Before version 29 only the difficulty is told, which is that of the last template or another.
+        let same = difficulty(before.bits);
+        assert_eq!(main(&chain(900_000, None, same, NOW)), Some((before.bits, NOW - 2_999, u32::MAX)));
+        assert_eq!(main(&chain(900_000, None, difficulty(before.bits + 1), NOW)), None);
+        assert_eq!(main(&chain(900_000, None, 0.0, NOW)), None);
+        // Known values of a block of main's and of regtest's limit, as bitcoind shows them.
+        assert!((difficulty(0x1d00_ffff) - 1.0).abs() < 1e-15 && (difficulty(0x1b04_04cb) / 16_307.420_938_523_983 - 1.0).abs() < 1e-12);
+        assert!((difficulty(0x207f_ffff) / 4.656_542_373_906_925e-10 - 1.0).abs() < 1e-12);
+
+        let testnet4 = |chain: &RawChainInfo| first(Network::Testnet4, chain).map(fields);
+        assert_eq!(testnet4(&chain(90_000, hard, 1.0, NOW - 100)), Some((0x1702_ffff, NOW - 3_099, NOW + 1_100)));
+        assert_eq!(testnet4(&chain(90_000, hard, 1.0, NOW - 1_200)), Some((0x1702_ffff, NOW - 4_199, NOW)));
+        assert_eq!(testnet4(&chain(90_000, hard, 1.0, NOW - 1_201)), None, "the easiest bits by now");
+        assert_eq!(testnet4(&chain(90_000, Some(0x1d00_ffff), 1.0, NOW)), None, "the real difficulty is not told");
+        let old = RawChainInfo { time: None, ..chain(90_000, hard, 1.0, NOW) };
+        assert_eq!(testnet4(&old), None);
+        let regtest = first(Network::Regtest, &chain(2_015, Some(0x207f_ffff), 1.0, NOW - 5_000)).unwrap();
+        assert_eq!((regtest.bits, regtest.maxtime, regtest.height, regtest.sequence), (0x207f_ffff, u32::MAX, 2_016, 9));
+        assert_eq!((regtest.version, regtest.curtime, regtest.prev), (0x2000_0004, NOW, [0x0f; 32]));
+        let signet = first(Network::Signet, &chain(90_000, Some(0x1e03_77ae), 1.0, NOW)).unwrap();
+        assert!(signet.trims.iter().all(|trim| *trim == Trim::empty(params(Network::Signet).subsidy(90_001))));
+    }
+
+    /// BTC-7 on testnet4, where 20 minutes after a block the easiest bits are demanded.
+    #[test]
+    fn header_times_are_kept_to_those_of_the_bits() {
+        use rockpool_store::params::{Network, params};
+        let [testnet4, main] = [Network::Testnet4, Network::Main].map(|network| params(network).bitcoin);
+        let kept = |rules: &Rules, height: u32, bits: u32, after: u32| {
+            let mut changed = answer(&[]);
+            (changed["height"], changed["bits"], changed["mintime"]) = (height.into(), format!("{bits:08x}").into(), 1_000.into());
+            changed["curtime"] = (2_000 + after).into();
+            let mut template = build(changed).unwrap();
+            template.keep_bits(rules, 2_000);
+            (template.mintime, template.maxtime)
+        };
+        assert_eq!(kept(testnet4, 5, 0x1702_ffff, 1_200), (1_000, 3_200));
+        assert_eq!(kept(testnet4, 5, 0x1d00_ffff, 1_201), (3_201, u32::MAX));
+        // The real difficulty is the easiest: any time will do.
+        assert_eq!(kept(testnet4, 5, 0x1d00_ffff, 1_200), (1_000, u32::MAX));
+        assert_eq!(kept(testnet4, 2_016, 0x1702_ffff, 1_300), (1_000, u32::MAX), "a period's first block");
+        assert_eq!(kept(main, 5, 0x1702_ffff, 1_300), (1_000, u32::MAX));
+    }
+
+    #[test]
+    fn templates_share_their_transactions_and_forget_those_of_none() {
+        let mut pool = Pool::default();
+        let all: Vec<_> = (0..5).map(payment).collect();
+        let mut build = |txs: &[Transaction]| {
+            let template = serde_json::from_value::<RawTemplate>(answer(txs)).unwrap().build(3, &mut pool).unwrap();
+            (template, pool.known.len())
+        };
+        let (first, _) = build(&all[..4]);
+        let (second, known) = build(&all[2..]);
+        assert_eq!(known, 5);
+        assert!(Arc::ptr_eq(&first.txs[2], &second.txs[0]) && Arc::ptr_eq(&first.txs[3], &second.txs[1]));
+        assert_eq!(second.txs[0].data, consensus::serialize(&all[2]).into());
+        drop(first);
+        let (third, known) = build(&all[4..]);
+        assert_eq!((known, Arc::strong_count(&third.txs[0])), (3, 2));
+        // A name that stands for another transaction is no match.
+        let mut lies = listing(&all[0], 7, &[]);
+        lies["hash"] = all[4].compute_wtxid().to_string().into();
+        let mut changed = answer(&[]);
+        changed["transactions"] = json!([lies]);
+        let lie = serde_json::from_value::<RawTemplate>(changed).unwrap().build(3, &mut pool).unwrap();
+        assert_eq!(lie.txs[0].data, consensus::serialize(&all[0]).into());
+        assert_eq!(lie.txs[0].ids.wtxid, all[0].compute_wtxid().to_byte_array());
     }
 
     #[test]

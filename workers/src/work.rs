@@ -235,11 +235,11 @@ impl Work {
         let commitment = self.commitment(params, &share.script, share.bits);
         let coinbase = coinbase::coinbase_tx(&self.prefix(extranonce), self.x(extranonce), commitment, self.locktime(), true);
         let txs = &self.template.txs[..self.trim().kept];
-        let mut block = Vec::with_capacity(80 + 9 + coinbase.len() + txs.iter().map(|tx| tx.len()).sum::<usize>());
+        let mut block = Vec::with_capacity(80 + 9 + coinbase.len() + txs.iter().map(|tx| tx.data.len()).sum::<usize>());
         block.extend_from_slice(&share.header);
         block.extend_from_slice(&serialize(&VarInt(txs.len() as u64 + 1)));
         block.extend_from_slice(&coinbase);
-        txs.iter().for_each(|tx| block.extend_from_slice(tx));
+        txs.iter().for_each(|tx| block.extend_from_slice(&tx.data));
         block
     }
 

@@ -15,7 +15,7 @@ use rockpool_store::rules::target::target_bytes;
 use rockpool_store::testing::ShareBuilder;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::{Answer, Jobs};
-use rockpool_workers::template::{Template, branch};
+use rockpool_workers::template::{Template, Tx, branch};
 use rockpool_workers::trim::Trim;
 use rockpool_workers::work::meets;
 
@@ -183,7 +183,8 @@ fn own_share(world: &mut World<Inline>, sequence: u64, ids: Vec<TxIds>) -> Share
     let txids: Vec<[u8; 32]> = ids.iter().map(|tx| tx.txid).collect();
     let embedded = EmbeddedChain::new(regtest(), None).template(world.now().unix());
     let whole = Trim { kept: ids.len(), branch: branch(txids), ..embedded.trim(Class::N360).clone() };
-    let template = Template { sequence, trims: [0; 4].map(|_| whole.clone()), ids, ..embedded };
+    let txs = ids.into_iter().map(|ids| Arc::new(Tx { ids, data: Box::default() })).collect();
+    let template = Template { sequence, trims: [0; 4].map(|_| whole.clone()), txs, ..embedded };
     world.mail(Answer::Template(Arc::new(template)), Vec::new());
     let now = world.now();
     let board =

@@ -51,13 +51,13 @@ fn block(template: &Template, trim: &Trim) -> Vec<u8> {
     };
     let root = merkle_root(coinbase.compute_txid().to_byte_array(), &trim.branch);
     let txs = &template.txs[..trim.kept];
-    let mut block = Vec::with_capacity(1_000 + txs.iter().map(|tx| tx.len()).sum::<usize>());
+    let mut block = Vec::with_capacity(1_000 + txs.iter().map(|tx| tx.data.len()).sum::<usize>());
     block.extend_from_slice(&template.version.to_le_bytes());
     block.extend_from_slice(&template.prev);
     block.extend_from_slice(&root);
     [template.curtime, template.bits, 0].iter().for_each(|field| block.extend_from_slice(&field.to_le_bytes()));
     block.extend_from_slice(&consensus::serialize(&VarInt(txs.len() as u64 + 1)));
     block.extend_from_slice(&consensus::serialize(&coinbase));
-    txs.iter().for_each(|tx| block.extend_from_slice(tx));
+    txs.iter().for_each(|tx| block.extend_from_slice(&tx.data));
     block
 }

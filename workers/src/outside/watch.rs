@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bitcoin::hex::{DisplayHex, FromHex};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rockpool_store::params::Network;
+use rockpool_store::params::{Network, params};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -17,10 +17,10 @@ use super::{BitcoindConfig, BitcoindMistake, Check, Rpc, RpcError};
 use crate::crew::Outsider;
 use crate::jobs::Answer;
 use crate::limits::{
-    ANSWER_BYTES_MAX, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX,
-    TEMPLATE_MIN,
+    ANSWER_BYTES_MAX, BLOCK_LOOK, FULL_TEMPLATE_WAIT, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE,
+    TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
 };
-use crate::template::{RawTemplate, Template};
+use crate::template::{Before, Pool, RawChainInfo, RawTemplate, Template};
 
 /// The `template` thread: watches the first bitcoind that answers, in the order in which they were given, and posts what it offers. One
 /// further up that is back takes over again. `locator`: where the node's own tree of Bitcoin headers stands.
@@ -31,6 +31,7 @@ pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsi
 pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outsider) {
     let Some(network) = watches.first().map(|watch| watch.rpc.config.network) else { return };
     let mut follower = Follower::new(network, locator);
+    let mut pool = Pool::default();
     let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, false);
     loop {
         let found = match back(&mut watches[..at], height, node) {
@@ -38,9 +39,9 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
                 log::info!("bitcoind at {} is back and goes before {}", watches[first].rpc.config.host, watches[at].rpc.config.host);
                 watches[at].leave();
                 at = first;
-                watches[at].take(raw, sequence + 1, node).map(Some)
+                watches[at].take(raw, sequence + 1, &mut pool, node).map(Some)
             }
-            None => watches[at].next(sequence + 1, node),
+            None => watches[at].next(sequence + 1, &mut pool, node),
         };
         let watch = &mut watches[at];
         let lead_up = |template: Option<Template>| match template {
@@ -63,8 +64,8 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
                 if !node.say(|| Answer::Template(template.clone())) || !node.rest(TEMPLATE_MIN) {
                     return;
                 }
-                // With every template, once a minute or so: a block beside the chain changes nothing in it.
-                if !watch.look_beside(&mut follower, node) {
+                // With every complete template, once a minute or so: a block beside the chain changes nothing in it.
+                if watch.news.is_none() && !watch.look_beside(&mut follower, node) {
                     return;
                 }
             }
@@ -122,11 +123,20 @@ pub(super) struct Watch {
     wrong: bool,
     /// Its long poll; while another one is watched, the question whether it is back.
     poll: Option<Poll>,
-    /// The block that its last template builds on, as RPC shows it, and when it was last asked for one.
-    prev: Option<String>,
+    /// Its last complete template, and when it was last asked for one.
+    before: Option<Before>,
     since: Duration,
-    /// How long nothing may come by long poll before a plain call looks for a new block.
+    /// A newer block than that builds on.
+    news: Option<News>,
+    /// How long nothing may come by long poll after a new block before a template is asked for plainly.
     pub patience: Duration,
+}
+
+/// A block that the long poll has not told of yet.
+struct News {
+    hash: String,
+    /// Until when the long poll is waited for.
+    until: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -150,35 +160,36 @@ impl Watch {
             checked: false,
             wrong: false,
             poll: None,
-            prev: None,
+            before: None,
             since: Duration::ZERO,
+            news: None,
             patience: LONGPOLL_LOOK,
         }
     }
 
     /// It is away, or another one is better.
     fn leave(&mut self) {
-        (self.checked, self.poll, self.prev) = (false, None, None);
+        (self.checked, self.poll, self.before, self.news) = (false, None, None, None);
     }
 
-    /// The next template: at once, or, if there was one before, what the long poll brings. `None` if that brings nothing for a while.
-    fn next(&mut self, sequence: u64, node: &Outsider) -> Result<Option<Template>, Trouble> {
+    /// The next template: at once, or, if there was one before, what the long poll brings; of a new block that it has not told of yet, first
+    /// one without transactions. `None` if there is nothing new.
+    fn next(&mut self, sequence: u64, pool: &mut Pool, node: &Outsider) -> Result<Option<Template>, Trouble> {
         let polled = match &mut self.poll {
-            Some(poll) if poll.asked => poll.wait(self.patience),
+            Some(poll) if poll.asked => poll.wait(BLOCK_LOOK),
             _ => None,
         };
         let raw = match polled {
             Some(Err(Trouble::Later(RpcError::Timeout))) | None => {
-                // A connection that died unseen, or nothing new: a small call tells. If nothing is, header times go on all the same.
-                let polls = self.prev.is_some() && self.poll.as_ref().is_some_and(|poll| poll.asked);
-                if polls && node.now().mono < self.since + TEMPLATE_AGE_MAX {
-                    let best: String =
-                        self.rpc.call("getbestblockhash", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
-                    if self.prev.as_ref() == Some(&best) {
-                        return Ok(None);
+                let polls = self.poll.as_ref().is_some_and(|poll| poll.asked);
+                // If nothing is new, header times go on all the same.
+                if let Some(before) = self.before.clone().filter(|_| polls && node.now().mono < self.since + TEMPLATE_AGE_MAX) {
+                    match self.look(&before, sequence, node)? {
+                        Look::Wait => return Ok(None),
+                        Look::First(template) => return Ok(Some(*template)),
+                        // A block that the long poll did not tell of, or another bitcoind in this one's place.
+                        Look::Ask => self.checked = false,
                     }
-                    // A block that the long poll did not tell of, or another bitcoind in this one's place.
-                    self.checked = false;
                 }
                 if !self.checked {
                     self.rpc.ready()?;
@@ -187,15 +198,46 @@ impl Watch {
             }
             Some(raw) => raw?,
         };
-        self.take(raw, sequence, node).map(Some)
+        self.take(raw, sequence, pool, node).map(Some)
+    }
+
+    /// A small call while the long poll waits: whether there is another block than the last template builds on.
+    fn look(&mut self, before: &Before, sequence: u64, node: &Outsider) -> Result<Look, Trouble> {
+        let tip: RawChainInfo = self.rpc.call("getblockchaininfo", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
+        let now = node.now();
+        match &self.news {
+            None if tip.bestblockhash == before.prev => return Ok(Look::Wait),
+            Some(news) if news.hash == tip.bestblockhash => return Ok(if now.mono < news.until { Look::Wait } else { Look::Ask }),
+            // A block came and went: the long poll may see nothing new.
+            Some(_) if tip.bestblockhash == before.prev => return Ok(Look::Ask),
+            _ => {}
+        }
+        let params = params(self.rpc.config.network);
+        let mut first = Template::first(params, &tip, before, sequence, now.unix());
+        if let Some(template) = first.as_ref().filter(|_| self.rpc.config.proposals)
+            && let Some(why) = self.rpc.propose(template).map_err(Trouble::Later)?
+        {
+            log::info!("bitcoind at {} refuses a block without transactions: {why}", self.rpc.config.host);
+            first = None;
+        }
+        let patience = if first.is_some() { FULL_TEMPLATE_WAIT } else { self.patience };
+        self.news = Some(News { hash: tip.bestblockhash, until: now.mono + patience });
+        Ok(first.map_or(Look::Wait, |template| Look::First(Box::new(template))))
     }
 
     /// Waits for what comes after this template from now on.
-    fn take(&mut self, raw: RawTemplate, sequence: u64, node: &Outsider) -> Result<Template, Trouble> {
+    fn take(&mut self, raw: RawTemplate, sequence: u64, pool: &mut Pool, node: &Outsider) -> Result<Template, Trouble> {
         (self.checked, self.wrong) = (true, false);
-        self.prev = Some(raw.previousblockhash.clone());
+        let prev = raw.previousblockhash.clone();
         self.ask(Some(raw.longpollid.clone()), node);
-        let template = raw.build(sequence).map_err(Trouble::Template)?;
+        let mut template = raw.build(sequence, pool).map_err(Trouble::Template)?;
+        self.news = None;
+        self.before = Some(Before { prev: prev.clone(), version: template.version, bits: template.bits });
+        let rules = params(self.rpc.config.network).bitcoin;
+        if rules.min_difficulty && rules.retargets {
+            let prev: RawHeader = self.rpc.call("getblockheader", json!([prev]), RPC_DEADLINE, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
+            template.keep_bits(rules, prev.time);
+        }
         let proposals = self.rpc.config.proposals;
         match if proposals { self.rpc.propose(&template).map_err(Trouble::Later)? } else { None } {
             Some(word) => Err(Trouble::Proposal(word)),
@@ -302,6 +344,21 @@ impl Poll {
         self.asked = false;
         Some(answer)
     }
+}
+
+/// What a look for a new block comes to.
+enum Look {
+    /// Nothing is new, or the long poll is about to tell.
+    Wait,
+    /// There is, and this is the first work on it.
+    First(Box<Template>),
+    /// A template is to be asked for.
+    Ask,
+}
+
+#[derive(Deserialize)]
+struct RawHeader {
+    time: u32,
 }
 
 #[derive(Deserialize)]
