@@ -277,6 +277,10 @@ impl<S: Stages> Node<S> {
         if self.bitcoin_down.take().is_some() {
             out.publish(Event::BitcoinDown(None));
         }
+        // Only a newer time, which the next job has anyway: not worth a word to thousands of miners.
+        if self.server.boards.template().is_some_and(|before| before.same_work(&template)) {
+            return;
+        }
         let clean = self.server.boards.set_template(template, &mut self.rng);
         self.news.template = Some(clean || self.news.template == Some(true));
     }

@@ -115,6 +115,13 @@ pub const HARDER_EVERY: Duration = Duration::from_secs(600);
 pub const HARDER_SCRIPTS_MAX: usize = 64;
 /// Past jobs of one miner that are still taken while their Bitcoin parent holds.
 pub const JOBS_PAST_MAX: usize = 16;
+/// Age at which a past job is no longer taken: devices drop a job for the next within seconds, and many a pool's last ten minutes.
+pub const JOB_AGE_MAX: Duration = Duration::from_secs(300);
+/// Bytes of transactions that templates may keep which only past jobs work on: those that newer ones do not hold. A minute of main changes
+/// some 300 kB of a template.
+pub const TEMPLATES_PAST_BYTES_MAX: usize = 4 << 20;
+/// Lines that miners can share, at once: those of a household's payees, in each class. A large coinbase's has 60 kB.
+pub const LINES_SHARED_MAX: usize = 32;
 /// Invalid submits of one miner, in a row and within [`INVALID_SPAN`], that are a flood: what a sound one sends in half an hour.
 pub const INVALID_SUBMITS_MAX: u32 = 512;
 /// Time over which invalid submits are counted.

@@ -521,7 +521,10 @@ impl<S: Stages> World<S> {
     /// A new template of this chain.
     pub(crate) fn template(&mut self, bitcoin: &EmbeddedChain, sequence: u64) {
         self.mail(Answer::Bitcoin(BitcoinNews::Headers(bitcoin.headers(0).0)), Vec::new());
-        let template = rockpool_workers::template::Template { sequence, ..bitcoin.template(self.now().unix()) };
+        let mut template = bitcoin.template(self.now().unix());
+        template.sequence = sequence;
+        // Each is a little different work, as bitcoind's are.
+        template.mintime += sequence as u32;
         self.mail(Answer::Template(Arc::new(template)), Vec::new());
     }
 }

@@ -1,24 +1,28 @@
 //! Jobs: work as miners read it. Boards are shared by all miners of a class and layout; a miner's own job is an id, a reference and a
 //! target.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
 use rockpool_net::id::ShareId;
+use rockpool_net::payload::Payload;
 use rockpool_net::time::Now;
 use rockpool_net::wire::share::{Class, Layout, Script};
 use rockpool_store::params::{Network, Params};
 use rockpool_store::payouts::Payouts;
 use rockpool_store::rules::target::target_bytes;
 use rockpool_store::view::ChainView;
-use rockpool_workers::template::Template;
+use rockpool_workers::template::{Template, Tx};
 use rockpool_workers::work::{VERSION_MASK, Work, WorkError};
 
 use crate::config::Mode;
-use crate::limits::{BOARD_AGE_MAX, BOARDS_MAX, FREE_DIFFICULTY_MAX, SALTS_KEPT};
+use crate::limits::{
+    BOARD_AGE_MAX, BOARDS_MAX, FREE_DIFFICULTY_MAX, JOB_AGE_MAX, LINES_SHARED_MAX, SALTS_KEPT, TEMPLATES_PAST_BYTES_MAX,
+};
 use crate::stratum::difficulty::difficulty_of;
 
 /// Work with what all its jobs have in common, as text.
@@ -40,7 +44,16 @@ pub struct Board {
 /// A job as one miner was given it.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Its id; never given twice.
+    /// What it is.
+    pub given: Arc<Given>,
+    /// What its submits are judged by and credited with.
+    pub difficulty: f64,
+}
+
+/// What of a job is the same for all miners whom the same line was sent.
+#[derive(Debug)]
+pub struct Given {
+    /// Its id; never given to anything else.
     pub id: u64,
     /// What it is made of.
     pub board: Arc<Board>,
@@ -48,13 +61,19 @@ pub struct Job {
     pub script: Arc<Script>,
     /// The share's target that its coinbase commits to, compact.
     pub bits: u32,
-    /// What its submits are judged by and credited with.
-    pub difficulty: f64,
     /// Header time that it proposes.
     pub ntime: u32,
 }
 
-impl Job {
+impl Deref for Job {
+    type Target = Given;
+
+    fn deref(&self) -> &Given {
+        &self.given
+    }
+}
+
+impl Given {
     /// What its submits are judged by at most.
     pub fn difficulty_max(&self) -> f64 {
         self.board.difficulty_max(self.bits)
@@ -145,6 +164,12 @@ pub struct Boards {
     lotteries: BTreeMap<Script, Arc<Board>>,
     serial: u64,
     job: u64,
+    /// Lines of the newest boards' jobs, by board, script, bits and whether they are clean: most miners can share one.
+    lines: BTreeMap<(u64, Script, u32, bool), (Arc<Given>, Arc<Payload>)>,
+    /// Templates before the newest, newest last: number, and the bytes that nothing but them keeps.
+    past: VecDeque<(Weak<Template>, u64, usize)>,
+    /// Jobs of templates before this number are no longer taken.
+    oldest: u64,
     /// Salts of the last templates, newest last. Miners' jobs keep a template, and nothing else does once there is another.
     salts: VecDeque<(u32, Weak<Template>)>,
     /// It was said once that bitcoind reserves too little for large coinbases.
@@ -172,13 +197,66 @@ impl Boards {
             self.salts.pop_front();
         }
         self.salts.push_back((rng.next_u32(), Arc::downgrade(&template)));
-        self.template = Some(template);
+        if let Some(before) = self.template.replace(Arc::clone(&template)) {
+            self.outlived(&before, &template);
+        }
         self.forget();
         clean
     }
 
+    /// A template has a successor. If those before it keep too much that is in no newer one, the jobs of the oldest are given up.
+    fn outlived(&mut self, before: &Arc<Template>, next: &Template) {
+        let newer: BTreeSet<_> = next.txs.iter().map(Arc::as_ptr).collect();
+        let own = before.txs.iter().filter(|tx| !newer.contains(&Arc::as_ptr(tx))).map(|tx| tx.data.len());
+        let bytes = own.sum::<usize>() + before.txs.len() * size_of::<Arc<Tx>>();
+        // Once this word of it is dropped, jobs alone keep it.
+        self.past.push_back((Arc::downgrade(before), before.sequence, bytes));
+        self.past.retain(|(template, ..)| template.strong_count() > 0);
+        let mut kept = 0;
+        for (_, sequence, bytes) in self.past.iter().rev() {
+            kept += bytes;
+            if kept > TEMPLATES_PAST_BYTES_MAX {
+                self.oldest = self.oldest.max(sequence.saturating_add(1));
+                break;
+            }
+        }
+    }
+
+    /// Whether a past job is still taken: it is neither too old, nor of a template that would keep too much memory.
+    pub fn keeps(&self, job: &Given, now: Now) -> bool {
+        now.mono.saturating_sub(job.board.made) < JOB_AGE_MAX && job.board.work.template.sequence >= self.oldest
+    }
+
+    /// A job of this board for whoever is paid by this script and commits to these bits, and the line that tells of it. Miners share both, but
+    /// for one that had a job of the same board and time before: `last` is that one's time.
+    pub fn give(
+        &mut self,
+        params: &Params,
+        board: &Arc<Board>,
+        (script, bits): (&Arc<Script>, u32),
+        (now, last): (Now, Option<u32>),
+        clean: bool,
+    ) -> (Arc<Given>, Arc<Payload>) {
+        let (key, ntime) = ((board.serial, **script, bits, clean), board.ntime(now, last));
+        if let Some((given, line)) = self.lines.get(&key)
+            && given.ntime == ntime
+        {
+            return (Arc::clone(given), Arc::clone(line));
+        }
+        let given = Given { id: self.job_id(), board: Arc::clone(board), script: Arc::clone(script), bits, ntime };
+        let line = board.notify(params, (script, bits), given.id, ntime, clean);
+        let (given, line) = (Arc::new(given), Arc::new(Payload::new(line.into_bytes())));
+        // Where all miners are paid apart, no line serves two of them.
+        if self.lines.len() >= LINES_SHARED_MAX {
+            self.lines.clear();
+        }
+        self.lines.insert(key, (Arc::clone(&given), Arc::clone(&line)));
+        (given, line)
+    }
+
     /// Template, tip or payouts are others.
     pub fn forget(&mut self) {
+        self.lines.clear();
         self.boards.clear();
         self.lotteries.clear();
     }
@@ -265,7 +343,7 @@ impl Boards {
     }
 
     /// A job id that was never given, from 1.
-    pub fn job_id(&mut self) -> u64 {
+    pub(crate) fn job_id(&mut self) -> u64 {
         self.job += 1;
         self.job
     }

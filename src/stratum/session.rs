@@ -171,7 +171,7 @@ impl Miner {
             Request::Configure(asked) => self.configure(conn, id, &asked, server, turn),
             Request::Subscribe { agent, session } => self.subscribe(conn, id, agent, session, server, turn),
             Request::Authorize { user, password } => self.authorize(conn, id, user, &password, server, turn),
-            Request::Submit(submit) => self.submit(conn, &line, submit, turn),
+            Request::Submit(submit) => self.submit(conn, &line, submit, server, turn),
             Request::SuggestDifficulty(difficulty) => {
                 reply(conn, turn, id, "true");
                 if let Some(difficulty) = difficulty {
@@ -280,24 +280,24 @@ impl Miner {
     fn push_job(&mut self, conn: ConnId, board: Arc<Board>, script: Arc<Script>, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
         let bits = server.harder.bits(turn.now.mono, &turn.chain.view, &script, board.work.draft.bits);
         let difficulty = rounded(self.vardiff.current().min(board.difficulty_max(bits)));
-        let mut lines = String::new();
         if self.told != Some(difficulty) {
             // Display writes no exponent, and whole numbers without a point: firmware stumbles over both.
-            lines = format!("{{\"id\":null,\"method\":\"mining.set_difficulty\",\"params\":[{difficulty}]}}\n");
+            let line = format!("{{\"id\":null,\"method\":\"mining.set_difficulty\",\"params\":[{difficulty}]}}\n");
+            turn.out.send_bytes(conn, line.into_bytes());
             self.told = Some(difficulty);
         }
         let last = self.jobs.back().filter(|job| job.board.serial == board.serial).map(|job| job.ntime);
-        let (id, ntime) = (server.boards.job_id(), board.ntime(turn.now, last));
-        lines.push_str(&board.notify(turn.config.params, (&script, bits), id, ntime, clean));
-        turn.out.send_bytes(conn, lines.into_bytes());
+        let (given, line) = server.boards.give(turn.config.params, &board, (&script, bits), (turn.now, last), clean);
+        turn.out.send(conn, line);
         turn.counters.jobs_sent.add(1);
         self.notified = turn.now.mono;
+        self.jobs.retain(|job| server.boards.keeps(job, turn.now));
         // The newest and JOBS_PAST_MAX past ones. Room for just these, at once: grown step by step it were twice as much, and leave holes.
         self.jobs.reserve_exact((JOBS_PAST_MAX + 1).saturating_sub(self.jobs.len()));
         if self.jobs.len() > JOBS_PAST_MAX {
             self.jobs.pop_front();
         }
-        self.jobs.push_back(Job { id, board, script, bits, difficulty, ntime });
+        self.jobs.push_back(Job { given, difficulty });
         // A newer job may be of an older board, if meanwhile another class or layout was asked for.
         let oldest = self.jobs.iter().map(|job| job.board.serial).min().unwrap_or(0);
         self.seen = self.seen.split_off(&(oldest, [0; 24]));
@@ -342,7 +342,7 @@ impl Miner {
         }
     }
 
-    fn submit(&mut self, conn: ConnId, line: &Line<'_>, submit: Result<Submit, &'static str>, turn: &mut Turn<'_>) {
+    fn submit(&mut self, conn: ConnId, line: &Line<'_>, submit: Result<Submit, &'static str>, server: &Server, turn: &mut Turn<'_>) {
         let raw = line.id.map_or("null", RawValue::get);
         if self.agent.is_none() || self.login.is_none() {
             refuse(conn, turn, raw, if self.agent.is_none() { NOT_SUBSCRIBED } else { UNAUTHORISED });
@@ -356,7 +356,7 @@ impl Miner {
         }
         let (job, roll) = match submit {
             Err(why) => return self.reject(conn, raw, SubmitRefusal::BadField(why), turn),
-            Ok(submit) => match self.jobs.iter().find(|job| job.id == submit.job) {
+            Ok(submit) => match self.job(submit.job, server, turn) {
                 None => return self.reject(conn, raw, SubmitRefusal::Stale, turn),
                 Some(job) => (job.clone(), submit),
             },
@@ -388,6 +388,13 @@ impl Miner {
             target: target_of(job.difficulty),
             ticket,
         });
+    }
+
+    /// Its job of this id, if submits of it are still taken. The newest is as long as its parent holds: nobody may have told of another.
+    fn job(&self, id: u64, server: &Server, turn: &Turn<'_>) -> Option<&Job> {
+        let job = self.jobs.iter().rev().find(|job| job.id == id)?;
+        let newest = self.jobs.back().is_some_and(|newest| newest.id == id);
+        (newest || server.boards.keeps(job, turn.now)).then_some(job)
     }
 
     /// Whether this submit is new. The oldest boards' are forgotten first.
