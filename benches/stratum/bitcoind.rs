@@ -1,7 +1,6 @@
 //! A bitcoind as far as the node asks it: regtest's, with a template like main's, and another one whenever this bench says so.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,6 +16,9 @@ use crate::Outcome;
 
 /// Transactions of a template.
 const TXS: usize = 2_500;
+/// All that there are: after a block a template holds others, and after a minute some others.
+const TXS_ALL: usize = 4 * TXS;
+const TURNOVER: usize = 300;
 /// Bytes of the smallest and of the largest, evenly drawn: 1.4 MB in all, as main's blocks have.
 const TX_BYTES: std::ops::Range<usize> = 150..970;
 /// Weight of a byte, in hundredths: about half of main's bytes are witnesses.
@@ -43,8 +45,9 @@ struct State {
     /// Headers from the first block on.
     headers: Vec<[u8; 80]>,
     heights: BTreeMap<String, usize>,
-    /// The transactions, as the answer spells them.
-    txs: String,
+    /// All transactions, as the answer spells them, and which is the first of the template.
+    txs: Vec<String>,
+    first: usize,
     /// Counts templates.
     sequence: u64,
 }
@@ -55,7 +58,7 @@ impl Bitcoind {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let addr = listener.local_addr()?;
         let params = params(Network::Regtest);
-        let state = State { params, headers: vec![params.bitcoin.genesis], heights: BTreeMap::new(), txs: txs(), sequence: 1 };
+        let state = State { params, headers: vec![params.bitcoin.genesis], heights: BTreeMap::new(), txs: txs(), first: 0, sequence: 1 };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         shared.lock().mine();
         let all = Arc::clone(&shared);
@@ -78,7 +81,10 @@ impl Bitcoind {
 
     /// A template on the same block.
     pub fn renew(&self) {
-        self.shared.lock().sequence += 1;
+        let mut state = self.shared.lock();
+        state.sequence += 1;
+        state.first = (state.first + TURNOVER) % TXS_ALL;
+        drop(state);
         self.shared.changed.notify_all();
     }
 }
@@ -105,6 +111,7 @@ impl State {
             header[76..].copy_from_slice(&nonce.to_le_bytes());
         }
         self.headers.push(header);
+        self.first = (self.first + TXS) % TXS_ALL;
         self.heights.insert(shown(&sha256d(&header)), self.headers.len() - 1);
     }
 
@@ -116,10 +123,11 @@ impl State {
         let height = self.headers.len() as u32;
         let value = self.params.subsidy(height) + TXS as u64 * FEE;
         let time = START + 600 * height;
+        let txs: Vec<&str> = (self.first..self.first + TXS).map(|place| self.txs[place % TXS_ALL].as_str()).collect();
         format!(
-            r#"{{"version":536870912,"rules":["csv","!segwit","taproot"],"previousblockhash":"{}","transactions":{},"coinbasevalue":{value},"longpollid":"{}","mintime":{},"curtime":{time},"bits":"{BITS:08x}","height":{height},"default_witness_commitment":"6a24aa21a9ed{}"}}"#,
+            r#"{{"version":536870912,"rules":["csv","!segwit","taproot"],"previousblockhash":"{}","transactions":[{}],"coinbasevalue":{value},"longpollid":"{}","mintime":{},"curtime":{time},"bits":"{BITS:08x}","height":{height},"default_witness_commitment":"6a24aa21a9ed{}"}}"#,
             shown(&self.tip()),
-            self.txs,
+            txs.join(","),
             self.sequence,
             time - 600,
             "5a".repeat(32),
@@ -157,7 +165,15 @@ fn reply(call: &Value, shared: &Shared) -> String {
     let params = &call["params"];
     let mut state = shared.lock();
     let result = match call["method"].as_str().unwrap_or_default() {
-        "getblockchaininfo" => Some(json!({"chain": "regtest", "blocks": state.headers.len() - 1}).to_string()),
+        "getblockchaininfo" => {
+            let blocks = state.headers.len() - 1;
+            let (time, bits) = (START + 600 * blocks as u32, format!("{BITS:08x}"));
+            let info = json!({
+                "chain": "regtest", "blocks": blocks, "bestblockhash": shown(&state.tip()), "time": time, "mediantime": time - 600,
+                "bits": bits, "difficulty": 4.656_542_373_906_925e-10
+            });
+            Some(info.to_string())
+        }
         "getblocktemplate" => {
             let known = params[0]["longpollid"].as_str().and_then(|id| id.parse().ok());
             while known == Some(state.sequence) {
@@ -180,23 +196,20 @@ fn reply(call: &Value, shared: &Shared) -> String {
 }
 
 /// Transactions of random bytes: nobody here spends anything.
-fn txs() -> String {
+fn txs() -> Vec<String> {
     let mut rng = ChaCha12Rng::seed_from_u64(5);
-    let mut list = String::from("[");
-    for number in 0..TXS {
+    let mut one = || {
         let mut data = vec![0; TX_BYTES.start + rng.next_u32() as usize % TX_BYTES.len()];
         rng.fill_bytes(&mut data);
         let wtxid = sha256d(&data);
         let (txid, weight) = (shown(&sha256d(&wtxid)), data.len() * WEIGHT_PERCENT / 100);
-        let comma = if number > 0 { "," } else { "" };
-        let _ = write!(
-            list,
-            r#"{comma}{{"data":"{}","txid":"{txid}","hash":"{}","depends":[],"fee":{FEE},"sigops":4,"weight":{weight}}}"#,
+        format!(
+            r#"{{"data":"{}","txid":"{txid}","hash":"{}","depends":[],"fee":{FEE},"sigops":4,"weight":{weight}}}"#,
             hex(&data),
             shown(&wtxid)
-        );
-    }
-    list + "]"
+        )
+    };
+    (0..TXS_ALL).map(|_| one()).collect()
 }
 
 /// A hash as RPC shows it.

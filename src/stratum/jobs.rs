@@ -342,6 +342,12 @@ impl Boards {
         (self.boards.len(), self.lotteries.len())
     }
 
+    /// Lines at once.
+    #[cfg(test)]
+    pub(crate) fn lines_held(&self) -> usize {
+        self.lines.len()
+    }
+
     /// A job id that was never given, from 1.
     pub(crate) fn job_id(&mut self) -> u64 {
         self.job += 1;

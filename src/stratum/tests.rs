@@ -25,6 +25,7 @@ mod families;
 mod hostile;
 mod modes;
 mod protocol;
+mod work;
 
 const SUBSCRIBE: &str = r#"{"id":1,"method":"mining.subscribe","params":["test/1"]}"#;
 
