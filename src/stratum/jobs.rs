@@ -20,9 +20,7 @@ use rockpool_workers::template::{Template, Tx};
 use rockpool_workers::work::{VERSION_MASK, Work, WorkError};
 
 use crate::config::Mode;
-use crate::limits::{
-    BOARD_AGE_MAX, BOARDS_MAX, FREE_DIFFICULTY_MAX, JOB_AGE_MAX, LINES_SHARED_MAX, SALTS_KEPT, TEMPLATES_PAST_BYTES_MAX,
-};
+use crate::limits::{BOARD_AGE_MAX, BOARDS_MAX, FREE_DIFFICULTY_MAX, JOB_AGE_MAX, LINES_SHARED_MAX, SALTS_KEPT, TEMPLATES_PAST_BYTES_MAX};
 use crate::stratum::difficulty::difficulty_of;
 
 /// Work with what all its jobs have in common, as text.

@@ -10,6 +10,7 @@ use crate::limits::{JOBS_PAST_MAX, NOTIFY_EVERY, REFUSED_MAX, RESUME_TIME, STUCK
 use crate::stratum::firmware::Firmware;
 use crate::stratum::jobs::share_difficulty;
 use crate::testing::{ADDRESS, Grower, STRATUM, World};
+use rockpool_workers::work::Kind;
 
 /// Another payee of regtest.
 const OTHER: &str = "bcrt1q6z64a43mjgkcq0ul2znwneq3spghrlau9slefp";
@@ -300,7 +301,7 @@ fn the_operators_rules_say_what_a_device_gets() {
     let lines = world.lines(conn);
     assert!(pushed(&lines, "client.show_message")[0].as_str().unwrap().contains("lottery"));
     world.line(conn, &submit(notify(&lines).unwrap(), 1));
-    assert!(emitted(&mut world)[0].work.lottery);
+    assert_eq!(emitted(&mut world)[0].work.kind, Kind::Lottery);
 }
 
 /// A device that only sends again what it had sent, or goes on with an old job, is told to drop its work; with another extranonce1, if it
