@@ -18,6 +18,8 @@ pub enum Family {
     Templates,
     /// period u32 ‖ kind u8 ‖ program → work u128, big-endian: what a script did in ten minutes, in a pool of one's own.
     Pplns,
+    /// kind u8 ‖ number u32, big-endian ‖ part → found blocks and what became of them.
+    Blocks,
     /// Small rows: format number, network, base, tip.
     Meta,
 }

@@ -3,6 +3,7 @@
 //! Opens no socket, spawns no thread, reads no clock. `rocksdb` is named in `rocks.rs` alone, behind the feature `rocks`.
 
 pub mod bitcoin;
+pub mod blocks;
 pub mod chain;
 pub mod check;
 pub mod error;

@@ -75,3 +75,19 @@ pub const PPLNS_PERIODS_MIN: usize = 36;
 pub const PPLNS_ROWS_MAX: usize = 1 << 17;
 /// What `check` finds wrong and tells one by one; the rest it counts.
 pub const FAULTS_LISTED: usize = 20;
+/// Found blocks that are remembered with what became of them: years of them for a pool, eight minutes on regtest.
+pub const BLOCKS_KEPT: usize = 500;
+/// Found blocks that are kept themselves while no bitcoind has taken them: more are not on their way at once but on regtest.
+pub const BLOCK_BODIES_KEPT: usize = 4;
+/// Bytes of a block: as many as its weight allows.
+pub const BLOCK_BYTES_MAX: usize = 4_000_000;
+/// Bytes of a block in one row: two of them are a batch.
+pub const BLOCK_PART_BYTES: usize = 500_000;
+/// bitcoinds whose word of a block is kept.
+pub const BLOCK_FATES_MAX: usize = 8;
+/// Bytes of a name or a reason in a block's record.
+pub const BLOCK_TEXT_BYTES: usize = 200;
+/// Confirmations, of a block or of the one in its place, from which on its end is certain: its coinbase can be spent then.
+pub const BLOCK_FINAL: u32 = 100;
+/// Confirmations of another block in a found one's place from which on it is not handed in again.
+pub const BLOCK_STALE: u32 = 6;

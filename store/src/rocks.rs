@@ -47,10 +47,11 @@ const SHARES: &str = "shares";
 const BITCOIN: &str = "bitcoin";
 const TEMPLATES: &str = "templates";
 const PPLNS: &str = "pplns";
+const BLOCKS: &str = "blocks";
 /// The family that RocksDB has anyway.
 const META: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 /// All of them.
-const FAMILIES: [&str; 5] = [META, SHARES, BITCOIN, TEMPLATES, PPLNS];
+const FAMILIES: [&str; 6] = [META, SHARES, BITCOIN, TEMPLATES, PPLNS, BLOCKS];
 
 /// Rows in RocksDB.
 pub struct RocksKv {
@@ -108,6 +109,7 @@ impl RocksKv {
             Family::Bitcoin => BITCOIN,
             Family::Templates => TEMPLATES,
             Family::Pplns => PPLNS,
+            Family::Blocks => BLOCKS,
             Family::Meta => META,
         };
         self.db.cf_handle(name).ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))
@@ -130,6 +132,10 @@ impl Kv for RocksKv {
     }
 
     fn scan(&self, family: Family, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        // One of format 2, opened to be read, has no such family yet.
+        if family == Family::Blocks && self.db.cf_handle(BLOCKS).is_none() {
+            return Ok(());
+        }
         let mut options = ReadOptions::default();
         // What is read once and in order must not push out what is asked for again.
         options.fill_cache(false);
