@@ -64,6 +64,7 @@ pub struct CrewConfig {
 
 /// The node's threads beside the reactor.
 pub struct Crew {
+    submit: Vec<Sender<SubmitJob>>,
     emission: Vec<Sender<Vec<EmissionJob>>>,
     organise: Sender<Vec<OrganiseJob>>,
     fetch: Sender<Vec<FetchJob>>,
@@ -110,14 +111,14 @@ impl Crew {
         let reader = Reader::new(StoreHandle::new(kv.clone()));
         threads.push(spawn(Driven::new("reader", reader, read_inbox, Outlets::new(&post)), clock)?);
         let emission = emission_jobs;
-        Ok(Crew { emission, organise, fetch, read, write, organise_held: Vec::new(), threads, stop, submits_done, kv, post })
+        Ok(Crew { submit, emission, organise, fetch, read, write, organise_held: Vec::new(), threads, stop, submits_done, kv, post })
     }
 
     /// Ends the stages in the order of their data's way, each after it has done what it was given; then makes the rows safe. Threads that
     /// wait for outsiders are not joined, but found blocks that are on their way get a moment.
     pub fn stop(self) -> Result<(), StoreError> {
-        let Crew { emission, organise, fetch, read, write, threads, stop, submits_done, kv, .. } = self;
-        drop((emission, organise, fetch, read, write));
+        let Crew { submit, emission, organise, fetch, read, write, threads, stop, submits_done, kv, .. } = self;
+        drop((submit, emission, organise, fetch, read, write));
         for thread in threads {
             // `run` has caught and reported a panic already.
             let _ = thread.join();
@@ -136,6 +137,10 @@ impl Crew {
 
 impl Stages for Crew {
     fn give(&mut self, jobs: &mut Jobs) {
+        let full = submit_all(&self.submit, jobs.submit.drain(..));
+        if !full.is_empty() && !(self.post)(full.into_iter().map(|answer| Mail { answer, tickets: Vec::new() }).collect()) {
+            report(&self.post, "submit", "the mailbox is full, a defect".into());
+        }
         // A connection always has the same worker, so that its submits are answered in order.
         let workers = self.emission.len();
         let mut shares: Vec<Vec<EmissionJob>> = (0..workers).map(|_| Vec::new()).collect();
@@ -181,6 +186,21 @@ where
 {
     let post = driven.out.post.clone();
     run(driven.name, &post, move || driven.run(clock))
+}
+
+/// Hands found blocks to every bitcoind. What is to be told of those that take no more.
+fn submit_all(to: &[Sender<SubmitJob>], jobs: impl Iterator<Item = SubmitJob>) -> Vec<Answer> {
+    let mut full = Vec::new();
+    for job in jobs {
+        for to in to {
+            if let Err(TrySendError::Full(job)) = to.try_send(job.clone()) {
+                // A bitcoind that takes nothing is no defect of ours.
+                let fate = Fate::Unreachable(format!("{SUBMIT_SLOTS} found blocks wait for it already"));
+                full.push(Answer::Fate { hash: job.hash, height: job.height, node: "bitcoind".into(), fate });
+            }
+        }
+    }
+    full
 }
 
 /// Tells the reactor that a stage cannot go on. Waits for room: this must not be lost.
@@ -307,15 +327,8 @@ impl Outlets {
 
     /// In the order that [`Output`] promises.
     fn send(&mut self, out: &mut Output) -> Result<(), String> {
-        for job in out.submit.drain(..) {
-            for to in &self.submit {
-                if let Err(TrySendError::Full(job)) = to.try_send(job.clone()) {
-                    // A bitcoind that takes nothing is no defect of ours.
-                    let fate = Fate::Unreachable(format!("{SUBMIT_SLOTS} found blocks wait for it already"));
-                    out.mail.push((Answer::Fate { hash: job.hash, height: job.height, node: "bitcoind".into(), fate }, Vec::new()));
-                }
-            }
-        }
+        let full = submit_all(&self.submit, out.submit.drain(..));
+        out.mail.extend(full.into_iter().map(|answer| (answer, Vec::new())));
         let mail: Vec<_> = out.mail.drain(..).map(|(answer, tickets)| Mail { answer, tickets }).collect();
         if !mail.is_empty() && !(self.post)(mail) {
             return Err("the mailbox is full, a defect".into());
@@ -535,6 +548,17 @@ mod tests {
     fn names_fit_into_what_the_system_keeps() {
         let names = EMISSION_NAMES.iter().chain(&SUBMIT_NAMES).chain(&["organiser", "writer", "fetcher", "reader", "template"]);
         assert!(names.into_iter().all(|name| name.len() <= 15));
+    }
+
+    #[test]
+    fn what_the_node_hands_in_reaches_bitcoind() {
+        let mut node = Node::start();
+        let work = node.work();
+        let share = work.share(regtest(), &script(1), work.draft.bits, &roll(&work, &script(1), true));
+        let block: Arc<[u8]> = work.block(regtest(), &share).into();
+        node.crew.give(&mut Jobs { submit: vec![SubmitJob { hash: share.id(), height: 1, block }], ..Jobs::default() });
+        let answer = node.next();
+        assert!(matches!(&answer, Answer::Fate { hash, fate: Fate::Accepted, .. } if *hash == share.id()), "{answer:?}");
     }
 
     #[test]

@@ -60,9 +60,10 @@ impl EmissionWorker {
         // Nearly every submit only counts, and then nobody needs the share.
         let share = (is_share || is_block).then(|| Arc::new(work.share(self.params, &script, bits, &roll)));
         if is_block && let Some(share) = &share {
-            let (hash, height) = (ShareId(hash), work.template.height);
-            out.submit.push(SubmitJob { hash, height, block: work.block(self.params, share).into() });
-            out.mail.push((Answer::BlockFound { hash, height, conn: claim.conn, share: is_share.then(|| share.clone()) }, Vec::new()));
+            let (hash, height, block): (_, _, Arc<[u8]>) = (ShareId(hash), work.template.height, work.block(self.params, share).into());
+            out.submit.push(SubmitJob { hash, height, block: block.clone() });
+            let (conn, value, share) = (claim.conn, share.value, is_share.then(|| share.clone()));
+            out.mail.push((Answer::BlockFound { hash, height, conn, share, script, value, block }, Vec::new()));
         }
         match (work.kind, share.filter(|_| is_share)) {
             (_, Some(share)) => out.organise.push(OrganiseJob::Own { share, claim, ticket }),

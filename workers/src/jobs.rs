@@ -6,6 +6,7 @@ use std::time::Duration;
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::share::{Script, Share};
+pub use rockpool_store::blocks::Fate;
 use rockpool_store::kv::Op;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::pplns::PplnsShare;
@@ -169,6 +170,8 @@ pub struct WriteJob {
     pub claims: Vec<Claim>,
     /// Tickets whose last answer is `Stored`.
     pub tickets: Vec<Ticket>,
+    /// Whether it ends what the node gave of found blocks: `BlocksStored` follows.
+    pub last_of_blocks: bool,
 }
 
 /// What the fetcher is told: in one message a turn, one message at a time (its answer gives the credit back).
@@ -208,17 +211,6 @@ pub struct SubmitJob {
     pub height: u32,
     /// The whole block, encoded with witnesses.
     pub block: Arc<[u8]>,
-}
-
-/// What became of a found block at one bitcoind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is in the node's chain.
-    Accepted,
-    /// The node refused it, and why.
-    Refused(String),
-    /// The node could not be reached within all retries.
-    Unreachable(String),
 }
 
 /// Why a peer's share was not taken.
@@ -267,6 +259,12 @@ pub enum Answer {
         conn: ConnId,
         /// Its share, if it is one: what peers are told.
         share: Option<Arc<Share>>,
+        /// Who is paid for it.
+        script: Script,
+        /// What its coinbase pays, satoshis.
+        value: u64,
+        /// The whole block: what is kept until a bitcoind has taken it, and served to peers.
+        block: Arc<[u8]>,
     },
     /// The organiser's step.
     Organised {
@@ -292,6 +290,8 @@ pub enum Answer {
     Credited(Arc<[(Script, u128)]>),
     /// Rows of an own template are stored: the next may come.
     TemplateStored,
+    /// Rows of found blocks are stored: the next may come.
+    BlocksStored,
     /// The disk is full (true) or has room again (false).
     DiskFull(bool),
     /// Whom to ask for what: the one answer to a message of `FetchJob`s. Empty when nothing is to be asked: it gives the credit back.
@@ -348,8 +348,11 @@ pub struct Jobs {
     pub fetch: Vec<FetchJob>,
     /// Cold reads.
     pub read: Vec<ReadJob>,
-    /// Rows of an own template. No ticket pays for them: given only while the node holds its credit, one at a time.
+    /// Rows of an own template, and of found blocks. No ticket pays for them: given only while the node holds its credit for either, one
+    /// message's worth at a time.
     pub write: Vec<WriteJob>,
+    /// Blocks that peers' miners found, and those of before the start that nobody has taken: to every bitcoind, before anything else.
+    pub submit: Vec<SubmitJob>,
 }
 
 /// Where a turn's jobs go: threads in the node ([`crate::crew::Crew`]), steps run inline in the simulator.

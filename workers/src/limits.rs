@@ -78,9 +78,11 @@ pub const ORGANISE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + ORGANISE_FREE
 pub const ORGANISE_FREE_SLOTS: usize = 64;
 /// Messages to the writer: one a step of the organiser, each with a ticket, but for one of rows that no ticket pays for (progress of the
 /// confirmed chain, shares that waited for the clock): such rows are held back while the channel is not empty.
-pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1 + TEMPLATE_SLOTS;
+pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1 + TEMPLATE_SLOTS + BLOCK_SLOTS;
 /// Messages to the writer with rows of an own template: the node holds one credit.
 pub const TEMPLATE_SLOTS: usize = 1;
+/// Messages to the writer with rows of found blocks: the node holds one credit.
+pub const BLOCK_SLOTS: usize = 1;
 /// Messages to the fetcher: the node holds one credit.
 pub const FETCH_SLOTS: usize = 1;
 /// Messages to the reader: each holds a ticket of a peer's frame or of an HTTP request.
@@ -97,18 +99,18 @@ pub const REPORT_TRIES: usize = 4;
 /// bitcoinds at most (DESIGN §5).
 pub const BITCOINDS_MAX: usize = 4;
 /// Messages that no ticket pays for: progress of the organiser, retries of the fetcher, headers and templates, the full disk, the fates of
-/// found blocks (no more are found than there are tickets, by those that wait for a bitcoind already), the writes of the deepest reorg,
-/// deaths of threads and a signal.
+/// found blocks (no more are found, or brought by peers, than there are tickets, by those that wait for a bitcoind already), the writes of
+/// the deepest reorg, deaths of threads and a signal.
 pub const UNASKED_SLOTS: usize = in_a_turn(PROGRESS_MIN)
     + in_a_turn(FETCH_RETRY_MIN)
     + 2 * in_a_turn(TEMPLATE_MIN)
     + in_a_turn(DISK_FULL_LOOK)
-    + BITCOINDS_MAX * (TICKETS_STRATUM + SUBMIT_SLOTS)
+    + BITCOINDS_MAX * (TICKETS_STRATUM + TICKETS_PEER + SUBMIT_SLOTS)
     + SCRATCH_BYTES_MAX / WRITE_BYTES_MAX
     + EMISSION_MAX
     + 16;
 /// Messages that the mailbox must hold. The root builds the reactor with it.
-pub const MAILBOX_SLOTS: usize = ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + TEMPLATE_SLOTS + UNASKED_SLOTS;
+pub const MAILBOX_SLOTS: usize = ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + TEMPLATE_SLOTS + BLOCK_SLOTS + UNASKED_SLOTS;
 
 const fn in_a_turn(every: Duration) -> usize {
     (TURN_MAX.as_millis() / every.as_millis()) as usize + 1
@@ -117,7 +119,10 @@ const fn in_a_turn(every: Duration) -> usize {
 // What must hold between them.
 const _: () = {
     assert!(EMISSION_SLOTS >= TICKETS_STRATUM, "a submit's ticket must find room at its emission worker");
-    assert!(WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER + TEMPLATE_SLOTS, "each ticketed batch must find room at the writer");
+    assert!(
+        WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER + TEMPLATE_SLOTS + BLOCK_SLOTS,
+        "each ticketed batch must find room at the writer"
+    );
     assert!(
         ORGANISE_SLOTS >= TICKETS_STRATUM + TICKETS_PEER + ORGANISE_FREE_SLOTS && ORGANISE_FREE_SLOTS > 0,
         "all shares, and what no ticket pays for, must find room at the organiser"

@@ -457,7 +457,7 @@ impl OrganiseWorker {
             let (claims, rest): (Vec<_>, Vec<_>) = unwritten.into_iter().partition(|(id, _)| batch.ids.contains(id));
             unwritten = rest;
             let claims = claims.into_iter().map(|(_, claim)| claim).collect();
-            writes.push(WriteJob { ops: batch.ops, sync: batch.own, ids: batch.ids, claims, tickets: Vec::new() });
+            writes.push(WriteJob { ops: batch.ops, sync: batch.own, ids: batch.ids, claims, ..WriteJob::default() });
         }
         match writes.last_mut() {
             Some(last) => last.tickets = taken,

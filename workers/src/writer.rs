@@ -40,8 +40,9 @@ impl StoreWriter {
         let room = self.kv.free_space().and_then(|free| if free < FREE_SPACE_MIN { Err(StoreError::NoSpace) } else { Ok(()) });
         match room.and_then(|()| self.kv.write(&batch.ops, batch.sync)) {
             Ok(()) => {
-                // The node gives one template at a time, and waits for the word.
+                // The node gives one template at a time, and waits for the word; and so with found blocks.
                 let template = batch.ops.iter().any(|op| matches!(op, Op::Put(Family::Templates, ..)));
+                let blocks = batch.last_of_blocks;
                 if self.state != State::Writes {
                     out.mail.push((Answer::DiskFull(false), Vec::new()));
                 }
@@ -49,6 +50,9 @@ impl StoreWriter {
                 out.mail.push((Answer::Stored { ids: batch.ids, claims: batch.claims }, batch.tickets));
                 if template {
                     out.mail.push((Answer::TemplateStored, Vec::new()));
+                }
+                if blocks {
+                    out.mail.push((Answer::BlocksStored, Vec::new()));
                 }
             }
             Err(StoreError::NoSpace) => {
@@ -75,6 +79,7 @@ impl StoreWriter {
             bytes += size(&next.ops);
             batch.ops.extend(next.ops);
             batch.sync |= next.sync;
+            batch.last_of_blocks |= next.last_of_blocks;
             batch.ids.extend(next.ids);
             batch.claims.extend(next.claims);
             batch.tickets.extend(next.tickets);
@@ -140,7 +145,7 @@ mod tests {
 
     fn job(n: u64, sync: bool) -> WriteJob {
         let ops = vec![Op::Put(Family::Shares, n.to_be_bytes().to_vec(), vec![n as u8])];
-        WriteJob { ops, sync, ids: vec![id(n)], claims: vec![claim(n as u32)], tickets: vec![ticket(n as u32)] }
+        WriteJob { ops, sync, ids: vec![id(n)], claims: vec![claim(n as u32)], tickets: vec![ticket(n as u32)], ..WriteJob::default() }
     }
 
     fn step(writer: &mut StoreWriter, ms: u64, mut jobs: Vec<WriteJob>) -> Output {
@@ -234,6 +239,15 @@ mod tests {
         kv.set_free_space(FREE_SPACE_MIN);
         assert_eq!(told(&step(&mut writer, 1_000, vec![job(1, true)])), 1);
         assert_eq!(told(&step(&mut writer, 1_000, vec![job(2, true)])), 0);
+    }
+
+    #[test]
+    fn rows_of_found_blocks_are_told_of_when_the_last_of_them_is_stored() {
+        let mut writer = StoreWriter::new(Arc::new(MemKv::new()));
+        let rows = |last| WriteJob { ops: vec![Op::Put(Family::Blocks, vec![1], vec![2])], last_of_blocks: last, ..WriteJob::default() };
+        let told = |out: &Output| out.mail.iter().filter(|(answer, _)| matches!(answer, Answer::BlocksStored)).count();
+        assert_eq!(told(&step(&mut writer, 0, vec![rows(false)])), 0);
+        assert_eq!(told(&step(&mut writer, 0, vec![job(1, true), rows(false), rows(true), job(2, true)])), 1);
     }
 
     #[test]
