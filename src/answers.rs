@@ -10,31 +10,36 @@ use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::time::Now;
 use rockpool_net::wire::message::Message;
 use rockpool_net::wire::share::{Class, Layout, Script, Share};
+use rockpool_store::blocks::FoundBlock;
 use rockpool_store::handle::Found;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::record::Record;
 use rockpool_workers::jobs::{Answer, BitcoinNews, Claim, Fate, FetchJob, Missing, OrganiseJob, ShareFate, Stages, SubmitRefusal};
 use rockpool_workers::template::Template;
 
-use crate::limits::{BEHIND_NOTIFY, BLOCKS_SHOWN, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_ALARM};
+use crate::blocks::finder;
+use crate::limits::{BEHIND_NOTIFY, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_ALARM};
 use crate::node::{News, Node, Parts, Stopping};
 use crate::peer::found;
 use crate::peer::relay::Push;
 use crate::peer::session::chain_tip;
 use crate::session::Session;
-use crate::status::{FoundBlock, Serving};
+use crate::status::Serving;
 
 impl<S: Stages> Node<S> {
     pub(crate) fn answer(&mut self, now: Now, answer: Answer, out: &mut Outlet) {
         match answer {
             Answer::Verdict { claim, result } => self.verdict(now, &claim, result, out),
-            Answer::BlockFound { hash, height, conn, share } => {
-                if let Some(share) = share {
+            Answer::BlockFound { hash, height, conn, share, script, value, block } => {
+                if let Some(share) = &share {
                     let Parts { peers, turn, .. } = self.parts(now, out);
-                    peers.block_found(&share, &turn);
-                    self.tell_blocks(now, out);
+                    peers.block_found(share, &turn);
                 }
-                self.block_found(now, hash, height, conn, out);
+                let finder = finder(self.sessions.miner_mut(conn).and_then(|miner| miner.user()));
+                let found = FoundBlock { is_share: share.is_some(), value, ..FoundBlock::new(hash, height, now.unix(), finder, script) };
+                self.blocks.found(found, Some(block));
+                self.tell_blocks(now, out);
+                out.publish(Event::BlockFound { hash, height, miner: Some(conn) });
             }
             Answer::Organised { change, refused, fates, missing, bulk_done } => {
                 if let Some(change) = change {
@@ -56,6 +61,7 @@ impl<S: Stages> Node<S> {
             }
             Answer::Credited(weights) => self.credited(weights),
             Answer::TemplateStored => self.templates.line.credit(),
+            Answer::BlocksStored => self.blocks.credit(),
             Answer::DiskFull(full) => {
                 self.disk_full = full;
                 out.publish(Event::DiskFull(full));
@@ -76,7 +82,7 @@ impl<S: Stages> Node<S> {
                 out.publish(Event::BitcoinDown(why));
             }
             Answer::Mistake(why) => self.stop(now, Stopping::Mistake(why)),
-            Answer::Fate { hash, height, node, fate } => self.block_fate(now, (hash, height), node, fate, out),
+            Answer::Fate { hash, node, fate, .. } => self.block_fate(hash, node, fate, out),
             Answer::Died { stage, why } => {
                 log::error!("{stage} has died: {why}");
                 self.stop(now, Stopping::Died { stage, why });
@@ -163,6 +169,9 @@ impl<S: Stages> Node<S> {
             log::warn!(
                 "{depth} shares of the best chain were replaced at once: this node was cut off, or somebody has most of the share work"
             );
+        }
+        if !change.blocks.is_empty() {
+            self.blocks.follow(self.chain.view.bitcoin());
         }
         self.peers.look();
         let mut shares = self.beside(change);
@@ -285,33 +294,13 @@ impl<S: Stages> Node<S> {
         self.news.template = Some(clean || self.news.template == Some(true));
     }
 
-    fn block_found(&mut self, now: Now, hash: ShareId, height: u32, conn: ConnId, out: &mut Outlet) {
-        self.block(now, hash, height);
-        out.publish(Event::BlockFound { hash, height, miner: Some(conn) });
-    }
-
-    /// The entry of a found block; none of one that is older than all that are kept. Its fate may be known before emission's word of it has
-    /// come: both are on their way at once.
-    fn block(&mut self, now: Now, hash: ShareId, height: u32) -> Option<&mut FoundBlock> {
-        if !self.blocks.iter().any(|block| block.hash == hash) {
-            if self.blocks.len() == BLOCKS_SHOWN {
-                self.blocks.front().filter(|oldest| oldest.height <= height)?;
-                self.blocks.pop_front();
-            }
-            self.blocks.push_back(FoundBlock { hash, height, time: now.unix(), fates: Vec::new() });
-        }
-        self.blocks.iter_mut().find(|block| block.hash == hash)
-    }
-
-    fn block_fate(&mut self, now: Now, (hash, height): (ShareId, u32), node: String, fate: Fate, out: &mut Outlet) {
+    fn block_fate(&mut self, hash: ShareId, node: String, fate: Fate, out: &mut Outlet) {
         let text = match &fate {
             Fate::Accepted => format!("{node}: accepted"),
             Fate::Refused(why) => format!("{node}: refused, {why}"),
             Fate::Unreachable(why) => format!("{node}: unreachable, {why}"),
         };
-        if let Some(block) = self.block(now, hash, height) {
-            block.fates.push((node, fate));
-        }
+        self.blocks.fate(hash, node, fate);
         out.publish(Event::BlockFate { hash, fate: text });
     }
 }

@@ -43,9 +43,9 @@ run: one node.
   --resync              delete the share chain first and fetch it anew
   --config FILE         TOML with the same names; flags win over it
 
-status: asks a running node how it is.
-  --json                print the answer as the node gave it
-  --datadir DIR         find the node by its data directory
+status: how a node is, and what became of the blocks that were found.
+  --json                print JSON, from a running node as it gave it
+  --datadir DIR         find the node by its data directory, or read this while none runs
   --http ADDR           or by its address (default 127.0.0.1:9332)
 
 shares: the newest shares of the confirmed chain. payouts: whom the next block would pay.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::{Class, Share};
-use rockpool_store::chain::Chain;
+use rockpool_store::blocks::BlockLog;
+use rockpool_store::chain::{Chain, bitcoin_tree};
 use rockpool_store::check::{self, Report};
 use rockpool_store::error::StoreError;
 use rockpool_store::kv::{Family, Kv};
@@ -19,7 +20,8 @@ use serde_json::Value;
 
 use crate::config::Mode;
 use crate::exit::Failure;
-use crate::http::{ask, json};
+use crate::http::{ask, blocks, json};
+use crate::limits::BLOCKS_SHOWN;
 use crate::stratum::jobs::own_payouts;
 
 /// Where a chain is found.
@@ -96,6 +98,47 @@ pub fn shares(of: &Place, from: u32, count: u8, json: bool, out: &mut impl Write
         }
     };
     print(&body, json, describe_shares, out)
+}
+
+/// `rockpool status` of a data directory on which no node runs: where its chain stands and what became of its blocks.
+#[derive(Serialize)]
+struct AtRest {
+    running: bool,
+    network: &'static str,
+    /// The confirmed tip.
+    tip: Option<TipView>,
+    /// The best Bitcoin header that is known.
+    bitcoin: Option<u32>,
+    /// Newest last, as a running node lists them.
+    blocks: Vec<blocks::Block>,
+}
+
+/// Tells of a data directory what `status` tells of a running node, as far as rows know it.
+pub fn at_rest(kv: &dyn Kv, dir: &str, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+    let (params, tip) = begin(kv, dir)?;
+    let (tree, log) = (bitcoin_tree(params, kv)?, BlockLog::open(kv)?);
+    let skip = log.iter().len().saturating_sub(BLOCKS_SHOWN);
+    let view = AtRest {
+        running: false,
+        network: params.name,
+        tip: tip.map(tip_view),
+        bitcoin: tree.best().map(|best| best.height),
+        blocks: log.iter().skip(skip).map(|block| blocks::block(&tree, block)).collect(),
+    };
+    print(&to_json(&view)?, json, describe_at_rest, out)
+}
+
+fn describe_at_rest(status: &Value) -> String {
+    let text =
+        |path: &str| status.pointer(path).filter(|value| !value.is_null()).map_or("-".into(), |value| value.to_string().replace('"', ""));
+    let rows = [
+        ("network", text("/network")),
+        ("share chain", format!("height {}, tip {}", text("/tip/confirmed_height"), text("/tip/confirmed_id"))),
+        ("bitcoin", format!("height {}", text("/bitcoin"))),
+        ("trouble", "no node runs on this data directory".to_owned()),
+    ];
+    let rows: String = rows.iter().map(|(name, text)| format!("{name:<16}{text}\n")).collect();
+    rows + &blocks::newest_first(&status["blocks"])
 }
 
 /// Tells whom the next block would pay: in the largest coinbase there is.
@@ -183,19 +226,22 @@ fn to_json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|error| Failure::Fault(error.to_string()))
 }
 
-fn checked(report: &Report) -> Checked<'_> {
-    let tip = |tip: TipRow| TipView {
+fn tip_view(tip: TipRow) -> TipView {
+    TipView {
         id: tip.id.to_string(),
         height: tip.height,
         confirmed_id: tip.confirmed_id.to_string(),
         confirmed_height: tip.confirmed_height,
-    };
+    }
+}
+
+fn checked(report: &Report) -> Checked<'_> {
     Checked {
         ok: report.ok(),
         network: report.network.map(Network::name),
         format: FORMAT,
         lowest: report.lowest,
-        tip: report.tip.map(tip),
+        tip: report.tip.map(tip_view),
         rows: report.rows,
         shares: report.shares,
         coinbases: report.coinbases,
@@ -287,13 +333,38 @@ fn date(unix: u64) -> String {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use rockpool_net::id::ShareId;
     use rockpool_net::time::Now;
+    use rockpool_net::wire::share::Script;
+    use rockpool_store::blocks::{Finder, FoundBlock};
     use rockpool_store::chain::{Offer, Source};
     use rockpool_store::kv::{MemKv, Op};
     use rockpool_store::params::params;
     use rockpool_store::testing::ShareBuilder;
 
     use super::*;
+
+    #[test]
+    fn a_directory_tells_of_its_blocks_without_a_node() {
+        let (Place::Rows { kv, .. }, _) = place() else { panic!("rows") };
+        let mut log = BlockLog::default();
+        for number in 0..BLOCKS_SHOWN as u8 + 2 {
+            let block = FoundBlock::new(ShareId([number; 32]), number.into(), 5, Finder::Miner("bob".into()), Script::P2tr([1; 32]));
+            log.add(block, None);
+        }
+        assert!(kv.write(&log.take(), true).is_ok());
+        let said = |json| {
+            let mut out = Vec::new();
+            assert!(at_rest(&*kv, "d", json, &mut out).is_ok());
+            String::from_utf8(out).unwrap_or_default()
+        };
+        let told: Value = serde_json::from_str(&said(true)).unwrap_or_default();
+        let heights: Vec<_> = told["blocks"].as_array().into_iter().flatten().filter_map(|block| block["height"].as_u64()).collect();
+        assert_eq!(heights, (2..BLOCKS_SHOWN as u64 + 2).collect::<Vec<_>>());
+        assert_eq!((&told["running"], &told["tip"]["confirmed_height"]), (&false.into(), &5.into()));
+        let said = said(false);
+        assert!(said.contains("share chain     height 5, tip ") && said.contains("found by miner bob"), "{said}");
+    }
 
     /// Five shares of two miners, the fourth crediting an uncle.
     fn place() -> (Place, Vec<Share>) {

@@ -179,8 +179,12 @@ pub const SHARES_LISTED_MAX: u8 = 200;
 pub const LEAVE_MAX: Duration = Duration::from_secs(30);
 /// Time an ordered stop waits for tickets to come home.
 pub const STOP_MAX: Duration = Duration::from_secs(2);
-/// Blocks that `status` lists.
+/// Found blocks that `status` lists.
 pub const BLOCKS_SHOWN: usize = 16;
+/// Found blocks that are held in memory for peers to pull: 8 MB at most.
+pub const BODIES_SERVED: usize = 2;
+/// Words of bitcoinds on blocks that the node has not heard of yet: four bitcoinds on four blocks.
+pub const EARLY_FATES_MAX: usize = 16;
 
 // Configuration and the shell
 

@@ -36,7 +36,13 @@ fn begin() -> Result<(), Failure> {
     match cli::parse(env::args_os().skip(1))? {
         Command::Help => say(out, HELP.trim_end()),
         Command::Version => say(out, concat!("rockpool ", env!("CARGO_PKG_VERSION"))),
-        Command::Status(Look { json, datadir, http }) => run::status(json, datadir.as_deref(), http.as_deref(), out)?,
+        Command::Status(Look { json, datadir, http }) => match datadir.as_deref().map(|dir| (dir, open_read_only(dir))) {
+            Some((dir, Ok(kv))) => inspect::at_rest(&*kv, &dir.display().to_string(), json, out)?,
+            // A node has it, or there is nothing: who asks is told which.
+            Some((dir, Err(StoreError::InUse(_) | StoreError::Open { .. }))) => run::status(json, Some(dir), None, out)?,
+            Some((_, Err(other))) => return Err(other.into()),
+            None => run::status(json, None, http.as_deref(), out)?,
+        },
         Command::Shares { of, from, count } => inspect::shares(&place(&of)?, from, count, of.json, out)?,
         Command::Payouts(of) => inspect::payouts(&place(&of)?, of.json, out)?,
         Command::Check { json, network, datadir } => {

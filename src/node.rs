@@ -1,6 +1,5 @@
 //! The node: one exhaustive match over what the hub and the stages tell it.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +15,10 @@ use rockpool_net::time::Now;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_store::params::Params;
 use rockpool_store::templates::TemplateLog;
-use rockpool_workers::jobs::{Answer, Jobs, Stages, WriteJob};
+use rockpool_workers::jobs::{Answer, Jobs, Stages, SubmitJob, WriteJob};
 
 use crate::config::Mode;
+use crate::blocks::Blocks;
 use crate::fetch::FetchLine;
 use crate::http::Pages;
 use crate::journal::{Journal, ended};
@@ -26,7 +26,7 @@ use crate::limits::STOP_MAX;
 use crate::peer::Peers;
 use crate::peer::session::Peer;
 use crate::session::{Session, Sessions};
-use crate::status::{Counters, FoundBlock, Listen, Status, Tip};
+use crate::status::{Counters, Listen, Status, Tip};
 use crate::stratum::session::Miner;
 use crate::stratum::{FRIENDLY, Server};
 use crate::templates::Templates;
@@ -86,7 +86,7 @@ pub struct Node<S> {
     pub(crate) news: News,
     /// When miners were last told of something, all at once.
     pub(crate) told_miners: Duration,
-    pub(crate) blocks: VecDeque<FoundBlock>,
+    pub(crate) blocks: Blocks,
     pub(crate) bitcoin_down: Option<String>,
     pub(crate) disk_full: bool,
     stopping: Option<(Stopping, Duration)>,
@@ -114,6 +114,12 @@ impl<S: Stages> Node<S> {
         });
         let mut server = Server::new(rng.next_u32());
         server.boards.mode = config.mode;
+        // Without these rows nothing is known of blocks that were found before; mining goes on all the same.
+        let opened = Blocks::open(&chain.store, chain.view.bitcoin());
+        let (blocks, submit) = opened.unwrap_or_else(|error| {
+            log::error!("found blocks: {error}");
+            <(Blocks, Vec<SubmitJob>)>::default()
+        });
         Node {
             peers: Peers::new(&config.peers),
             server,
@@ -125,13 +131,13 @@ impl<S: Stages> Node<S> {
             pages,
             fetch: FetchLine::default(),
             templates: Templates::new(log),
-            jobs: Jobs::default(),
+            jobs: Jobs { submit, ..Jobs::default() },
             counters: Arc::default(),
             started: None,
             journal: None,
             news: News::default(),
             told_miners: Duration::ZERO,
-            blocks: VecDeque::new(),
+            blocks,
             bitcoin_down: None,
             disk_full: false,
             stopping: None,
@@ -198,7 +204,7 @@ impl<S: Stages> Node<S> {
             bitcoin_down: self.bitcoin_down.clone(),
             disk_full: self.disk_full,
             serving: self.server.serving,
-            blocks: self.blocks.iter().cloned().collect(),
+            blocks: self.blocks.shown(),
             listen: self.config.listen,
             uptime: now.mono.saturating_sub(self.started.unwrap_or(now.mono)),
         }
@@ -212,6 +218,7 @@ impl<S: Stages> Node<S> {
             jobs: &mut self.jobs,
             fetch: &mut self.fetch,
             templates: &self.templates,
+            blocks: &mut self.blocks,
             chain: &mut self.chain,
             rng: &mut self.rng,
             config: &self.config,
@@ -250,12 +257,12 @@ impl<S: Stages> Node<S> {
         }
     }
 
-    /// Found blocks go out before anything else.
+    /// Found blocks go out before anything else. To how many peers each was told is noted where it is known.
     pub(crate) fn tell_blocks(&mut self, now: Now, out: &mut Outlet) {
-        let blocks = std::mem::take(&mut self.peers.blocks);
-        if !blocks.is_empty() {
+        for block in std::mem::take(&mut self.peers.blocks) {
             let Parts { sessions, mut turn, .. } = self.parts(now, out);
-            sessions.peers_mut().for_each(|(conn, peer)| peer.push(conn, &blocks, &mut turn));
+            let told = sessions.peers_mut().map(|(conn, peer)| peer.push(conn, std::slice::from_ref(&block), &mut turn)).sum();
+            self.blocks.told(&block.id, told);
         }
     }
 
@@ -359,12 +366,16 @@ impl<S: Stages> Dispatch for Node<S> {
         if let Some((_, since)) = &self.stopping {
             let deadline = *since + STOP_MAX;
             self.wind_down(now, deadline, out);
-            self.finished = now.mono >= deadline || out.tickets_out() == 0;
         } else {
             self.look_around(now, out);
         }
         self.jobs.fetch = self.fetch.take();
         self.jobs.write.extend(self.templates.line.take().map(|ops| WriteJob { ops, ..WriteJob::default() }));
+        self.jobs.write.extend(self.blocks.take());
+        if let Some((_, since)) = &self.stopping {
+            // What is known of found blocks is given to the writer before the end.
+            self.finished = now.mono >= *since + STOP_MAX || (out.tickets_out() == 0 && self.blocks.is_clean());
+        }
         self.stages.give(&mut self.jobs);
         if let Some(journal) = &self.journal {
             journal.write(&self.counters);
@@ -376,12 +387,13 @@ impl<S: Stages> Dispatch for Node<S> {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::limits::{BLOCKS_SHOWN, HTTP_MAX};
+    use crate::limits::{BLOCKS_SHOWN, EARLY_FATES_MAX, HTTP_MAX};
     use crate::status::Serving;
     use crate::stratum::request::login;
-    use crate::testing::{ADDRESS, Grower, HTTP, PEER, Recorder, STRATUM, World, exchange, mined, regtest};
+    use crate::testing::{ADDRESS, Grower, HTTP, PEER, Recorder, STRATUM, World, block_found, exchange, mined, regtest};
     use rockpool_net::events::Event;
     use rockpool_net::wire::share::{Class, Layout, Script};
+    use rockpool_store::kv::MemKv;
     use rockpool_store::rules::target::target_bytes;
     use rockpool_workers::embedded::EmbeddedChain;
     use rockpool_workers::jobs::Fate;
@@ -520,24 +532,61 @@ mod tests {
     }
 
     #[test]
-    fn found_blocks_and_their_fates_are_kept_and_bounded() {
+    fn found_blocks_and_their_fates_are_kept_and_the_newest_shown() {
         let mut world = World::recorded(&[], true);
         let (conn, hash) = (world.connect(STRATUM), |n: u8| ShareId([n; 32]));
         for n in 0..=BLOCKS_SHOWN as u8 {
-            world.mail(Answer::BlockFound { hash: hash(n), height: u32::from(n), conn, share: None }, Vec::new());
+            world.mail(block_found(conn, hash(n), u32::from(n), None), Vec::new());
         }
-        world.mail(Answer::Fate { hash: hash(3), height: 3, node: "here".into(), fate: Fate::Accepted }, Vec::new());
-        world.mail(Answer::Fate { hash: hash(0), height: 0, node: "here".into(), fate: Fate::Accepted }, Vec::new());
+        let fate = |n: u8| Answer::Fate { hash: hash(n), height: u32::from(n), node: "here".into(), fate: Fate::Accepted };
+        world.mail(fate(3), Vec::new());
         let blocks = world.node.status(world.now()).blocks;
         assert_eq!((blocks.len(), blocks[0].hash), (BLOCKS_SHOWN, hash(1)));
         assert_eq!(blocks[2].fates, [("here".to_owned(), Fate::Accepted)]);
         // A fate may overtake the word of its block: one entry all the same.
-        world.mail(Answer::Fate { hash: hash(99), height: 99, node: "here".into(), fate: Fate::Accepted }, Vec::new());
-        world.mail(Answer::BlockFound { hash: hash(99), height: 99, conn, share: None }, Vec::new());
+        world.mail(fate(99), Vec::new());
+        (100..100 + EARLY_FATES_MAX as u8 - 1).for_each(|n| world.mail(fate(n), Vec::new()));
+        world.mail(block_found(conn, hash(99), 99, None), Vec::new());
         let blocks = world.node.status(world.now()).blocks;
         assert_eq!((blocks.len(), blocks.last().unwrap().hash), (BLOCKS_SHOWN, hash(99)));
         assert_eq!((blocks[0].hash, blocks.last().unwrap().fates.len()), (hash(2), 1));
         assert_eq!(world.published().iter().filter(|event| matches!(event, Event::BlockFound { miner: Some(_), .. })).count(), 18);
+        // Words on blocks that nobody ever hears of push each other out.
+        (200..200 + EARLY_FATES_MAX as u8 + 1).for_each(|n| world.mail(fate(n), Vec::new()));
+        world.mail(block_found(conn, hash(200), 200, None), Vec::new());
+        assert_eq!(world.node.status(world.now()).blocks.last().unwrap().fates.len(), 0);
+    }
+
+    /// What was found and taken by nobody before the node was killed is handed in again at the next start; what was taken is not.
+    #[test]
+    fn a_restart_hands_in_what_no_bitcoind_has_taken() {
+        let kv = Arc::new(MemKv::new());
+        let mut world = World::whole_on(&kv, regtest(), &[], 1);
+        let (conn, hash) = (world.connect(STRATUM), |n: u8| ShareId([n; 32]));
+        for n in 1..=4 {
+            world.mail(block_found(conn, hash(n), u32::from(n), None), Vec::new());
+        }
+        let say = |n: u8, fate| Answer::Fate { hash: hash(n), height: u32::from(n), node: "here".into(), fate };
+        world.mail(say(2, Fate::Accepted), Vec::new());
+        world.mail(say(3, Fate::Unreachable("away".into())), Vec::new());
+        world.settle();
+        assert!(kv.unsynced() == 0 && world.node.stages_mut().submitted.is_empty());
+        let shown = world.node.status(world.now()).blocks;
+        drop(world);
+        kv.crash(0);
+        let mut world = World::whole_on(&kv, regtest(), &[], 2);
+        world.settle();
+        let again: Vec<_> = world.node.stages_mut().submitted.drain(..).map(|job| (job.hash, job.height, job.block.to_vec())).collect();
+        assert_eq!(again, [1, 3, 4].map(|n: u8| (hash(n), u32::from(n), vec![n; 100])));
+        assert_eq!(world.node.status(world.now()).blocks, shown);
+        world.mail(say(1, Fate::Accepted), Vec::new());
+        world.mail(say(3, Fate::Accepted), Vec::new());
+        world.mail(say(4, Fate::Refused("high-hash".into())), Vec::new());
+        world.settle();
+        let mut world = World::whole_on(&kv, regtest(), &[], 3);
+        world.settle();
+        let again: Vec<_> = world.node.stages_mut().submitted.drain(..).map(|job| job.hash).collect();
+        assert_eq!(again, [hash(4)], "a refusal is no end: a bitcoind that is behind refuses what another takes");
     }
 
     /// The whole way: a line at one node becomes a confirmed share, a block and a `true`, and a share of the other node.

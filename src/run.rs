@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::assemble::{self, Stopper};
 use crate::config::{Config, HTTP_PORT, http_address};
 use crate::exit::Failure;
-use crate::http::ask;
+use crate::http::{ask, blocks};
 use crate::limits::WATCH_EVERY;
 use crate::logging;
 use crate::peer::minutes;
@@ -152,7 +152,8 @@ fn describe(status: &Value) -> String {
         "trouble" => text != "-",
         _ => true,
     });
-    shown.map(|(name, text)| format!("{name:<16}{text}\n")).collect()
+    let rows: String = shown.map(|(name, text)| format!("{name:<16}{text}\n")).collect();
+    rows + &blocks::newest_first(&status["blocks"])
 }
 
 #[cfg(test)]
@@ -203,6 +204,11 @@ mod tests {
         let said = describe(&status);
         assert!(said.contains("share chain     height 7, tip ab\n") && said.contains("submits         5 accepted, 1 refused\n"), "{said}");
         assert!(!said.contains("trouble") && !said.contains("confirmed") && !said.contains("claims"), "{said}");
+        status["blocks"] = json!([{"height": 5, "found_by": "miner", "name": "bob"}, {"height": 6, "state": "stale"}]);
+        let told = describe(&status);
+        assert!(told.starts_with(&said) && told[said.len()..].starts_with("\nfound blocks, newest first\n"), "{told}");
+        let places = ["height 6, ", "stale: ", "height 5, ", "found by miner bob"].map(|text| told.find(text));
+        assert!(places.is_sorted() && places[0].is_some(), "{told}");
         status["candidate_height"] = 9.into();
         status["claimed_height"] = 12.into();
         status["trouble"] = "no peer".into();

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::Script;
+use rockpool_store::blocks::FoundBlock;
 use rockpool_store::handle::ChainStoreHandle;
-use rockpool_workers::jobs::Fate;
 
 use crate::config::Mode;
+use crate::blocks::Blocks;
 use crate::peer::Progress;
 
 rockpool_net::counters! {
@@ -81,19 +82,6 @@ pub struct Listen {
     pub http: Option<SocketAddr>,
 }
 
-/// A block that one of our miners found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundBlock {
-    /// Its hash.
-    pub hash: ShareId,
-    /// Its height in Bitcoin's chain.
-    pub height: u32,
-    /// When it was found, Unix seconds.
-    pub time: u32,
-    /// What each bitcoind said of it so far.
-    pub fates: Vec<(String, Fate)>,
-}
-
 /// The node at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -131,7 +119,7 @@ pub struct Status {
     pub disk_full: bool,
     /// Whether miners are served.
     pub serving: Serving,
-    /// Blocks our miners found, newest last, at most [`BLOCKS_SHOWN`](crate::limits::BLOCKS_SHOWN).
+    /// Blocks that our miners found and that peers told of, newest last, at most [`BLOCKS_SHOWN`](crate::limits::BLOCKS_SHOWN).
     pub blocks: Vec<FoundBlock>,
     /// Where we listen.
     pub listen: Listen,
@@ -146,6 +134,8 @@ pub struct Facts<'a> {
     pub status: &'a Status,
     /// The chain: heights, shares, payouts at the confirmed tip.
     pub chain: &'a ChainStoreHandle,
+    /// Found blocks.
+    pub blocks: &'a Blocks,
     /// Counters of judgement.
     pub counters: &'a Counters,
     /// Counters of the network core.

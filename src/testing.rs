@@ -168,6 +168,7 @@ impl Stages for Recorder {
         self.jobs.fetch.append(&mut jobs.fetch);
         self.jobs.read.append(&mut jobs.read);
         self.jobs.write.append(&mut jobs.write);
+        self.jobs.submit.append(&mut jobs.submit);
     }
 }
 
@@ -183,6 +184,8 @@ pub(crate) struct Inline {
     pub(crate) found: usize,
     /// They themselves.
     pub(crate) blocks: Vec<SubmitJob>,
+    /// Blocks that the node handed in by itself.
+    pub(crate) submitted: Vec<SubmitJob>,
 }
 
 impl Stages for Inline {
@@ -192,19 +195,21 @@ impl Stages for Inline {
         self.jobs.fetch.append(&mut jobs.fetch);
         self.jobs.read.append(&mut jobs.read);
         self.jobs.write.append(&mut jobs.write);
+        self.jobs.submit.append(&mut jobs.submit);
     }
 }
 
 impl Inline {
     /// Whether it was given nothing since it last ran.
     fn rests(&self) -> bool {
-        let Jobs { emission, organise, fetch, read, write } = &self.jobs;
-        emission.is_empty() && organise.is_empty() && fetch.is_empty() && read.is_empty() && write.is_empty()
+        let Jobs { emission, organise, fetch, read, write, submit } = &self.jobs;
+        submit.is_empty() && emission.is_empty() && organise.is_empty() && fetch.is_empty() && read.is_empty() && write.is_empty()
     }
 
     /// Runs every stage until none has anything to do now. What they answer.
     fn run(&mut self, now: Now) -> Vec<Mail<Answer>> {
         let (mut mail, mut write) = (Vec::new(), Vec::new());
+        self.submitted.append(&mut self.jobs.submit);
         loop {
             let mut out = Output::default();
             self.emission.step(now, &mut self.jobs.emission, &mut out);
@@ -348,6 +353,7 @@ impl World<Inline> {
             reader: Reader::new(store),
             found: 0,
             blocks: Vec::new(),
+            submitted: Vec::new(),
         };
         World::new(Node::new(config, handle, stages, ChaCha12Rng::seed_from_u64(seed)))
     }
@@ -527,6 +533,12 @@ impl<S: Stages> World<S> {
         template.mintime += sequence as u32;
         self.mail(Answer::Template(Arc::new(template)), Vec::new());
     }
+}
+
+/// Emission's word of a block of one transaction, which is none.
+pub(crate) fn block_found(conn: ConnId, hash: ShareId, height: u32, share: Option<Share>) -> Answer {
+    let (script, block) = (Script::P2wpkh([1; 20]), Arc::from([height as u8; 100]));
+    Answer::BlockFound { hash, height, conn, share: share.map(Arc::new), script, value: 7, block }
 }
 
 /// Bytes as messages.

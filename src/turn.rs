@@ -6,6 +6,7 @@ use rockpool_net::time::Now;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_workers::jobs::{FetchJob, Jobs};
 
+use crate::blocks::Blocks;
 use crate::fetch::FetchLine;
 use crate::node::NodeConfig;
 use crate::status::Counters;
@@ -23,6 +24,8 @@ pub struct Turn<'a> {
     pub fetch: &'a mut FetchLine,
     /// Lists of our newest shares.
     pub templates: &'a Templates,
+    /// Found blocks.
+    pub blocks: &'a mut Blocks,
     /// The chain.
     pub chain: &'a mut ChainStoreHandle,
     /// The node's generator.

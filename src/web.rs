@@ -96,5 +96,5 @@ impl Web {
 }
 
 fn facts<'a>(status: &'a Status, turn: &'a Turn<'_>) -> Facts<'a> {
-    Facts { status, chain: turn.chain, counters: turn.counters, net: turn.out.counters(), times: turn.out.times() }
+    Facts { status, chain: turn.chain, blocks: turn.blocks, counters: turn.counters, net: turn.out.counters(), times: turn.out.times() }
 }

@@ -157,7 +157,12 @@ fn status_finds_a_node_by_its_directory() {
     node.kill().unwrap();
     node.wait().unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("http")).unwrap().trim(), http);
-    refused(&["status", "--datadir", path], "is it running?");
+    // What is on disk is told without it.
+    let at_rest = json(&["status", "--json", "--datadir", path]);
+    assert_eq!(
+        (&at_rest["running"], &at_rest["network"], &at_rest["blocks"]),
+        (&false.into(), &"regtest".into(), &Value::Array(Vec::new()))
+    );
 }
 
 /// A data directory with a chain of thirty shares, some with uncles.

@@ -15,11 +15,10 @@ use rockpool_store::params::{Network, Params};
 use rockpool_store::payouts::Payouts;
 use rockpool_store::record::Record;
 use rockpool_store::rules::target::target;
-use rockpool_workers::jobs::Fate;
 use serde::Serialize;
 
 use crate::config::Mode;
-use crate::http::trouble;
+use crate::http::{blocks, trouble};
 use crate::peer::Progress;
 use crate::status::Facts;
 use crate::stratum::difficulty::difficulty_of;
@@ -80,9 +79,9 @@ pub struct Status {
     peers: usize,
     miners: usize,
     shares: Shares,
-    /// Blocks our miners found since the start, and the newest of them.
+    /// Blocks our miners found since the start; and the newest of all that are known, newest last.
     blocks_found: u64,
-    blocks: Vec<Block>,
+    blocks: Vec<blocks::Block>,
     bitcoin: Bitcoin,
     trouble: Option<String>,
     listen: Listen,
@@ -116,21 +115,6 @@ struct Shares {
 }
 
 #[derive(Debug, Serialize)]
-struct Block {
-    hash: String,
-    height: u32,
-    time: u32,
-    fates: Vec<BlockFate>,
-}
-
-#[derive(Debug, Serialize)]
-struct BlockFate {
-    node: String,
-    fate: &'static str,
-    why: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
 struct Bitcoin {
     tip: Option<String>,
     height: Option<u32>,
@@ -147,12 +131,6 @@ impl Status {
     /// The node at this moment.
     pub fn of(facts: Facts<'_>) -> Status {
         let status = facts.status;
-        let blocks = status.blocks.iter().map(|block| Block {
-            hash: block.hash.to_string(),
-            height: block.height,
-            time: block.time,
-            fates: block.fates.iter().map(|(node, fate)| block_fate(node, fate)).collect(),
-        });
         Status {
             network: status.network,
             mode: status.mode.name(),
@@ -166,22 +144,13 @@ impl Status {
             miners: status.miners,
             shares: Shares { accepted: status.accepted, rejected: status.rejected },
             blocks_found: facts.counters.blocks_found.get(),
-            blocks: blocks.collect(),
+            blocks: status.blocks.iter().map(|block| blocks::block(facts.chain.view.bitcoin(), block)).collect(),
             bitcoin: Bitcoin { tip: status.bitcoin.map(|(tip, _)| tip.to_string()), height: status.bitcoin.map(|(_, height)| height) },
             trouble: trouble(facts),
             listen: Listen { p2p: status.listen.p2p, stratum: status.listen.stratum, http: status.listen.http },
             uptime_s: status.uptime.as_secs(),
         }
     }
-}
-
-fn block_fate(node: &str, fate: &Fate) -> BlockFate {
-    let (fate, why) = match fate {
-        Fate::Accepted => ("accepted", None),
-        Fate::Refused(why) => ("refused", Some(why.clone())),
-        Fate::Unreachable(why) => ("unreachable", Some(why.clone())),
-    };
-    BlockFate { node: node.into(), fate, why }
 }
 
 /// `GET /api/v1/share/<id>`.
@@ -359,7 +328,8 @@ pub fn class(class: Class) -> &'static str {
     }
 }
 
-fn address(script: &Script, params: &Params) -> Option<String> {
+/// The address that a script is shown as.
+pub fn address(script: &Script, params: &Params) -> Option<String> {
     let network = match params.network {
         Network::Main => bitcoin::Network::Bitcoin,
         Network::Testnet4 => bitcoin::Network::Testnet4,

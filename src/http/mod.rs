@@ -1,6 +1,7 @@
 //! HTTP: what a request is answered with. Pure: the node hands in the request and what it knows, and gets bytes to send.
 
 pub mod ask;
+pub mod blocks;
 pub mod json;
 pub mod metrics;
 pub mod page;
@@ -94,6 +95,10 @@ impl Pages {
             "/api/v1/status" => self.status(now, facts),
             "/api/v1/turns" => Reply::json(&json::turns(facts.times)),
             "/api/v1/payouts" => self.payouts(query, facts),
+            "/api/v1/blocks" => match listed(query) {
+                Ok((_, count)) => Reply::json(&blocks::blocks(facts.chain.view.bitcoin(), facts.blocks.iter().take(count.into()))),
+                Err(reply) => reply,
+            },
             "/api/v1/shares" => match listed(query) {
                 Ok((from, count)) => {
                     let tag = tag | LIST | u64::from(count) << COUNT_SHIFT | u64::from(from) << FROM_SHIFT;

@@ -8,6 +8,7 @@ use rockpool_net::hub::io::Stage;
 use rockpool_net::times::{SlowTurn, StageTimes, Times};
 
 use rockpool_net::wire::share::Script;
+use rockpool_store::blocks::FoundBlock;
 use rockpool_store::chain::{Chain, Source};
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::MemKv;
@@ -18,14 +19,16 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Mode;
+use crate::blocks::{Blocks, finder};
 use crate::peer::Progress;
-use crate::status::{Counters, FoundBlock, Listen, Status, Tip};
+use crate::status::{Counters, Listen, Status, Tip};
 
 /// A node three shares high, the newest by another miner, on a Bitcoin chain of 99 blocks; and its pages.
 struct Front {
     pages: Pages,
     chain: ChainStoreHandle,
     status: Status,
+    blocks: Blocks,
     counters: Counters,
     net: rockpool_net::counters::Counters,
     times: Times,
@@ -72,7 +75,10 @@ impl Front {
             bitcoin_down: None,
             disk_full: false,
             serving: Serving::Yes,
-            blocks: vec![FoundBlock { hash: tip.id, height: 99, time: 5, fates: vec![("a:1".into(), Fate::Refused("stale".into()))] }],
+            blocks: vec![FoundBlock {
+                fates: vec![("a:1".into(), Fate::Refused("stale".into()))],
+                ..FoundBlock::new(tip.id, 99, 5, finder(Some("bob")), Script::P2wpkh([1; 20]))
+            }],
             listen: Listen { p2p: None, stratum: "127.0.0.1:2".parse().ok(), http: "127.0.0.1:3".parse().ok() },
             uptime: Duration::from_millis(61_500),
         };
@@ -82,6 +88,7 @@ impl Front {
             pages,
             chain,
             status,
+            blocks: Blocks::default(),
             counters: Counters::default(),
             net: rockpool_net::counters::Counters::default(),
             times: Times::default(),
@@ -93,7 +100,14 @@ impl Front {
     fn ask(&mut self, method: Method, path: &str) -> (u16, String, String) {
         let request =
             Request { method, path: path.into(), authorization: None, content_type: None, body: Box::default(), keep_alive: true };
-        let facts = Facts { status: &self.status, chain: &self.chain, counters: &self.counters, net: &self.net, times: &self.times };
+        let facts = Facts {
+            status: &self.status,
+            chain: &self.chain,
+            blocks: &self.blocks,
+            counters: &self.counters,
+            net: &self.net,
+            times: &self.times,
+        };
         match self.pages.answer(self.now, &request, facts) {
             Answer::Send { payload, close: false } => split(&payload),
             other => panic!("{path}: {other:?}"),
@@ -183,7 +197,14 @@ fn a_share_on_disk_is_read_first() {
         keep_alive: method == Method::Get,
     };
     for method in [Method::Get, Method::Head] {
-        let facts = Facts { status: &front.status, chain: &front.chain, counters: &front.counters, net: &front.net, times: &front.times };
+        let facts = Facts {
+            status: &front.status,
+            chain: &front.chain,
+            blocks: &front.blocks,
+            counters: &front.counters,
+            net: &front.net,
+            times: &front.times,
+        };
         let Answer::Read { rows, tag } = front.pages.answer(front.now, &request(method), facts) else { panic!("not read") };
         assert_eq!(rows, [(1, share.id())]);
         let Answer::Send { payload, close } = front.pages.read(tag, &[Some(share.encode())], facts) else { panic!("not sent") };
@@ -240,7 +261,14 @@ fn listed_shares_on_disk_are_read_first() {
         body: Box::default(),
         keep_alive: true,
     };
-    let facts = Facts { status: &front.status, chain: &front.chain, counters: &front.counters, net: &front.net, times: &front.times };
+    let facts = Facts {
+        status: &front.status,
+        chain: &front.chain,
+        blocks: &front.blocks,
+        counters: &front.counters,
+        net: &front.net,
+        times: &front.times,
+    };
     let Answer::Read { rows, tag } = front.pages.answer(front.now, &request, facts) else { panic!("not read") };
     assert_eq!(rows, [(2, ids[1]), (1, ids[0])]);
     let list = |rows: &[Option<Vec<u8>>]| {

@@ -40,14 +40,18 @@ pub struct Push {
     pub payload: Arc<Payload>,
 }
 
-/// Pushes shares to one peer whose own chain has this height: what lies far below that it has had long since, or is no use to it.
-pub fn push(conn: ConnId, known: &mut Known, height: u32, shares: &[Push], turn: &mut Turn<'_>) {
+/// Pushes shares to one peer whose own chain has this height: what lies far below that it has had long since, or is no use to it. How many
+/// it was sent.
+pub fn push(conn: ConnId, known: &mut Known, height: u32, shares: &[Push], turn: &mut Turn<'_>) -> u32 {
+    let mut sent = 0;
     for share in shares.iter().filter(|share| share.height > height.saturating_sub(PUSH_DEPTH)) {
         if known.insert(share.id) {
             turn.out.send(conn, Arc::clone(&share.payload));
             turn.counters.shares_pushed.add(1);
+            sent += 1;
         }
     }
+    sent
 }
 
 #[cfg(test)]

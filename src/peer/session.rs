@@ -154,11 +154,12 @@ impl Peer {
         }
     }
 
-    /// Newly confirmed shares.
-    pub fn push(&mut self, conn: ConnId, shares: &[Push], turn: &mut Turn<'_>) {
-        if self.ready() {
-            push(conn, &mut self.known, self.claim.map_or(0, |claim| claim.height), shares, turn);
+    /// Newly confirmed shares. How many of them it was sent.
+    pub fn push(&mut self, conn: ConnId, shares: &[Push], turn: &mut Turn<'_>) -> u32 {
+        if !self.ready() {
+            return 0;
         }
+        push(conn, &mut self.known, self.claim.map_or(0, |claim| claim.height), shares, turn)
     }
 
     /// Our confirmed tip is another: told at once, unless it was told of one a moment ago.

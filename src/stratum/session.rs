@@ -154,6 +154,11 @@ impl Miner {
         self.login.is_some() && self.agent.is_some()
     }
 
+    /// The name that it has logged in with.
+    pub fn user(&self) -> Option<&str> {
+        self.login.as_ref().map(|login| &login.user[..])
+    }
+
     /// Whether it has authorised.
     pub fn authorised(&self) -> bool {
         self.login.is_some()

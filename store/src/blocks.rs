@@ -57,8 +57,17 @@ impl Standing {
         if there.hash == hash.0 { Standing::Best(confirmations) } else { Standing::Stale(confirmations) }
     }
 
+    /// Its kind, whatever the depth.
+    fn kind(self) -> u8 {
+        match self {
+            Standing::Open => 0,
+            Standing::Best(_) => 1,
+            Standing::Stale(_) => 2,
+        }
+    }
+
     /// Whether nothing will change it any more: a coinbase of that depth can be spent.
-    fn is_final(self) -> bool {
+    pub fn is_final(self) -> bool {
         matches!(self, Standing::Best(depth) | Standing::Stale(depth) if depth >= BLOCK_FINAL)
     }
 }
@@ -86,11 +95,12 @@ pub struct FoundBlock {
     pub served: u32,
     /// What each bitcoind said of it last, at most [`BLOCK_FATES_MAX`].
     pub fates: Vec<(String, Fate)>,
-    /// What became of it for good: in the chain, or stale, [`BLOCK_FINAL`] deep.
-    pub end: Option<Standing>,
+    /// Where it was seen to stand, since it first stood there; for good if that is [`BLOCK_FINAL`] deep.
+    pub seen: Option<Standing>,
     /// Bytes of the block itself that are kept; zero for none.
     pub bytes: u32,
-    number: u32,
+    /// Its place among all, in the order in which they came; the log gives it.
+    pub number: u32,
 }
 
 impl FoundBlock {
@@ -107,7 +117,7 @@ impl FoundBlock {
             told: 0,
             served: 0,
             fates: Vec::new(),
-            end: None,
+            seen: None,
             bytes: 0,
             number: 0,
         }
@@ -118,9 +128,12 @@ impl FoundBlock {
         self.fates.iter().any(|(_, fate)| *fate == Fate::Accepted)
     }
 
-    /// Where it stands: by what was found out for good, else by this tree.
+    /// Where it stands: by what was found out for good, else by this tree, which may no longer reach down to it.
     pub fn standing(&self, tree: &Tree) -> Standing {
-        self.end.unwrap_or_else(|| Standing::of(tree, &self.hash, self.height))
+        match (self.seen, Standing::of(tree, &self.hash, self.height)) {
+            (Some(seen), standing) if seen.is_final() || standing == Standing::Open => seen,
+            (_, standing) => standing,
+        }
     }
 
     /// Whether some bitcoind may still have to be given it: none has taken it, and Bitcoin's chain has not passed it by. A refusal decides
@@ -223,20 +236,27 @@ impl BlockLog {
         });
     }
 
-    /// Bitcoin's headers have changed: blocks whose end is certain are given it, and those that need not be handed in again are no longer
-    /// kept themselves.
-    pub fn follow(&mut self, tree: &Tree) {
-        for block in self.blocks.iter_mut().filter(|block| block.end.is_none()) {
+    /// Bitcoin's headers have changed. Blocks that need not be handed in again are no longer kept themselves. Returns those that stand
+    /// elsewhere now, and those that stand where they do for good.
+    pub fn follow(&mut self, tree: &Tree) -> Vec<FoundBlock> {
+        let mut news = Vec::new();
+        for block in self.blocks.iter_mut().filter(|block| !block.seen.is_some_and(Standing::is_final)) {
             let standing = block.standing(tree);
-            let before = (block.end, block.bytes);
-            block.end = Some(standing).filter(|standing| standing.is_final());
-            if !block.wanted(tree) {
+            let elsewhere = block.seen.unwrap_or(Standing::Open).kind() != standing.kind();
+            if elsewhere || standing.is_final() {
+                block.seen = Some(standing);
+                news.push(block.clone());
+            }
+            let kept = block.bytes > 0 && block.wanted(tree);
+            let dropped = block.bytes > 0 && !kept;
+            if dropped {
                 drop_body(block, &mut self.changes);
             }
-            if before != (block.end, block.bytes) {
+            if dropped || elsewhere || standing.is_final() {
                 self.changes.push(put(block));
             }
         }
+        news
     }
 
     /// The changes since this was last asked, in their order.
@@ -306,12 +326,12 @@ fn encode(block: &FoundBlock) -> Vec<u8> {
     writer.u32(block.told);
     writer.u32(block.served);
     writer.u32(block.bytes);
-    let (kind, depth) = match block.end {
-        None | Some(Standing::Open) => (0, 0),
-        Some(Standing::Best(depth)) => (1, depth),
-        Some(Standing::Stale(depth)) => (2, depth),
+    let seen = block.seen.unwrap_or(Standing::Open);
+    let depth = match seen {
+        Standing::Open => 0,
+        Standing::Best(depth) | Standing::Stale(depth) => depth,
     };
-    writer.u8(kind);
+    writer.u8(seen.kind());
     writer.u32(depth);
     writer.compact_size(block.fates.len() as u64);
     for (node, fate) in &block.fates {
@@ -339,11 +359,11 @@ fn decode(number: u32, row: &[u8]) -> Result<FoundBlock, WireError> {
     let script = script_of(reader.take(script)?).ok_or(WireError::Bad("script"))?;
     let is_share = reader.u8()? != 0;
     let (value, told, served, bytes) = (reader.u64()?, reader.u32()?, reader.u32()?, reader.u32()?);
-    let end = match (reader.u8()?, reader.u32()?) {
+    let seen = match (reader.u8()?, reader.u32()?) {
         (0, _) => None,
         (1, depth) => Some(Standing::Best(depth)),
         (2, depth) => Some(Standing::Stale(depth)),
-        _ => return Err(WireError::Bad("end of a block")),
+        _ => return Err(WireError::Bad("place of a block")),
     };
     let mut fates = Vec::new();
     for _ in 0..reader.count("fates", BLOCK_FATES_MAX, 3)? {
@@ -360,7 +380,7 @@ fn decode(number: u32, row: &[u8]) -> Result<FoundBlock, WireError> {
     if bytes as usize > BLOCK_BYTES_MAX {
         return Err(WireError::Bad("bytes of a block"));
     }
-    Ok(FoundBlock { hash, height, time, finder, script, is_share, value, told, served, fates, end, bytes, number })
+    Ok(FoundBlock { hash, height, time, finder, script, is_share, value, told, served, fates, seen, bytes, number })
 }
 
 /// What others say, cut to [`BLOCK_TEXT_BYTES`].
@@ -438,7 +458,7 @@ mod tests {
         }
         log.fate(&id(4), "here".into(), Fate::Unreachable("away".into()));
         log.fate(&id(4), "here".into(), Fate::Refused("stale".into()));
-        log.change(&id(5), |block| block.end = Some(Standing::Stale(100)));
+        log.change(&id(5), |block| block.seen = Some(Standing::Stale(100)));
         store(&mut log, &kv);
         let read = BlockLog::open(&kv).unwrap();
         assert_eq!((read.iter().len(), read.get(&id(3)).unwrap().fates.len(), rows(&kv)), (6, BLOCK_FATES_MAX, 6));
@@ -527,7 +547,8 @@ mod tests {
         let wanted = |log: &BlockLog, tree: &Tree| log.iter().map(|block| block.wanted(tree)).collect::<Vec<_>>();
         assert_eq!((standing(&log, &tree, ours), wanted(&log, &tree)), (Standing::Open, vec![true; 3]));
         assert_eq!(grow(&mut tree), ours);
-        log.follow(&tree);
+        let told: Vec<_> = log.follow(&tree).into_iter().map(|block| (block.hash, block.seen)).collect();
+        assert_eq!(told, [(ours, Some(Standing::Best(1))), (id(1), Some(Standing::Stale(1)))]);
         assert_eq!((standing(&log, &tree, ours), standing(&log, &tree, id(1))), (Standing::Best(1), Standing::Stale(1)));
         assert_eq!(wanted(&log, &tree), [false, true, true]);
         for _ in 2..BLOCK_STALE {
@@ -537,18 +558,16 @@ mod tests {
         assert_eq!(log.iter().map(|block| block.bytes).collect::<Vec<_>>(), [0, 50, 50]);
         grow(&mut tree);
         log.follow(&tree);
-        assert_eq!(log.iter().map(|block| block.bytes).collect::<Vec<_>>(), [0, 0, 50], "another block stands in its place for good");
+        assert_eq!(log.iter().map(|block| block.bytes).collect::<Vec<_>>(), [0, 0, 50], "another block stands in its place");
         for _ in BLOCK_STALE + 1..BLOCK_FINAL {
             grow(&mut tree);
         }
-        log.follow(&tree);
-        assert!(log.iter().all(|block| block.end.is_none()));
+        assert_eq!(log.follow(&tree).len(), 1, "the third, which others have overtaken");
         grow(&mut tree);
-        log.follow(&tree);
-        let ends: Vec<_> = log.iter().map(|block| block.end).collect();
-        assert_eq!(ends, [Some(Standing::Best(BLOCK_FINAL)), Some(Standing::Stale(BLOCK_FINAL)), None]);
+        let ends: Vec<_> = log.follow(&tree).into_iter().map(|block| block.seen).collect();
+        assert_eq!(ends, [Some(Standing::Best(BLOCK_FINAL)), Some(Standing::Stale(BLOCK_FINAL))]);
         store(&mut log, &kv);
-        log.follow(&tree);
+        assert_eq!(log.follow(&tree).len(), 0);
         assert!(log.is_clean(), "nothing has changed");
         check(&log, &kv);
         // Headers that are no longer kept change nothing about it.

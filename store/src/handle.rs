@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rockpool_net::id::ShareId;
 
+use crate::blocks::{self, BlockLog, FoundBlock};
 use crate::error::StoreError;
 use crate::kv::{Cached, Family, Kv};
 use crate::limits::UNCLE_DEPTH;
@@ -31,6 +32,16 @@ impl StoreHandle {
     /// The log of own templates, from its groups on disk: before the first turn.
     pub fn template_log(&self) -> Result<TemplateLog, StoreError> {
         TemplateLog::open(&*self.kv)
+    }
+
+    /// The log of found blocks: before the first turn.
+    pub fn block_log(&self) -> Result<BlockLog, StoreError> {
+        BlockLog::open(&*self.kv)
+    }
+
+    /// A found block itself, if it is stored: before the first turn.
+    pub fn block_body(&self, block: &FoundBlock) -> Result<Option<Vec<u8>>, StoreError> {
+        blocks::body(&*self.kv, block)
     }
 
     /// A share's bytes if they are in memory.

@@ -49,6 +49,7 @@ impl Stages for Given {
         self.0.fetch.append(&mut jobs.fetch);
         self.0.read.append(&mut jobs.read);
         self.0.write.append(&mut jobs.write);
+        self.0.submit.append(&mut jobs.submit);
     }
 }
 

@@ -292,7 +292,7 @@ fn our_own_block_is_told_before_its_share_is_judged() {
     let mut world = World::recorded(&[], true);
     let (one, other) = (peer(&mut world), peer(&mut world));
     let share = Grower::new().grow(ALICE);
-    let found = Answer::BlockFound { hash: share.id(), height: 1, conn: one, share: Some(Arc::new(share.clone())) };
+    let found = crate::testing::block_found(one, share.id(), 1, Some(share.clone()));
     world.mail(found, Vec::new());
     for conn in [one, other] {
         assert_eq!(found_blocks(&world.messages(conn)), [share.id()]);
@@ -328,8 +328,11 @@ fn historic_blocks_as_blockfound_cost_under_1_kb_each_and_are_refused() {
     }
     assert!(world.is_open(sender), "it may be that we are the ones who are late");
     assert_eq!((world.taken(sender).len(), world.taken(listener).len()), (0, 0), "nobody is told or asked");
-    let Jobs { emission, organise, fetch, read, write } = &world.node.stages_mut().jobs;
-    assert!(emission.is_empty() && organise.is_empty() && read.is_empty() && write.is_empty() && fetch.is_empty(), "no stage has to do");
+    let Jobs { emission, organise, fetch, read, write, submit } = &world.node.stages_mut().jobs;
+    assert!(
+        submit.is_empty() && emission.is_empty() && organise.is_empty() && read.is_empty() && write.is_empty() && fetch.is_empty(),
+        "no stage has to do"
+    );
     assert_eq!(world.hub.outlet().tickets_out(), 0);
     assert!(world.published().is_empty() && world.node.peers.blocks.is_empty());
     // A block of Bitcoin that is no share at all: its sender is dropped at once.

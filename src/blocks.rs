@@ -1,0 +1,181 @@
+//! Found blocks: what is known of each, on its way to the disk, and the newest themselves in memory, so that peers can pull them.
+//!
+//! A block is handed to every bitcoind before anything here happens to it. An ordered stop gives bitcoind a moment
+//! (`STOP_SUBMIT_MAX`) and no more: a block that nobody has taken by then is on disk, and the next start hands it in again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rockpool_net::id::ShareId;
+use rockpool_store::bitcoin::Tree;
+use rockpool_store::blocks::{BlockLog, Fate, Finder, FoundBlock, Standing};
+use rockpool_store::error::StoreError;
+use rockpool_store::handle::StoreHandle;
+use rockpool_store::kv::Op;
+use rockpool_store::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX};
+use rockpool_workers::jobs::{SubmitJob, WriteJob};
+
+use crate::limits::{BLOCKS_SHOWN, BODIES_SERVED, EARLY_FATES_MAX};
+
+/// Found blocks, as the node knows them.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    log: BlockLog,
+    /// Rows are out, and the word that they are stored is not back.
+    out: bool,
+    /// Words of bitcoinds that overtook the word of the block itself.
+    early: VecDeque<(ShareId, String, Fate)>,
+    /// The newest themselves.
+    bodies: VecDeque<(ShareId, Arc<[u8]>)>,
+}
+
+impl Blocks {
+    /// What is stored, and the blocks among it that no bitcoind has taken: they are to be handed in again.
+    pub fn open(store: &StoreHandle, tree: &Tree) -> Result<(Blocks, Vec<SubmitJob>), StoreError> {
+        let mut blocks = Blocks { log: store.block_log()?, ..Blocks::default() };
+        blocks.follow(tree);
+        let mut again = Vec::new();
+        for block in blocks.log.iter().filter(|block| block.bytes > 0 && block.wanted(tree)) {
+            let Some(body) = store.block_body(block)? else { continue };
+            again.push(SubmitJob { hash: block.hash, height: block.height, block: body.into() });
+        }
+        for job in &again {
+            log::warn!("block {} at height {} was taken by no bitcoind before the stop: it is handed in again", job.hash, job.height);
+            blocks.serve(job.hash, Arc::clone(&job.block));
+        }
+        Ok((blocks, again))
+    }
+
+    /// A block was found, or heard of, with itself if it is at hand.
+    pub fn found(&mut self, block: FoundBlock, body: Option<Arc<[u8]>>) {
+        let hash = block.hash;
+        self.log.add(block, None);
+        if let Some(body) = body {
+            self.has_body(hash, body);
+        }
+        let (now, later) = std::mem::take(&mut self.early).into_iter().partition::<VecDeque<_>, _>(|(of, ..)| *of == hash);
+        self.early = later;
+        now.into_iter().for_each(|(_, node, fate)| self.log.fate(&hash, node, fate));
+    }
+
+    /// A block itself has come.
+    pub fn has_body(&mut self, hash: ShareId, body: Arc<[u8]>) {
+        self.log.put_body(&hash, &body);
+        self.serve(hash, body);
+    }
+
+    fn serve(&mut self, hash: ShareId, body: Arc<[u8]>) {
+        if self.body(&hash).is_none() {
+            if self.bodies.len() == BODIES_SERVED {
+                self.bodies.pop_front();
+            }
+            self.bodies.push_back((hash, body));
+        }
+    }
+
+    /// What a bitcoind says of a block.
+    pub fn fate(&mut self, hash: ShareId, node: String, fate: Fate) {
+        if self.log.get(&hash).is_some() {
+            return self.log.fate(&hash, node, fate);
+        }
+        if self.early.len() == EARLY_FATES_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back((hash, node, fate));
+    }
+
+    /// Peers were told of a block.
+    pub fn told(&mut self, hash: &ShareId, peers: u32) {
+        if peers > 0 {
+            self.log.change(hash, |block| block.told = block.told.saturating_add(peers));
+        }
+    }
+
+    /// A peer was given a block.
+    pub fn served(&mut self, hash: &ShareId) {
+        self.log.change(hash, |block| block.served = block.served.saturating_add(1));
+    }
+
+    /// Bitcoin's headers have changed. What that means for found blocks is told once.
+    pub fn follow(&mut self, tree: &Tree) {
+        for block in self.log.follow(tree) {
+            let (hash, height) = (block.hash, block.height);
+            match block.seen {
+                Some(seen @ Standing::Best(depth)) if seen.is_final() => {
+                    log::info!("block {hash} at height {height} has {depth} confirmations: what it pays can be spent");
+                }
+                Some(Standing::Best(_)) => log::info!("block {hash} at height {height} is in Bitcoin's chain"),
+                Some(seen @ Standing::Stale(_)) if seen.is_final() => {
+                    log::info!("block {hash} at height {height} is stale for good and pays nobody");
+                }
+                Some(Standing::Stale(_)) => log::warn!("block {hash} at height {height} is stale: another block stands in its place"),
+                Some(Standing::Open) | None => {}
+            }
+        }
+    }
+
+    /// All, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &FoundBlock> {
+        self.log.iter().rev()
+    }
+
+    /// The newest, newest last: what `status` shows.
+    pub fn shown(&self) -> Vec<FoundBlock> {
+        let all = self.log.iter();
+        let skip = all.len().saturating_sub(BLOCKS_SHOWN);
+        all.skip(skip).cloned().collect()
+    }
+
+    /// What is known of a block.
+    pub fn get(&self, hash: &ShareId) -> Option<&FoundBlock> {
+        self.log.get(hash)
+    }
+
+    /// A block itself, if it is one of the newest.
+    pub fn body(&self, hash: &ShareId) -> Option<&Arc<[u8]>> {
+        self.bodies.iter().find(|(of, _)| of == hash).map(|(_, body)| body)
+    }
+
+    /// The rows that may go to the disk now, as one message: no ticket pays for them, so one is on its way at a time.
+    pub fn take(&mut self) -> Vec<WriteJob> {
+        if self.out || self.log.is_clean() {
+            return Vec::new();
+        }
+        self.out = true;
+        let mut jobs = vec![WriteJob { sync: true, ..WriteJob::default() }];
+        let mut bytes = 0;
+        for op in self.log.take() {
+            let size = match &op {
+                Op::Put(_, key, value) => key.len() + value.len(),
+                Op::Delete(_, key) => key.len(),
+            };
+            if jobs.last().is_some_and(|job| job.ops.len() == BATCH_OPS_MAX || bytes + size > BATCH_BYTES_MAX) {
+                jobs.push(WriteJob { sync: true, ..WriteJob::default() });
+                bytes = 0;
+            }
+            bytes += size;
+            if let Some(job) = jobs.last_mut() {
+                job.ops.push(op);
+            }
+        }
+        if let Some(last) = jobs.last_mut() {
+            last.last_of_blocks = true;
+        }
+        jobs
+    }
+
+    /// What was out is stored.
+    pub fn credit(&mut self) {
+        self.out = false;
+    }
+
+    /// Whether all that is known was given to the writer.
+    pub fn is_clean(&self) -> bool {
+        self.log.is_clean()
+    }
+}
+
+/// The record of a block that one of our miners found, by the name of its miner.
+pub fn finder(user: Option<&str>) -> Finder {
+    Finder::Miner(user.unwrap_or("a miner that has left").to_owned())
+}
