@@ -17,8 +17,8 @@ use rockpool_store::params::Params;
 use rockpool_store::templates::TemplateLog;
 use rockpool_workers::jobs::{Answer, Jobs, Stages, SubmitJob, WriteJob};
 
-use crate::config::Mode;
 use crate::blocks::Blocks;
+use crate::config::Mode;
 use crate::fetch::FetchLine;
 use crate::http::Pages;
 use crate::journal::{Journal, ended};

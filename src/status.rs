@@ -9,8 +9,8 @@ use rockpool_net::wire::share::Script;
 use rockpool_store::blocks::FoundBlock;
 use rockpool_store::handle::ChainStoreHandle;
 
-use crate::config::Mode;
 use crate::blocks::Blocks;
+use crate::config::Mode;
 use crate::peer::Progress;
 
 rockpool_net::counters! {

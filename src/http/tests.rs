@@ -18,8 +18,8 @@ use rockpool_workers::jobs::Fate;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::Mode;
 use crate::blocks::{Blocks, finder};
+use crate::config::Mode;
 use crate::peer::Progress;
 use crate::status::{Counters, Listen, Status, Tip};
 
