@@ -172,6 +172,8 @@ enum RpcError {
     Refused(i64, String),
     #[error("no answer in time")]
     Timeout,
+    #[error("it lacks the block below")]
+    Behind,
     #[error("{0}")]
     Unreachable(String),
     #[error("answer not understood: {0}")]
@@ -180,6 +182,9 @@ enum RpcError {
 
 /// bitcoind's word for "not yet" (RPC_IN_WARMUP).
 const WARMING_UP: i64 = -28;
+
+/// bitcoind's word for a block whose parent it does not know.
+const NO_PARENT: &str = "prev-blk-not-found";
 
 #[derive(Deserialize)]
 struct Reply<T> {
@@ -411,9 +416,20 @@ fn submit_once(rpc: &mut Rpc, job: &SubmitJob) -> Result<Fate, RpcError> {
         Ok(None) => Ok(Fate::Accepted),
         // A try before this one arrived, or another way was faster.
         Ok(Some(word)) if word == "duplicate" => Ok(Fate::Accepted),
-        Ok(Some(word)) => Ok(Fate::Refused(short(&word))),
-        Err(RpcError::Refused(code, why)) => Ok(Fate::Refused(format!("error {code}: {why}"))),
+        // It has yet to catch up: killed, it may have lost blocks that it had.
+        Ok(Some(word)) if word == NO_PARENT => Err(RpcError::Behind),
+        Ok(Some(word)) => refused(rpc, short(&word)),
+        Err(RpcError::Refused(code, why)) => refused(rpc, format!("error {code}: {why}")),
         Err(why) => Err(why),
+    }
+}
+
+/// A refusal counts, but for one by a bitcoind of another network in the place of ours.
+fn refused(rpc: &mut Rpc, word: String) -> Result<Fate, RpcError> {
+    match rpc.check(RPC_DEADLINE) {
+        Ok(Check::Ready) => Ok(Fate::Refused(word)),
+        Ok(Check::Later(why)) => Err(RpcError::Unreachable(why)),
+        Err(mistake) => Err(RpcError::Unreachable(mistake.to_string())),
     }
 }
 
@@ -983,21 +999,27 @@ mod tests {
     fn a_found_block_is_submitted_until_somebody_knows() {
         let mut calls = 0;
         let host = fake(move |method, params, _| {
+            if method == "getblockchaininfo" {
+                // A bitcoind of another network is in the place of ours when the last block comes.
+                return if calls == 9 { result(json!({"chain": "main"})) } else { regtest_info() };
+            }
             assert_eq!((method, params), ("submitblock", &json!(["00ff"])));
             calls += 1;
             match calls {
                 1 => Act::Reset,
                 2 => error(500, -28, "Loading"),
-                3 => result(json!("duplicate")),
-                4 => result(Value::Null),
-                5 => result(json!("inconclusive")),
-                6 => error(500, -22, "Block decode failed"),
+                3 => result(json!("prev-blk-not-found")),
+                4 => result(json!("duplicate")),
+                5 | 10 => result(Value::Null),
+                6 => result(json!("inconclusive")),
+                7 => error(500, -22, "Block decode failed"),
+                9 => result(json!("high-hash")),
                 _ => result(json!("bad-cb-amount")),
             }
         });
         let (found, jobs) = bounded(SUBMIT_SLOTS);
         let (answers, _stop, thread) = run(move |node| submit(config(&host), &jobs, node));
-        let fates = (0..5).map(|n| {
+        let fates = (0..6).map(|n| {
             found.send(SubmitJob { hash: id(n), height: 1, block: Arc::from([0, 0xff]) }).unwrap();
             match answers.recv_timeout(SOON).unwrap() {
                 Answer::Fate { hash, fate, .. } if hash == id(n) => fate,
@@ -1006,9 +1028,8 @@ mod tests {
         });
         let fates: Vec<_> = fates.collect();
         let refused = |why: &str| Fate::Refused(why.into());
-        let last = [refused("inconclusive"), refused("error -22: Block decode failed"), refused("bad-cb-amount")];
-        assert_eq!(fates[..2], [Fate::Accepted, Fate::Accepted]);
-        assert_eq!(fates[2..], last);
+        let three = [refused("inconclusive"), refused("error -22: Block decode failed"), refused("bad-cb-amount")];
+        assert_eq!((&fates[..2], &fates[2..5], &fates[5]), (&[Fate::Accepted, Fate::Accepted][..], &three[..], &Fate::Accepted));
         drop(found);
         thread.join().unwrap();
     }

@@ -17,7 +17,7 @@ use super::{BitcoindConfig, BitcoindMistake, Check, Rpc, RpcError};
 use crate::crew::Outsider;
 use crate::jobs::Answer;
 use crate::limits::{
-    ANSWER_BYTES_MAX, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX,
+    ANSWER_BYTES_MAX, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, RPC_LOOK_DEADLINE, TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX,
     TEMPLATE_MIN,
 };
 use crate::template::{RawTemplate, Template};
@@ -30,6 +30,9 @@ pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsi
 
 pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outsider) {
     let Some(network) = watches.first().map(|watch| watch.rpc.config.network) else { return };
+    if watches.len() > 1 {
+        watches.iter_mut().for_each(|watch| watch.look_deadline = RPC_LOOK_DEADLINE);
+    }
     let mut follower = Follower::new(network, locator);
     let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, false);
     loop {
@@ -75,8 +78,9 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
             }
             Err(why) => {
                 watch.leave();
-                // One that answers, but not well, is not asked soon whether it is back: it would be left again at once.
-                let answers = !matches!(why, Trouble::Later(_) | Trouble::Mistake(_));
+                // One that answers, but not well or not soon, is not asked soon whether it is back: it would be left again at once.
+                let slow = matches!(why, Trouble::Later(RpcError::Timeout));
+                let answers = slow || !matches!(why, Trouble::Later(_) | Trouble::Mistake(_));
                 watch.since = node.now().mono + if answers { TEMPLATE_AGE_MAX } else { Duration::ZERO };
                 // One word for an outage, however often it is tried; but that one is wrong is another.
                 let wrong = matches!(why, Trouble::Mistake(_)) && !std::mem::replace(&mut watch.wrong, true);
@@ -127,6 +131,8 @@ pub(super) struct Watch {
     since: Duration,
     /// How long nothing may come by long poll before a plain call looks for a new block.
     pub patience: Duration,
+    /// How long that call may take: as long as any where nobody else can take over.
+    look_deadline: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -153,6 +159,7 @@ impl Watch {
             prev: None,
             since: Duration::ZERO,
             patience: LONGPOLL_LOOK,
+            look_deadline: RPC_DEADLINE,
         }
     }
 
@@ -172,8 +179,8 @@ impl Watch {
                 // A connection that died unseen, or nothing new: a small call tells. If nothing is, header times go on all the same.
                 let polls = self.prev.is_some() && self.poll.as_ref().is_some_and(|poll| poll.asked);
                 if polls && node.now().mono < self.since + TEMPLATE_AGE_MAX {
-                    let best: String =
-                        self.rpc.call("getbestblockhash", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
+                    let best = self.rpc.call("getbestblockhash", json!([]), self.look_deadline, ANSWER_BYTES_MAX);
+                    let best: String = best.map_err(Trouble::Later)?;
                     if self.prev.as_ref() == Some(&best) {
                         return Ok(None);
                     }
