@@ -129,9 +129,9 @@ const _: () = {
 
 /// Time for one call of bitcoind: a Pi needs over 10 s for a template.
 pub const RPC_DEADLINE: Duration = Duration::from_secs(60);
-/// Time for the small call that looks for a new block, where another bitcoind can take over from one that hangs. Longer than a Pi takes to
-/// connect a block.
-pub const RPC_LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for a small call, where another bitcoind can take over from one that hangs: twice what a Pi needs for a template or a block, during
+/// which it answers nobody.
+pub const RPC_SPARE_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for a connection to bitcoind to stand. With [`RETRY_MAX`] less than the five seconds in which there is work after its return.
 pub const RPC_CONNECT: Duration = Duration::from_secs(2);
 /// Time for the check at start: a bitcoind that takes longer is waited for by its own thread.

@@ -227,6 +227,8 @@ struct Rpc {
     agent: ureq::Agent,
     /// The cookie as last read: bitcoind writes a new one each time it starts.
     cookie: Option<String>,
+    /// Deadline of small calls.
+    small: Duration,
 }
 
 impl Rpc {
@@ -240,7 +242,7 @@ impl Rpc {
             .max_idle_connections(0)
             .build()
             .new_agent();
-        Rpc { config, agent, cookie: None }
+        Rpc { config, agent, cookie: None, small: RPC_DEADLINE }
     }
 
     /// Whether it is there and of our network.
@@ -288,7 +290,7 @@ impl Rpc {
             return Ok(Vec::new());
         }
         let calls = params.iter().enumerate().map(|(id, params)| request(json!(id), method, params)).collect();
-        let mut replies: Vec<Reply<T>> = self.post(&serde_json::Value::Array(calls), RPC_DEADLINE, ANSWER_BYTES_MAX)?;
+        let mut replies: Vec<Reply<T>> = self.post(&serde_json::Value::Array(calls), self.small, ANSWER_BYTES_MAX)?;
         // JSON-RPC allows any order.
         replies.sort_by_key(|reply| reply.id.as_u64());
         if !replies.iter().map(|reply| reply.id.as_u64()).eq((0..params.len() as u64).map(Some)) {

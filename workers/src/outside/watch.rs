@@ -17,8 +17,8 @@ use super::{BitcoindConfig, BitcoindMistake, Check, Rpc, RpcError};
 use crate::crew::Outsider;
 use crate::jobs::Answer;
 use crate::limits::{
-    ANSWER_BYTES_MAX, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, RPC_LOOK_DEADLINE, TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX,
-    TEMPLATE_MIN,
+    ANSWER_BYTES_MAX, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, RPC_SPARE_DEADLINE, TEMPLATE_AGE_MAX,
+    TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
 };
 use crate::template::{RawTemplate, Template};
 
@@ -31,7 +31,7 @@ pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsi
 pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outsider) {
     let Some(network) = watches.first().map(|watch| watch.rpc.config.network) else { return };
     if watches.len() > 1 {
-        watches.iter_mut().for_each(|watch| watch.look_deadline = RPC_LOOK_DEADLINE);
+        watches.iter_mut().for_each(|watch| watch.rpc.small = RPC_SPARE_DEADLINE);
     }
     let mut follower = Follower::new(network, locator);
     let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, false);
@@ -131,8 +131,6 @@ pub(super) struct Watch {
     since: Duration,
     /// How long nothing may come by long poll before a plain call looks for a new block.
     pub patience: Duration,
-    /// How long that call may take: as long as any where nobody else can take over.
-    look_deadline: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -159,7 +157,6 @@ impl Watch {
             prev: None,
             since: Duration::ZERO,
             patience: LONGPOLL_LOOK,
-            look_deadline: RPC_DEADLINE,
         }
     }
 
@@ -179,7 +176,7 @@ impl Watch {
                 // A connection that died unseen, or nothing new: a small call tells. If nothing is, header times go on all the same.
                 let polls = self.prev.is_some() && self.poll.as_ref().is_some_and(|poll| poll.asked);
                 if polls && node.now().mono < self.since + TEMPLATE_AGE_MAX {
-                    let best = self.rpc.call("getbestblockhash", json!([]), self.look_deadline, ANSWER_BYTES_MAX);
+                    let best = self.rpc.call("getbestblockhash", json!([]), self.rpc.small, ANSWER_BYTES_MAX);
                     let best: String = best.map_err(Trouble::Later)?;
                     if self.prev.as_ref() == Some(&best) {
                         return Ok(None);
@@ -248,7 +245,7 @@ impl Watch {
 impl Rpc {
     /// Whether it is there and of our network.
     fn ready(&mut self) -> Result<(), Trouble> {
-        match self.check(RPC_DEADLINE).map_err(Trouble::Mistake)? {
+        match self.check(self.small).map_err(Trouble::Mistake)? {
             Check::Ready => Ok(()),
             Check::Later(why) => Err(Trouble::Later(RpcError::Unreachable(why))),
         }
@@ -348,7 +345,7 @@ impl Source for Rpc {
     }
 
     fn tips(&mut self) -> Result<Vec<Tip>, RpcError> {
-        let tips: Vec<RawTip> = self.call("getchaintips", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX)?;
+        let tips: Vec<RawTip> = self.call("getchaintips", json!([]), self.small, ANSWER_BYTES_MAX)?;
         let tip = |RawTip { height, hash, branchlen, status }| {
             let status = match status.as_str() {
                 "active" => Status::Active,
