@@ -137,9 +137,14 @@ fn collect(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
 
 /// One HTTP request: status code and body; `None` if there is no whole answer.
 pub fn get(http: SocketAddr, path: &str) -> Option<(u16, String)> {
+    ask(http, "GET", path)
+}
+
+/// The same with another method.
+pub fn ask(http: SocketAddr, method: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(http).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rockpool_workers::limits::{LONGPOLL_LOOK, RPC_SPARE_DEADLINE};
+use rockpool_workers::limits::{BLOCKNOTIFY_MIN, LONGPOLL_LOOK, RPC_SPARE_DEADLINE};
 
 use crate::kit::{ADDRESS, ADDRESS_2, Bitcoind, Job, Miner, Rockpool, temp, until, until_in};
 use crate::proxy::{Manner, Proxy};
@@ -27,9 +27,14 @@ struct House {
 impl House {
     /// A node with bitcoinds behind these lines, and two miners at work on this block.
     fn new(proxies: &[&Proxy], cookie: Option<&str>, best: &str) -> House {
+        House::on_port(0, proxies, cookie, best)
+    }
+
+    /// The same with a port for HTTP.
+    fn on_port(http: u16, proxies: &[&Proxy], cookie: Option<&str>, best: &str) -> House {
         let dir = temp();
         let user = if cookie.is_some() { "" } else { "user:pass@" };
-        let mut options = vec!["--alone".to_owned()];
+        let mut options = vec!["--alone".to_owned(), format!("--http=127.0.0.1:{http}")];
         options.extend(proxies.iter().map(|proxy| format!("--bitcoind=http://{user}127.0.0.1:{}", proxy.port())));
         options.extend(cookie.map(|file| format!("--bitcoind-cookie={file}")));
         let node = Rockpool::start(dir.path(), &options.iter().map(String::as_str).collect::<Vec<_>>());
@@ -285,4 +290,43 @@ fn one_of_two_hangs() {
     // What it is owed it gets when it is well.
     proxies[0].set(Manner::Pass);
     until("the first to have a block that was found meanwhile", || blocks.contains(&best(&first)).then_some(()));
+}
+
+/// bitcoind tells of its blocks by the option that README gives, while its long polls never come back.
+#[test]
+fn a_block_is_heard_of_by_blocknotify_while_the_long_poll_is_held_up() {
+    const BLOCKS: u32 = 8;
+    // bitcoind's option is needed before the node's port is known.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let line =
+        readme.lines().find_map(|line| line.trim_start().strip_prefix("blocknotify=")).expect("README gives the line for bitcoin.conf");
+    let option = format!("-blocknotify={}", line.replace("/9332", &format!("/{port}")));
+    let Some(bitcoind) = Bitcoind::start_with("a_block_is_heard_of_by_blocknotify", &[&option]) else { return };
+    let proxy = Proxy::start(bitcoind.port());
+    proxy.set(Manner::LosePolls);
+    let mut house = House::on_port(port, &[&proxy], None, &best(&bitcoind));
+    let begin = Instant::now();
+    for _ in 0..BLOCKS {
+        let tip = mine(&bitcoind);
+        for miner in &mut house.miners {
+            miner.next_job_on(&tip, AGAIN);
+        }
+    }
+    let took = begin.elapsed();
+    eprintln!("{BLOCKS} blocks heard of in {took:?}");
+    assert!(took < LONGPOLL_LOOK * BLOCKS / 2, "{took:?}: by the looks that there are anyway");
+
+    // Whoever says so all the time has bitcoind asked for little.
+    let (begin, before) = (Instant::now(), proxy.count("getbestblockhash"));
+    while begin.elapsed() < BLOCKNOTIFY_MIN * 4 {
+        let (code, body) = crate::kit::ask(house.node.http, "POST", "/api/v1/blocknotify").unwrap();
+        assert_eq!((code, body.as_str()), (200, r#"{"heard":true}"#));
+    }
+    let looks = proxy.count("getbestblockhash") - before;
+    let most = begin.elapsed().as_millis() / BLOCKNOTIFY_MIN.as_millis() + 2;
+    assert!(looks > 0 && looks as u128 <= most, "{looks} looks in {:?}", begin.elapsed());
+    assert_eq!(house.node.get("/api/v1/blocknotify").0, 405);
+    proxy.set(Manner::Pass);
+    house.mines(&bitcoind);
 }

@@ -338,6 +338,8 @@ pub struct Jobs {
     pub read: Vec<ReadJob>,
     /// Rows of an own template. No ticket pays for them: given only while the node holds its credit, one at a time.
     pub write: Vec<WriteJob>,
+    /// Somebody says that bitcoind has a new block: it is asked at once.
+    pub blocknotify: bool,
 }
 
 /// Where a turn's jobs go: threads in the node ([`crate::crew::Crew`]), steps run inline in the simulator.

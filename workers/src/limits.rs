@@ -141,6 +141,9 @@ pub const RPC_CHECK_DEADLINE: Duration = Duration::from_secs(5);
 pub const LONGPOLL_DEADLINE: Duration = Duration::from_secs(86_400);
 /// How long a long poll may bring nothing before a small plain call looks for a new block: the poll's connection may have died unseen.
 pub const LONGPOLL_LOOK: Duration = Duration::from_secs(3);
+/// Least time between two looks because somebody says that there may be a new block: whoever says so all the time has bitcoind asked for
+/// little, and two blocks in a row are heard of soon enough.
+pub const BLOCKNOTIFY_MIN: Duration = Duration::from_millis(250);
 /// After so long without a new template one is asked for plainly: header times go on, and on a test network the target changes with them.
 pub const TEMPLATE_AGE_MAX: Duration = Duration::from_secs(90);
 /// First pause after a failed call; doubled with each.

@@ -469,7 +469,7 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
-    use crossbeam_channel::{Sender, bounded};
+    use crossbeam_channel::{Sender, bounded, never};
     use rockpool_net::hub::io::Mail;
     use serde_json::Value;
 
@@ -733,7 +733,7 @@ mod tests {
             let most = TEMPLATE_BYTES_MAX as usize;
             said(if calls == 1 { most + 1 } else { most - 1 })
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -789,7 +789,7 @@ mod tests {
         });
         let mut watch = Watch::new(config(&host));
         watch.patience = Duration::from_millis(300);
-        let (answers, stop, thread) = run(move |node| watch_all(vec![watch], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch_all(vec![watch], Vec::new(), never(), node));
         let heights = (1..=4).map(|sequence| match answers.recv_timeout(SOON).unwrap() {
             Answer::Template(template) => {
                 assert_eq!(template.sequence, sequence);
@@ -861,7 +861,7 @@ mod tests {
                 }
             }
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
         let next = || answers.recv_timeout(SOON).unwrap();
         let told = |blocks: &[([u8; 32], [u8; 80])]| BitcoinNews::Headers(blocks.iter().map(|block| block.1).collect());
         assert!(matches!(next(), Answer::Bitcoin(news) if news == told(&expected[1..=129])));
@@ -897,7 +897,7 @@ mod tests {
                 result(template)
             }
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
         let down = answers.recv_timeout(SOON).unwrap();
         assert!(matches!(&down, Answer::BitcoinDown(Some(why)) if why.contains("a header that is none")), "{down:?}");
         drop(stop);
@@ -940,7 +940,7 @@ mod tests {
                 _ => result(answer(&[])),
             }
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(why)) if why.contains("warming up")));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -952,7 +952,7 @@ mod tests {
     fn another_bitcoind_takes_over_and_the_wrong_network_is_found_out_late() {
         let dead = fake(|_, _, _| Act::Reset);
         let alive = fake(|method, _, _| if method == "getblockchaininfo" { regtest_info() } else { result(answer(&[])) });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&dead), config(&alive)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&dead), config(&alive)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -963,7 +963,7 @@ mod tests {
             calls += 1;
             if calls == 1 { error(500, -28, "Loading") } else { result(json!({"chain": "main"})) }
         });
-        let (answers, _stop, thread) = run(move |node| watch(vec![config(&other)], Vec::new(), node));
+        let (answers, _stop, thread) = run(move |node| watch(vec![config(&other)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Mistake(why) if why.contains("main")));
         thread.join().unwrap();
@@ -986,7 +986,7 @@ mod tests {
             asked.send(()).unwrap();
             result(json!({"chain": "signet"}))
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&first), config(&second)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&first), config(&second)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
         for says in ["bitcoind at", "signet", "main"] {
             assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(why)) if why.contains(says)), "{says}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hex::{DisplayHex, FromHex};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use rockpool_store::params::Network;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -17,23 +17,25 @@ use super::{BitcoindConfig, BitcoindMistake, Check, Rpc, RpcError};
 use crate::crew::Outsider;
 use crate::jobs::Answer;
 use crate::limits::{
-    ANSWER_BYTES_MAX, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, RPC_SPARE_DEADLINE, TEMPLATE_AGE_MAX,
-    TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
+    ANSWER_BYTES_MAX, BLOCKNOTIFY_MIN, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE, RPC_SPARE_DEADLINE,
+    TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
 };
 use crate::template::{RawTemplate, Template};
 
 /// The `template` thread: watches the first bitcoind that answers, in the order in which they were given, and posts what it offers. One
-/// further up that is back takes over again. `locator`: where the node's own tree of Bitcoin headers stands.
-pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsider) {
-    watch_all(nodes.into_iter().map(Watch::new).collect(), locator, node);
+/// further up that is back takes over again. `locator`: where the node's own tree of Bitcoin headers stands; `notified`: somebody says that
+/// there may be a new block.
+pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, notified: Receiver<()>, node: &Outsider) {
+    watch_all(nodes.into_iter().map(Watch::new).collect(), locator, notified, node);
 }
 
-pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outsider) {
+pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, notified: Receiver<()>, node: &Outsider) {
     let Some(network) = watches.first().map(|watch| watch.rpc.config.network) else { return };
     if watches.len() > 1 {
         watches.iter_mut().for_each(|watch| watch.rpc.small = RPC_SPARE_DEADLINE);
     }
     let mut follower = Follower::new(network, locator);
+    let mut hint = Hint { notified, heard_from: Duration::ZERO };
     let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, false);
     loop {
         let found = match back(&mut watches[..at], height, node) {
@@ -43,7 +45,7 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
                 at = first;
                 watches[at].take(raw, sequence + 1, node).map(Some)
             }
-            None => watches[at].next(sequence + 1, node),
+            None => watches[at].next(sequence + 1, &mut hint, node),
         };
         let watch = &mut watches[at];
         let lead_up = |template: Option<Template>| match template {
@@ -165,10 +167,11 @@ impl Watch {
         (self.checked, self.poll, self.prev) = (false, None, None);
     }
 
-    /// The next template: at once, or, if there was one before, what the long poll brings. `None` if that brings nothing for a while.
-    fn next(&mut self, sequence: u64, node: &Outsider) -> Result<Option<Template>, Trouble> {
+    /// The next template: at once, or, if there was one before, what the long poll brings. `None` if that brings nothing for a while, and
+    /// who says that there may be a new block is wrong.
+    fn next(&mut self, sequence: u64, hint: &mut Hint, node: &Outsider) -> Result<Option<Template>, Trouble> {
         let polled = match &mut self.poll {
-            Some(poll) if poll.asked => poll.wait(self.patience),
+            Some(poll) if poll.asked => hint.or_answer(poll, self.patience, node),
             _ => None,
         };
         let raw = match polled {
@@ -305,6 +308,34 @@ impl Poll {
         let answer = self.answers.recv_timeout(patience).ok()?;
         self.asked = false;
         Some(answer)
+    }
+}
+
+/// What others say of new blocks.
+struct Hint {
+    notified: Receiver<()>,
+    /// Not before: a flood of words is not a flood of calls.
+    heard_from: Duration,
+}
+
+impl Hint {
+    /// The answer to a long poll, if it comes in this time and before any hint.
+    fn or_answer(&mut self, poll: &mut Poll, patience: Duration, node: &Outsider) -> Option<Result<RawTemplate, Trouble>> {
+        let deaf = self.heard_from.saturating_sub(node.now().mono).min(patience);
+        if let Some(answer) = poll.wait(deaf) {
+            return Some(answer);
+        }
+        select! {
+            recv(poll.answers) -> answer => {
+                poll.asked = false;
+                answer.ok()
+            }
+            recv(self.notified) -> _ => {
+                self.heard_from = node.now().mono + BLOCKNOTIFY_MIN;
+                None
+            }
+            default(patience - deaf) => None,
+        }
     }
 }
 
