@@ -202,7 +202,7 @@ impl Stages for Inline {
 impl Inline {
     /// Whether it was given nothing since it last ran.
     fn rests(&self) -> bool {
-        let Jobs { emission, organise, fetch, read, write, submit } = &self.jobs;
+        let Jobs { emission, organise, fetch, read, write, submit, .. } = &self.jobs;
         submit.is_empty() && emission.is_empty() && organise.is_empty() && fetch.is_empty() && read.is_empty() && write.is_empty()
     }
 

@@ -10,7 +10,7 @@ use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::ConnId;
 use rockpool_workers::jobs::ReadJob;
 
-use crate::http::{Answer, Pages};
+use crate::http::{Answer, Pages, blocknotify};
 use crate::limits::HTTP_MAX;
 use crate::status::{Facts, Status};
 use crate::turn::Turn;
@@ -70,7 +70,9 @@ impl Web {
     pub fn serve(&mut self, conn: ConnId, pages: &mut Pages, status: &Status, turn: &mut Turn<'_>) {
         while self.reading.is_none() && turn.out.room(conn) {
             let Some((request, ticket)) = self.waiting.pop_front() else { return };
-            match pages.answer(turn.now, &request, facts(status, turn)) {
+            let notified = blocknotify(&request, self.addr);
+            turn.jobs.blocknotify |= matches!(notified, Some((_, true)));
+            match notified.map_or_else(|| pages.answer(turn.now, &request, facts(status, turn)), |(answer, _)| answer) {
                 Answer::Read { rows, tag } => {
                     self.reading = Some(tag);
                     turn.jobs.read.push(ReadJob { conn, tag, rows, ticket });

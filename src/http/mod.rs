@@ -8,6 +8,7 @@ pub mod page;
 pub mod reply;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,10 +83,9 @@ impl Pages {
 
     /// What a request is answered with.
     pub fn answer(&mut self, now: Now, request: &Request, facts: Facts<'_>) -> Answer {
-        let head = request.method == Method::Head;
-        let tag = if request.keep_alive { KEEP } else { 0 } | if head { HEAD } else { 0 };
-        if !head && request.method != Method::Get {
-            return send(tag, &Reply::error(405, "only GET and HEAD are answered here"));
+        let tag = tag(request);
+        if !matches!(request.method, Method::Get | Method::Head) {
+            return send(tag, &Reply::not_allowed("GET, HEAD", "only GET and HEAD are answered here"));
         }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let reply = match path {
@@ -236,6 +236,27 @@ fn health(facts: Facts<'_>) -> Reply {
 
 fn no_such_share() -> Reply {
     Reply::error(404, "no such share in this node's chain")
+}
+
+/// What bitcoind's option `-blocknotify` says, if this is it: the answer, and whether bitcoind is to be asked for the new block. Only who is
+/// on this machine is heard.
+pub fn blocknotify(request: &Request, from: SocketAddr) -> Option<(Answer, bool)> {
+    if request.path.split_once('?').map_or(&*request.path, |(path, _)| path) != "/api/v1/blocknotify" {
+        return None;
+    }
+    let reply = match request.method {
+        Method::Post if from.ip().to_canonical().is_loopback() => Reply::json(&serde_json::json!({ "heard": true })),
+        Method::Post => Reply::error(403, "only who is on this machine is heard here"),
+        _ => Reply::not_allowed("POST", "only POST is answered here"),
+    };
+    let heard = reply.code == 200;
+    Some((send(tag(request), &reply), heard))
+}
+
+/// How a request is answered.
+fn tag(request: &Request) -> u64 {
+    let head = if request.method == Method::Head { HEAD } else { 0 };
+    head | if request.keep_alive { KEEP } else { 0 }
 }
 
 fn send(tag: u64, reply: &Reply) -> Answer {

@@ -15,6 +15,8 @@ pub struct Reply {
     kind: &'static str,
     /// The body.
     pub body: Vec<u8>,
+    /// Methods that a 405 must name (RFC 9110 §15.5.6); else empty.
+    allow: &'static str,
 }
 
 const JSON: &str = "application/json";
@@ -27,29 +29,33 @@ impl Reply {
 
     /// JSON that is rendered already.
     pub fn json_bytes(body: Vec<u8>) -> Reply {
-        Reply { code: 200, kind: JSON, body }
+        Reply { code: 200, kind: JSON, body, allow: "" }
     }
 
     /// A failure, as JSON.
     pub fn error(code: u16, why: &str) -> Reply {
-        Reply { code, kind: JSON, body: json!({ "error": why }).to_string().into_bytes() }
+        Reply { code, kind: JSON, body: json!({ "error": why }).to_string().into_bytes(), allow: "" }
+    }
+
+    /// A method that this path does not have, and those that it has.
+    pub fn not_allowed(allow: &'static str, why: &str) -> Reply {
+        Reply { allow, ..Reply::error(405, why) }
     }
 
     /// Plain text.
     pub fn text(code: u16, body: String) -> Reply {
-        Reply { code, kind: "text/plain; charset=utf-8", body: body.into_bytes() }
+        Reply { code, kind: "text/plain; charset=utf-8", body: body.into_bytes(), allow: "" }
     }
 
     /// A page.
     pub fn html(body: String) -> Reply {
-        Reply { code: 200, kind: "text/html; charset=utf-8", body: body.into_bytes() }
+        Reply { code: 200, kind: "text/html; charset=utf-8", body: body.into_bytes(), allow: "" }
     }
 
     /// The bytes to send: without the body for a HEAD request.
     pub fn payload(&self, head: bool, keep_alive: bool) -> Arc<Payload> {
         let connection = if keep_alive { "keep-alive" } else { "close" };
-        // 405 must name what is allowed (RFC 9110 §15.5.6).
-        let allow = if self.code == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+        let allow = if self.allow.is_empty() { String::new() } else { format!("Allow: {}\r\n", self.allow) };
         let mut bytes = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: {connection}\r\nCache-Control: no-store\r\n\
              X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n{allow}\r\n",
@@ -70,6 +76,7 @@ fn reason(code: u16) -> &'static str {
     match code {
         200 => "OK",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         503 => "Service Unavailable",
@@ -98,7 +105,7 @@ mod tests {
 
     #[test]
     fn failures_are_json() {
-        let said = text(&Reply::error(405, "say \"GET\""), false, false);
+        let said = text(&Reply::not_allowed("GET, HEAD", "say \"GET\""), false, false);
         assert!(said.starts_with("HTTP/1.1 405 Method Not Allowed\r\n") && said.contains("\r\nAllow: GET, HEAD\r\n"), "{said}");
         assert!(said.ends_with("\r\n\r\n{\"error\":\"say \\\"GET\\\"\"}"), "{said}");
     }

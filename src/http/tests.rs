@@ -420,3 +420,25 @@ fn turns_are_told_by_histogram_and_the_slowest_by_what_they_did() {
     assert_eq!((&slowest["began_s"], &slowest["busy_us"], &slowest["frames"]), (&0.9.into(), &900.into(), &7.into()));
     assert_eq!((&slowest["stages_us"]["dispatch"], &slowest["stages_us"]["poll"]), (&900.into(), &1_000_000.into()));
 }
+
+#[test]
+fn only_who_is_on_this_machine_says_that_there_is_a_new_block() {
+    let ask = |method, path: &str, from: &str| {
+        let keep_alive = method == Method::Get;
+        let request = Request { method, path: path.into(), authorization: None, content_type: None, body: Box::default(), keep_alive };
+        let (answer, heard) = blocknotify(&request, format!("{from}:4711").parse().unwrap())?;
+        let Answer::Send { payload, close } = answer else { panic!("not an answer") };
+        let text = String::from_utf8(payload.bytes().to_vec()).unwrap();
+        assert_eq!(close, !request.keep_alive);
+        Some((text.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), heard, text))
+    };
+    for from in ["127.0.0.1", "127.8.9.1", "[::1]", "[::ffff:127.0.0.1]"] {
+        assert!(matches!(ask(Method::Post, "/api/v1/blocknotify?hash=00", from), Some((200, true, _))), "{from}");
+    }
+    for from in ["192.168.1.2", "8.8.8.8", "[2001:db8::1]", "[::ffff:10.0.0.1]"] {
+        assert!(matches!(ask(Method::Post, "/api/v1/blocknotify", from), Some((403, false, _))), "{from}");
+    }
+    let (code, heard, text) = ask(Method::Get, "/api/v1/blocknotify", "127.0.0.1").unwrap();
+    assert!(code == 405 && !heard && text.contains("\r\nAllow: POST\r\n"), "{text}");
+    assert_eq!(ask(Method::Post, "/api/v1/status", "127.0.0.1"), None);
+}

@@ -16,13 +16,18 @@ pub const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 pub const ADDRESS_2: &str = "bcrt1q6z64a43mjgkcq0ul2znwneq3spghrlau9slefp";
 
 /// Asks until the answer is there; panics with `what` after [`PATIENCE`]. Real processes tell nothing unasked, so this asks every few ms.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    until_in(PATIENCE, what, ask)
+}
+
+/// The same with another patience.
+pub fn until_in<T>(patience: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        assert!(start.elapsed() < patience, "waited {patience:?} for: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
@@ -86,6 +91,12 @@ impl Bitcoind {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Stops it in order, and waits until it has ended.
+    pub fn stop(&mut self) {
+        self.call(&["stop"]);
+        until("bitcoind's end", || self.child.try_wait().unwrap());
     }
 
     /// Starts it again where it was, with these options besides. Does not wait until it answers.

@@ -12,7 +12,7 @@ use rockpool_net::id::ShareId;
 use rockpool_net::sha256::sha256d;
 use serde_json::{Value, json};
 
-pub use crate::daemon::{ADDRESS, ADDRESS_2, Bitcoind, PATIENCE, temp, until};
+pub use crate::daemon::{ADDRESS, ADDRESS_2, Bitcoind, PATIENCE, temp, until, until_in};
 
 /// Difficulties are told rounded down to three digits: what meets one by this factor meets the share's own target too.
 const ROUNDED: f64 = 1.011;
@@ -82,6 +82,15 @@ impl Rockpool {
         self.log.lock().unwrap().clone()
     }
 
+    /// Processor time that it has used, if this system tells: Linux counts it in hundredths of a second.
+    pub fn cpu(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // Its name, in parentheses, may hold anything; the state is the third field, user and system time are the next but ten.
+        let mut times = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+        let mut ticks = || times.next()?.parse::<u64>().ok();
+        Some(Duration::from_millis(10 * (ticks()? + ticks()?)))
+    }
+
     /// Whether its process runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -128,9 +137,14 @@ fn collect(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
 
 /// One HTTP request: status code and body; `None` if there is no whole answer.
 pub fn get(http: SocketAddr, path: &str) -> Option<(u16, String)> {
+    ask(http, "GET", path)
+}
+
+/// The same with another method.
+pub fn ask(http: SocketAddr, method: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(http).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -261,6 +275,24 @@ impl Miner {
                 _ => self.next_line(),
             };
         }
+    }
+
+    /// A job on this block, as Bitcoin shows hashes, that comes after the one that is there now; it must come in this time.
+    pub fn next_job_on(&mut self, parent: &str, limit: Duration) -> Job {
+        let (begin, before) = (Instant::now(), self.job.as_ref().map(|job| job.id.clone()));
+        let job = loop {
+            match &self.job {
+                Some(job) if Some(&job.id) != before.as_ref() && job.parent() == parent => break job.clone(),
+                _ => {
+                    let left = limit.checked_sub(begin.elapsed()).filter(|left| !left.is_zero());
+                    let left = left.unwrap_or_else(|| panic!("no work on {parent} in {limit:?}"));
+                    self.stream.set_read_timeout(Some(left)).unwrap();
+                    self.next_line()
+                }
+            };
+        };
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        job
     }
 
     /// Grinds a nonce for a job: the submit's parameters and the id of the share.

@@ -4,12 +4,13 @@
 
 mod bad_input;
 mod bitcoind;
-#[expect(dead_code, reason = "tests/bitcoind.rs asks for more")]
 mod daemon;
 mod demo;
 mod full_block;
 mod kill;
 mod kit;
 mod line;
+mod outage;
+mod proxy;
 mod stall;
 mod stop;

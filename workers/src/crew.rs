@@ -70,6 +70,8 @@ pub struct Crew {
     fetch: Sender<Vec<FetchJob>>,
     read: Sender<Vec<ReadJob>>,
     write: Sender<Vec<WriteJob>>,
+    /// To who watches Bitcoin: there may be a new block.
+    blocknotify: Sender<()>,
     /// Without a ticket, while the organiser was busy.
     organise_held: Vec<OrganiseJob>,
     /// In the order in which they end.
@@ -89,7 +91,8 @@ impl Crew {
         let (stop, stopped) = bounded(0);
         let (submit_alive, submits_done) = bounded(0);
         let locator = chain.bitcoin().locator();
-        let submit = spawn_outsiders(bitcoin, locator, &Outsider { clock, post: post.clone(), stopped }, &submit_alive)?;
+        let (blocknotify, notified) = bounded(1);
+        let submit = spawn_outsiders(bitcoin, (locator, notified), &Outsider { clock, post: post.clone(), stopped }, &submit_alive)?;
         drop(submit_alive);
 
         let (emission_jobs, emission_inboxes): (Vec<_>, Vec<_>) =
@@ -111,7 +114,8 @@ impl Crew {
         let reader = Reader::new(StoreHandle::new(kv.clone()));
         threads.push(spawn(Driven::new("reader", reader, read_inbox, Outlets::new(&post)), clock)?);
         let emission = emission_jobs;
-        Ok(Crew { submit, emission, organise, fetch, read, write, organise_held: Vec::new(), threads, stop, submits_done, kv, post })
+        let organise_held = Vec::new();
+        Ok(Crew { submit, emission, organise, fetch, read, write, blocknotify, organise_held, threads, stop, submits_done, kv, post })
     }
 
     /// Ends the stages in the order of their data's way, each after it has done what it was given; then makes the rows safe. Threads that
@@ -159,6 +163,10 @@ impl Stages for Crew {
         self.send("fetcher", &self.fetch, std::mem::take(&mut jobs.fetch));
         self.send("reader", &self.read, std::mem::take(&mut jobs.read));
         self.send("writer", &self.write, std::mem::take(&mut jobs.write));
+        if std::mem::take(&mut jobs.blocknotify) {
+            // One that was not heard yet says as much. The embedded chain needs none.
+            let _ = self.blocknotify.try_send(());
+        }
     }
 }
 
@@ -274,10 +282,11 @@ pub(crate) fn outsider(post: Post, stopped: Receiver<()>) -> Outsider {
     Outsider { clock: Clock::start(), post, stopped }
 }
 
-/// Spawns `template` and a `submit` for each bitcoind, or the one thread that is both for the embedded chain.
+/// Spawns `template`, which is told where the node's headers stand and hears of new blocks, and a `submit` for each bitcoind; or the one
+/// thread that is both for the embedded chain.
 fn spawn_outsiders(
     bitcoin: Bitcoin,
-    locator: Vec<[u8; 32]>,
+    (locator, notified): (Vec<[u8; 32]>, Receiver<()>),
     outsider: &Outsider,
     alive: &Sender<()>,
 ) -> io::Result<Vec<Sender<SubmitJob>>> {
@@ -304,7 +313,7 @@ fn spawn_outsiders(
                 submits.push(submit);
             }
             let node = outsider.clone();
-            run("template", post, move || outside::watch(nodes, locator, &node))?;
+            run("template", post, move || outside::watch(nodes, locator, notified, &node))?;
             Ok(submits)
         }
     }

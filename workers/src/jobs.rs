@@ -353,6 +353,8 @@ pub struct Jobs {
     pub write: Vec<WriteJob>,
     /// Blocks that peers' miners found, and those of before the start that nobody has taken: to every bitcoind, before anything else.
     pub submit: Vec<SubmitJob>,
+    /// Somebody says that bitcoind has a new block: it is asked at once.
+    pub blocknotify: bool,
 }
 
 /// Where a turn's jobs go: threads in the node ([`crate::crew::Crew`]), steps run inline in the simulator.

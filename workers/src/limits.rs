@@ -138,6 +138,9 @@ const _: () = {
 
 /// Time for one call of bitcoind: a Pi needs over 10 s for a template.
 pub const RPC_DEADLINE: Duration = Duration::from_secs(60);
+/// Time for a small call, where another bitcoind can take over from one that hangs: twice what a Pi needs for a template or a block, during
+/// which it answers nobody.
+pub const RPC_SPARE_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for a connection to bitcoind to stand. With [`RETRY_MAX`] less than the five seconds in which there is work after its return.
 pub const RPC_CONNECT: Duration = Duration::from_secs(2);
 /// Time for the check at start: a bitcoind that takes longer is waited for by its own thread.
@@ -153,6 +156,9 @@ pub const FULL_TEMPLATE_WAIT: Duration = Duration::from_secs(20);
 /// How long a long poll may bring nothing of a new block that there is no first work for, before a plain call asks: the poll's
 /// connection may have died unseen.
 pub const LONGPOLL_LOOK: Duration = Duration::from_secs(3);
+/// Least time between two looks because somebody says that there may be a new block: whoever says so all the time has bitcoind asked for
+/// little, and two blocks in a row are heard of soon enough.
+pub const BLOCKNOTIFY_MIN: Duration = Duration::from_millis(250);
 /// After so long without a new template one is asked for plainly: header times go on, and on a test network the target changes with them.
 pub const TEMPLATE_AGE_MAX: Duration = Duration::from_secs(90);
 /// First pause after a failed call; doubled with each.

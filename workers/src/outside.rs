@@ -172,6 +172,8 @@ enum RpcError {
     Refused(i64, String),
     #[error("no answer in time")]
     Timeout,
+    #[error("it lacks the block below")]
+    Behind,
     #[error("{0}")]
     Unreachable(String),
     #[error("answer not understood: {0}")]
@@ -180,6 +182,9 @@ enum RpcError {
 
 /// bitcoind's word for "not yet" (RPC_IN_WARMUP).
 const WARMING_UP: i64 = -28;
+
+/// bitcoind's word for a block whose parent it does not know.
+const NO_PARENT: &str = "prev-blk-not-found";
 
 #[derive(Deserialize)]
 struct Reply<T> {
@@ -222,6 +227,8 @@ struct Rpc {
     agent: ureq::Agent,
     /// The cookie as last read: bitcoind writes a new one each time it starts.
     cookie: Option<String>,
+    /// Deadline of small calls.
+    small: Duration,
 }
 
 impl Rpc {
@@ -235,7 +242,7 @@ impl Rpc {
             .max_idle_connections(0)
             .build()
             .new_agent();
-        Rpc { config, agent, cookie: None }
+        Rpc { config, agent, cookie: None, small: RPC_DEADLINE }
     }
 
     /// Whether it is there and of our network.
@@ -283,7 +290,7 @@ impl Rpc {
             return Ok(Vec::new());
         }
         let calls = params.iter().enumerate().map(|(id, params)| request(json!(id), method, params)).collect();
-        let mut replies: Vec<Reply<T>> = self.post(&serde_json::Value::Array(calls), RPC_DEADLINE, ANSWER_BYTES_MAX)?;
+        let mut replies: Vec<Reply<T>> = self.post(&serde_json::Value::Array(calls), self.small, ANSWER_BYTES_MAX)?;
         // JSON-RPC allows any order.
         replies.sort_by_key(|reply| reply.id.as_u64());
         if !replies.iter().map(|reply| reply.id.as_u64()).eq((0..params.len() as u64).map(Some)) {
@@ -411,9 +418,20 @@ fn submit_once(rpc: &mut Rpc, job: &SubmitJob) -> Result<Fate, RpcError> {
         Ok(None) => Ok(Fate::Accepted),
         // A try before this one arrived, or another way was faster.
         Ok(Some(word)) if word == "duplicate" => Ok(Fate::Accepted),
-        Ok(Some(word)) => Ok(Fate::Refused(short(&word))),
-        Err(RpcError::Refused(code, why)) => Ok(Fate::Refused(format!("error {code}: {why}"))),
+        // It has yet to catch up: killed, it may have lost blocks that it had.
+        Ok(Some(word)) if word == NO_PARENT => Err(RpcError::Behind),
+        Ok(Some(word)) => refused(rpc, short(&word)),
+        Err(RpcError::Refused(code, why)) => refused(rpc, format!("error {code}: {why}")),
         Err(why) => Err(why),
+    }
+}
+
+/// A refusal counts, but for one by a bitcoind of another network in the place of ours.
+fn refused(rpc: &mut Rpc, word: String) -> Result<Fate, RpcError> {
+    match rpc.check(RPC_DEADLINE) {
+        Ok(Check::Ready) => Ok(Fate::Refused(word)),
+        Ok(Check::Later(why)) => Err(RpcError::Unreachable(why)),
+        Err(mistake) => Err(RpcError::Unreachable(mistake.to_string())),
     }
 }
 
@@ -451,7 +469,7 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
 
-    use crossbeam_channel::{Sender, bounded};
+    use crossbeam_channel::{Sender, bounded, never};
     use rockpool_net::hub::io::Mail;
     use serde_json::Value;
 
@@ -726,7 +744,7 @@ mod tests {
             let most = TEMPLATE_BYTES_MAX as usize;
             said(if calls == 1 { most + 1 } else { most - 1 })
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -781,7 +799,7 @@ mod tests {
         });
         let mut watch = Watch::new(config(&host));
         watch.patience = Duration::from_millis(300);
-        let (answers, stop, thread) = run(move |node| watch_all(vec![watch], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch_all(vec![watch], Vec::new(), never(), node));
         let heights = (1..=4).map(|sequence| match answers.recv_timeout(SOON).unwrap() {
             Answer::Template(template) => {
                 assert_eq!(template.sequence, sequence);
@@ -824,7 +842,7 @@ mod tests {
             }
         });
         let config = BitcoindConfig { proposals: true, ..config(&host) };
-        let (answers, stop, thread) = run(move |node| watch(vec![config], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config], Vec::new(), never(), node));
         let next = || answers.recv_timeout(SOON).unwrap();
         assert!(matches!(next(), Answer::Template(template) if template.prev == genesis));
         assert!(matches!(next(), Answer::Bitcoin(BitcoinNews::Headers(headers)) if headers == [header]), "the header comes first");
@@ -892,7 +910,7 @@ mod tests {
                 }
             }
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
         let next = || answers.recv_timeout(SOON).unwrap();
         let told = |blocks: &[([u8; 32], [u8; 80])]| BitcoinNews::Headers(blocks.iter().map(|block| block.1).collect());
         assert!(matches!(next(), Answer::Bitcoin(news) if news == told(&expected[1..=129])));
@@ -928,7 +946,7 @@ mod tests {
                 result(template)
             }
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
         let down = answers.recv_timeout(SOON).unwrap();
         assert!(matches!(&down, Answer::BitcoinDown(Some(why)) if why.contains("a header that is none")), "{down:?}");
         drop(stop);
@@ -971,7 +989,7 @@ mod tests {
                 _ => result(answer(&[])),
             }
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(why)) if why.contains("warming up")));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -983,7 +1001,7 @@ mod tests {
     fn another_bitcoind_takes_over_and_the_wrong_network_is_found_out_late() {
         let dead = fake(|_, _, _| Act::Reset);
         let alive = fake(|method, _, _| if method == "getblockchaininfo" { regtest_info() } else { result(answer(&[])) });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&dead), config(&alive)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&dead), config(&alive)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(None)));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
@@ -994,7 +1012,7 @@ mod tests {
             calls += 1;
             if calls == 1 { error(500, -28, "Loading") } else { result(json!({"chain": "main"})) }
         });
-        let (answers, _stop, thread) = run(move |node| watch(vec![config(&other)], Vec::new(), node));
+        let (answers, _stop, thread) = run(move |node| watch(vec![config(&other)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(_))));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Mistake(why) if why.contains("main")));
         thread.join().unwrap();
@@ -1017,7 +1035,7 @@ mod tests {
             asked.send(()).unwrap();
             result(json!({"chain": "signet"}))
         });
-        let (answers, stop, thread) = run(move |node| watch(vec![config(&first), config(&second)], Vec::new(), node));
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&first), config(&second)], Vec::new(), never(), node));
         assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::Template(_)));
         for says in ["bitcoind at", "signet", "main"] {
             assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(why)) if why.contains(says)), "{says}");
@@ -1032,21 +1050,27 @@ mod tests {
     fn a_found_block_is_submitted_until_somebody_knows() {
         let mut calls = 0;
         let host = fake(move |method, params, _| {
+            if method == "getblockchaininfo" {
+                // A bitcoind of another network is in the place of ours when the last block comes.
+                return if calls == 9 { result(json!({"chain": "main"})) } else { regtest_info() };
+            }
             assert_eq!((method, params), ("submitblock", &json!(["00ff"])));
             calls += 1;
             match calls {
                 1 => Act::Reset,
                 2 => error(500, -28, "Loading"),
-                3 => result(json!("duplicate")),
-                4 => result(Value::Null),
-                5 => result(json!("inconclusive")),
-                6 => error(500, -22, "Block decode failed"),
+                3 => result(json!("prev-blk-not-found")),
+                4 => result(json!("duplicate")),
+                5 | 10 => result(Value::Null),
+                6 => result(json!("inconclusive")),
+                7 => error(500, -22, "Block decode failed"),
+                9 => result(json!("high-hash")),
                 _ => result(json!("bad-cb-amount")),
             }
         });
         let (found, jobs) = bounded(SUBMIT_SLOTS);
         let (answers, _stop, thread) = run(move |node| submit(config(&host), &jobs, node));
-        let fates = (0..5).map(|n| {
+        let fates = (0..6).map(|n| {
             found.send(SubmitJob { hash: id(n), height: 1, block: Arc::from([0, 0xff]) }).unwrap();
             match answers.recv_timeout(SOON).unwrap() {
                 Answer::Fate { hash, fate, .. } if hash == id(n) => fate,
@@ -1055,9 +1079,8 @@ mod tests {
         });
         let fates: Vec<_> = fates.collect();
         let refused = |why: &str| Fate::Refused(why.into());
-        let last = [refused("inconclusive"), refused("error -22: Block decode failed"), refused("bad-cb-amount")];
-        assert_eq!(fates[..2], [Fate::Accepted, Fate::Accepted]);
-        assert_eq!(fates[2..], last);
+        let three = [refused("inconclusive"), refused("error -22: Block decode failed"), refused("bad-cb-amount")];
+        assert_eq!((&fates[..2], &fates[2..5], &fates[5]), (&[Fate::Accepted, Fate::Accepted][..], &three[..], &Fate::Accepted));
         drop(found);
         thread.join().unwrap();
     }

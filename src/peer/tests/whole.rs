@@ -328,7 +328,7 @@ fn historic_blocks_as_blockfound_cost_under_1_kb_each_and_are_refused() {
     }
     assert!(world.is_open(sender), "it may be that we are the ones who are late");
     assert_eq!((world.taken(sender).len(), world.taken(listener).len()), (0, 0), "nobody is told or asked");
-    let Jobs { emission, organise, fetch, read, write, submit } = &world.node.stages_mut().jobs;
+    let Jobs { emission, organise, fetch, read, write, submit, .. } = &world.node.stages_mut().jobs;
     assert!(
         submit.is_empty() && emission.is_empty() && organise.is_empty() && read.is_empty() && write.is_empty() && fetch.is_empty(),
         "no stage has to do"

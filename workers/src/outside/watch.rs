@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::hex::{DisplayHex, FromHex};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use rockpool_store::params::{Network, params};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -17,21 +17,26 @@ use super::{BitcoindConfig, BitcoindMistake, Check, Rpc, RpcError};
 use crate::crew::Outsider;
 use crate::jobs::Answer;
 use crate::limits::{
-    ANSWER_BYTES_MAX, BLOCK_LOOK, FULL_TEMPLATE_WAIT, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_DEADLINE,
-    TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
+    ANSWER_BYTES_MAX, BLOCK_LOOK, BLOCKNOTIFY_MIN, FULL_TEMPLATE_WAIT, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN,
+    RPC_DEADLINE, RPC_SPARE_DEADLINE, TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
 };
 use crate::template::{Before, Pool, RawChainInfo, RawTemplate, Template};
 
 /// The `template` thread: watches the first bitcoind that answers, in the order in which they were given, and posts what it offers. One
-/// further up that is back takes over again. `locator`: where the node's own tree of Bitcoin headers stands.
-pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, node: &Outsider) {
-    watch_all(nodes.into_iter().map(Watch::new).collect(), locator, node);
+/// further up that is back takes over again. `locator`: where the node's own tree of Bitcoin headers stands; `notified`: somebody says that
+/// there may be a new block.
+pub(crate) fn watch(nodes: Vec<BitcoindConfig>, locator: Vec<Hash>, notified: Receiver<()>, node: &Outsider) {
+    watch_all(nodes.into_iter().map(Watch::new).collect(), locator, notified, node);
 }
 
-pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outsider) {
+pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, notified: Receiver<()>, node: &Outsider) {
     let Some(network) = watches.first().map(|watch| watch.rpc.config.network) else { return };
+    if watches.len() > 1 {
+        watches.iter_mut().for_each(|watch| watch.rpc.small = RPC_SPARE_DEADLINE);
+    }
     let mut follower = Follower::new(network, locator);
     let mut pool = Pool::default();
+    let mut hint = Hint { notified, heard_from: Duration::ZERO };
     let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, false);
     loop {
         let found = match back(&mut watches[..at], height, node) {
@@ -41,7 +46,7 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
                 at = first;
                 watches[at].take(raw, sequence + 1, &mut pool, node).map(Some)
             }
-            None => watches[at].next(sequence + 1, &mut pool, node),
+            None => watches[at].next(sequence + 1, &mut pool, &mut hint, node),
         };
         let watch = &mut watches[at];
         let lead_up = |template: Option<Template>| match template {
@@ -76,8 +81,9 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, node: &Outs
             }
             Err(why) => {
                 watch.leave();
-                // One that answers, but not well, is not asked soon whether it is back: it would be left again at once.
-                let answers = !matches!(why, Trouble::Later(_) | Trouble::Mistake(_));
+                // One that answers, but not well or not soon, is not asked soon whether it is back: it would be left again at once.
+                let slow = matches!(why, Trouble::Later(RpcError::Timeout));
+                let answers = slow || !matches!(why, Trouble::Later(_) | Trouble::Mistake(_));
                 watch.since = node.now().mono + if answers { TEMPLATE_AGE_MAX } else { Duration::ZERO };
                 // One word for an outage, however often it is tried; but that one is wrong is another.
                 let wrong = matches!(why, Trouble::Mistake(_)) && !std::mem::replace(&mut watch.wrong, true);
@@ -173,10 +179,10 @@ impl Watch {
     }
 
     /// The next template: at once, or, if there was one before, what the long poll brings; of a new block that it has not told of yet, first
-    /// one without transactions. `None` if there is nothing new.
-    fn next(&mut self, sequence: u64, pool: &mut Pool, node: &Outsider) -> Result<Option<Template>, Trouble> {
+    /// one without transactions. `None` if there is nothing new, whoever says that there may be.
+    fn next(&mut self, sequence: u64, pool: &mut Pool, hint: &mut Hint, node: &Outsider) -> Result<Option<Template>, Trouble> {
         let polled = match &mut self.poll {
-            Some(poll) if poll.asked => poll.wait(BLOCK_LOOK),
+            Some(poll) if poll.asked => hint.or_answer(poll, BLOCK_LOOK, node),
             _ => None,
         };
         let raw = match polled {
@@ -203,7 +209,7 @@ impl Watch {
 
     /// A small call while the long poll waits: whether there is another block than the last template builds on.
     fn look(&mut self, before: &Before, sequence: u64, node: &Outsider) -> Result<Look, Trouble> {
-        let tip: RawChainInfo = self.rpc.call("getblockchaininfo", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
+        let tip: RawChainInfo = self.rpc.call("getblockchaininfo", json!([]), self.rpc.small, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
         let now = node.now();
         match &self.news {
             None if tip.bestblockhash == before.prev => return Ok(Look::Wait),
@@ -235,7 +241,8 @@ impl Watch {
         self.before = Some(Before { prev: prev.clone(), version: template.version, bits: template.bits });
         let rules = params(self.rpc.config.network).bitcoin;
         if rules.min_difficulty && rules.retargets {
-            let prev: RawHeader = self.rpc.call("getblockheader", json!([prev]), RPC_DEADLINE, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
+            let prev: RawHeader =
+                self.rpc.call("getblockheader", json!([prev]), self.rpc.small, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
             template.keep_bits(rules, prev.time);
         }
         let proposals = self.rpc.config.proposals;
@@ -283,7 +290,7 @@ impl Watch {
 impl Rpc {
     /// Whether it is there and of our network.
     fn ready(&mut self) -> Result<(), Trouble> {
-        match self.check(RPC_DEADLINE).map_err(Trouble::Mistake)? {
+        match self.check(self.small).map_err(Trouble::Mistake)? {
             Check::Ready => Ok(()),
             Check::Later(why) => Err(Trouble::Later(RpcError::Unreachable(why))),
         }
@@ -361,6 +368,34 @@ struct RawHeader {
     time: u32,
 }
 
+/// What others say of new blocks.
+struct Hint {
+    notified: Receiver<()>,
+    /// Not before: a flood of words is not a flood of calls.
+    heard_from: Duration,
+}
+
+impl Hint {
+    /// The answer to a long poll, if it comes in this time and before any hint.
+    fn or_answer(&mut self, poll: &mut Poll, patience: Duration, node: &Outsider) -> Option<Result<RawTemplate, Trouble>> {
+        let deaf = self.heard_from.saturating_sub(node.now().mono).min(patience);
+        if let Some(answer) = poll.wait(deaf) {
+            return Some(answer);
+        }
+        select! {
+            recv(poll.answers) -> answer => {
+                poll.asked = false;
+                answer.ok()
+            }
+            recv(self.notified) -> _ => {
+                self.heard_from = node.now().mono + BLOCKNOTIFY_MIN;
+                None
+            }
+            default(patience - deaf) => None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Placed {
     height: u32,
@@ -398,7 +433,7 @@ impl Source for Rpc {
     }
 
     fn tips(&mut self) -> Result<Vec<Tip>, RpcError> {
-        let tips: Vec<RawTip> = self.call("getchaintips", json!([]), RPC_DEADLINE, ANSWER_BYTES_MAX)?;
+        let tips: Vec<RawTip> = self.call("getchaintips", json!([]), self.small, ANSWER_BYTES_MAX)?;
         let tip = |RawTip { height, hash, branchlen, status }| {
             let status = match status.as_str() {
                 "active" => Status::Active,
