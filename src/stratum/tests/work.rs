@@ -58,10 +58,10 @@ fn miners_of_one_payee_share_a_line_and_are_told_apart_all_the_same() {
 #[test]
 fn lines_are_kept_for_few_payees() {
     let (mut world, _) = serving();
-    let conn = world.connect(STRATUM);
-    world.line(conn, SUBSCRIBE);
     let mut most = 0;
     for number in 0..2 * LINES_SHARED_MAX as u32 {
+        let conn = world.connect(STRATUM);
+        world.line(conn, SUBSCRIBE);
         world.line(conn, &format!(r#"{{"id":2,"method":"mining.authorize","params":["{}"]}}"#, address(number)));
         most = most.max(world.node.server.boards.lines_held());
     }
