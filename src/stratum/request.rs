@@ -105,9 +105,14 @@ pub struct Submit {
 
 impl<'a> Line<'a> {
     /// Reads a line; `None` if it is no JSON object.
-    pub fn parse(line: &'a [u8]) -> Option<Line<'a>> {
+    pub fn of(line: &'a str) -> Option<Line<'a>> {
         // A list of its fields would do for serde.
-        line.starts_with(b"{").then(|| serde_json::from_str(str::from_utf8(line).ok()?).ok()).flatten()
+        line.starts_with('{').then(|| serde_json::from_str(line).ok()).flatten()
+    }
+
+    /// The same, of bytes that may be no text.
+    pub fn parse(line: &'a [u8]) -> Option<Line<'a>> {
+        Line::of(str::from_utf8(line).ok()?)
     }
 
     /// What it asks for.

@@ -13,8 +13,8 @@ use crate::stratum::jobs::{Board, Given, Job};
 use crate::stratum::request::EXTRANONCE1_BYTES;
 use crate::stratum::vardiff::Vardiff;
 
-/// Submits that are told from their like: by board, what the miner rolled, and the job's bits.
-pub type Seen = BTreeSet<(u64, [u8; 24])>;
+/// Submits that are told from their like: by board, what the miner rolled, and the job's bits. In words, which compare faster than bytes.
+pub type Seen = BTreeSet<[u64; 4]>;
 
 /// What of a session outlives its connection.
 #[derive(Debug)]

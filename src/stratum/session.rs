@@ -169,14 +169,15 @@ impl Miner {
         self.heard = Some(turn.now.mono);
         // Worker names come in whatever the miner's owner typed them in; no reason to drop it.
         let line = String::from_utf8_lossy(line);
-        let Some(line) = Line::parse(line.as_bytes()) else { return self.garbage(conn, turn) };
+        let Some(line) = Line::of(&line) else { return self.garbage(conn, turn) };
         self.garbage = 0;
         let id = line.id.map_or("null", RawValue::get);
         match line.request() {
             Request::Configure(asked) => self.configure(conn, id, &asked, server, turn),
             Request::Subscribe { agent, session } => self.subscribe(conn, id, agent, session, server, turn),
             Request::Authorize { user, password } => self.authorize(conn, id, user, &password, server, turn),
-            Request::Submit(submit) => self.submit(conn, &line, submit, server, turn),
+            // It only puts deadlines off, which the timer finds when it is due.
+            Request::Submit(submit) => return self.submit(conn, &line, submit, server, turn),
             Request::SuggestDifficulty(difficulty) => {
                 reply(conn, turn, id, "true");
                 if let Some(difficulty) = difficulty {
@@ -305,7 +306,7 @@ impl Miner {
         self.jobs.push_back(Job { given, difficulty });
         // A newer job may be of an older board, if meanwhile another class or layout was asked for.
         let oldest = self.jobs.iter().map(|job| job.board.serial).min().unwrap_or(0);
-        self.seen = self.seen.split_off(&(oldest, [0; 24]));
+        self.seen = self.seen.split_off(&[oldest, 0, 0, 0]);
     }
 
     /// A line that is no JSON object, or no whole one: nobody knows which request it was. One may be an accident of the wire; who sends
@@ -404,13 +405,9 @@ impl Miner {
 
     /// Whether this submit is new. The oldest boards' are forgotten first.
     fn remember(&mut self, job: &Job, submit: &Submit, version: u32) -> bool {
-        let mut key = [0; 24];
-        key[..8].copy_from_slice(&submit.extranonce2);
-        key[8..12].copy_from_slice(&submit.ntime.to_be_bytes());
-        key[12..16].copy_from_slice(&submit.nonce.to_be_bytes());
-        key[16..20].copy_from_slice(&version.to_be_bytes());
-        key[20..].copy_from_slice(&job.bits.to_be_bytes());
-        let new = self.seen.insert((job.board.serial, key));
+        let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        let rolled = [u64::from_be_bytes(submit.extranonce2), pair(submit.ntime, submit.nonce), pair(version, job.bits)];
+        let new = self.seen.insert([job.board.serial, rolled[0], rolled[1], rolled[2]]);
         if self.seen.len() > SUBMITS_SEEN_MAX {
             self.seen.pop_first();
         }

@@ -95,8 +95,8 @@ impl Miner {
             Ok((script, worker)) => (Arc::new(script), worker),
             Err(why) => return self.refuse_user(conn, id, &why, turn),
         };
-        // A job's coinbase commits to one payee, and proxies give each job to all who are behind them. So a connection has one address: with
-        // any number of workers, and never with another's work paid to it, or its own to another.
+        // A job's coinbase commits to one payee, and proxies give each job to all who are behind them. So a connection has one address,
+        // with any number of workers: nobody's work is ever paid to another without being told.
         if self.login.as_ref().is_some_and(|login| login.script != script) {
             if self.refused.len() < REFUSED_MAX && !self.is_refused(&user) {
                 self.refused.push(address(&user).to_owned());
