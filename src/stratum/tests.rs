@@ -17,11 +17,13 @@ use crate::limits::{
     AUTHORIZE_MAX, BAN_TIME, BOARDS_MAX, FIRST_LINE_MAX, HARDER_SHARES_MIN, INVALID_SUBMITS_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX,
     NOTIFY_EVERY, SUBMITS_SEEN_MAX,
 };
+use crate::stratum;
 use crate::stratum::jobs::hex;
 use crate::stratum::{FRIENDLY, Server};
 use crate::testing::{ADDRESS, Grower, Recorder, STRATUM, World, regtest};
 
 mod families;
+mod fuzzed;
 mod hostile;
 mod modes;
 mod protocol;

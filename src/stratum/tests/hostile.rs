@@ -334,3 +334,21 @@ fn miners_are_limited_in_all_and_by_address() {
     let next = world.connect_from([9, 9, 9, 9], STRATUM);
     assert!(world.is_open(next) && world.is_open(conns[0]));
 }
+
+/// The body of the fuzz target over seeded lines.
+#[test]
+fn lines_of_all_kinds_are_read_without_harm() {
+    for seed in 0..4 {
+        let mut lines = Lines { rng: ChaCha12Rng::seed_from_u64(seed), id: 0, job: Value::Null };
+        for _ in 0..5_000 {
+            super::fuzzed::line(&lines.hostile());
+            super::fuzzed::line(lines.request().0.as_bytes());
+            super::fuzzed::line(lines.value(2).as_bytes());
+        }
+        let mut bytes = vec![0; 64];
+        for _ in 0..2_000 {
+            lines.rng.fill_bytes(&mut bytes);
+            super::fuzzed::line(&bytes);
+        }
+    }
+}
