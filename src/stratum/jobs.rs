@@ -48,6 +48,9 @@ pub struct Job {
     pub difficulty: f64,
 }
 
+/// What miners can share of a job: what it is, and the line that tells of it.
+type Shared = (Arc<Given>, Arc<Payload>);
+
 /// What of a job is the same for all miners whom the same line was sent.
 #[derive(Debug)]
 pub struct Given {
@@ -163,7 +166,7 @@ pub struct Boards {
     serial: u64,
     job: u64,
     /// Lines of the newest boards' jobs, by board, script, bits and whether they are clean: most miners can share one.
-    lines: BTreeMap<(u64, Script, u32, bool), (Arc<Given>, Arc<Payload>)>,
+    lines: BTreeMap<(u64, Script, u32, bool), Shared>,
     /// Templates before the newest, newest last: number, and the bytes that nothing but them keeps.
     past: VecDeque<(Weak<Template>, u64, usize)>,
     /// Jobs of templates before this number are no longer taken.
@@ -225,8 +228,8 @@ impl Boards {
         now.mono.saturating_sub(job.board.made) < JOB_AGE_MAX && job.board.work.template.sequence >= self.oldest
     }
 
-    /// A job of this board for whoever is paid by this script and commits to these bits, and the line that tells of it. Miners share both, but
-    /// for one that had a job of the same board and time before: `last` is that one's time.
+    /// A job of this board for whoever is paid by this script and commits to these bits, and the line that tells of it. Miners share both,
+    /// but for one that had a job of the same board and time before: `last` is that one's time.
     pub fn give(
         &mut self,
         params: &Params,
@@ -234,7 +237,7 @@ impl Boards {
         (script, bits): (&Arc<Script>, u32),
         (now, last): (Now, Option<u32>),
         clean: bool,
-    ) -> (Arc<Given>, Arc<Payload>) {
+    ) -> Shared {
         let (key, ntime) = ((board.serial, **script, bits, clean), board.ntime(now, last));
         if let Some((given, line)) = self.lines.get(&key)
             && given.ntime == ntime
