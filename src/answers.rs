@@ -10,19 +10,21 @@ use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::time::Now;
 use rockpool_net::wire::message::Message;
 use rockpool_net::wire::share::{Class, Layout, Script, Share};
-use rockpool_store::blocks::FoundBlock;
+use rockpool_store::blocks::{Finder, FoundBlock};
 use rockpool_store::handle::Found;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::record::Record;
+use rockpool_store::rules::coinbase::coinbase_of;
+use rockpool_store::rules::share::check_coinbase;
 use rockpool_workers::jobs::{Answer, BitcoinNews, Claim, Fate, FetchJob, Missing, OrganiseJob, ShareFate, Stages, SubmitRefusal};
 use rockpool_workers::template::Template;
 
 use crate::blocks::finder;
 use crate::limits::{BEHIND_NOTIFY, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_ALARM};
 use crate::node::{News, Node, Parts, Stopping};
-use crate::peer::found;
 use crate::peer::relay::Push;
 use crate::peer::session::chain_tip;
+use crate::peer::{found, pulled};
 use crate::session::Session;
 use crate::status::Serving;
 
@@ -100,6 +102,7 @@ impl<S: Stages> Node<S> {
     pub(crate) fn look_around(&mut self, now: Now, out: &mut Outlet) {
         let Parts { sessions, peers, mut turn, .. } = self.parts(now, out);
         peers.compare(sessions, &mut turn);
+        peers.on_time(&mut turn);
         peers.dials.dial(now.mono, turn.out);
         let wake = peers.due();
         out.set_wake(wake);
@@ -177,6 +180,7 @@ impl<S: Stages> Node<S> {
         let mut shares = self.beside(change);
         shares.extend(self.confirmed(now, change, out));
         self.tell_blocks(now, out);
+        self.pull_blocks(now, out);
         let tip = Arc::clone(self.chain.view.confirmed_tip());
         self.pages.remember(self.chain.view.payouts());
         let same = tip.id == before && shares.is_empty();
@@ -228,6 +232,30 @@ impl<S: Stages> Node<S> {
         let Parts { peers, turn, .. } = self.parts(now, out);
         if found::judge_by(turn.config.params, &share, turn.chain.view.bitcoin()) == Ok(()) && peers.block_found(&share, &turn) {
             turn.out.publish(Event::BlockFound { hash: share.id(), height: share.bitcoin_height, miner: None });
+        }
+    }
+
+    /// Pulls the blocks that peers have told of, where the payouts that their coinbases are made of are known; the others wait for these.
+    pub(crate) fn pull_blocks(&mut self, now: Now, out: &mut Outlet) {
+        for (share, conn, addr) in std::mem::take(&mut self.peers.heard) {
+            let id = share.id();
+            if self.blocks.body(&id).is_some() || self.blocks.get(&id).is_some_and(FoundBlock::accepted) {
+                continue;
+            }
+            let finder = Finder::Peer(addr.to_string());
+            let found = FoundBlock::new(id, share.bitcoin_height, now.unix(), finder, share.script);
+            self.blocks.found(FoundBlock { is_share: true, value: share.value, ..found }, None);
+            let Some(payouts) = self.pages.payouts_at(&share.parent) else {
+                self.peers.heard.push_back((share, conn, addr));
+                continue;
+            };
+            let params = self.config.params;
+            let Some(coinbase) = check_coinbase(params, &share, payouts).ok().map(|()| coinbase_of(params, &share, payouts)) else {
+                continue;
+            };
+            let template = self.server.boards.template().cloned();
+            let step = self.peers.pulls.begin(now.mono, &share, coinbase, template, conn);
+            pulled(step, &mut self.parts(now, out).turn);
         }
     }
 

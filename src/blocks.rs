@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rockpool_net::id::ShareId;
+use rockpool_net::wire::message::{BlockBodyPart, GetBlockBody};
 use rockpool_store::bitcoin::Tree;
 use rockpool_store::blocks::{BlockLog, Fate, Finder, FoundBlock, Standing};
 use rockpool_store::error::StoreError;
@@ -16,6 +17,7 @@ use rockpool_store::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX};
 use rockpool_workers::jobs::{SubmitJob, WriteJob};
 
 use crate::limits::{BLOCKS_SHOWN, BODIES_SERVED, EARLY_FATES_MAX};
+use crate::peer::body::Contents;
 
 /// Found blocks, as the node knows them.
 #[derive(Debug, Default)]
@@ -26,7 +28,15 @@ pub struct Blocks {
     /// Words of bitcoinds that overtook the word of the block itself.
     early: VecDeque<(ShareId, String, Fate)>,
     /// The newest themselves.
-    bodies: VecDeque<(ShareId, Arc<[u8]>)>,
+    bodies: VecDeque<Body>,
+}
+
+#[derive(Debug)]
+struct Body {
+    hash: ShareId,
+    block: Arc<[u8]>,
+    /// What peers ask for, once the first has asked; `None` within where the block does not decode.
+    contents: Option<Option<Contents>>,
 }
 
 impl Blocks {
@@ -69,7 +79,7 @@ impl Blocks {
             if self.bodies.len() == BODIES_SERVED {
                 self.bodies.pop_front();
             }
-            self.bodies.push_back((hash, body));
+            self.bodies.push_back(Body { hash, block: body, contents: None });
         }
     }
 
@@ -133,7 +143,13 @@ impl Blocks {
 
     /// A block itself, if it is one of the newest.
     pub fn body(&self, hash: &ShareId) -> Option<&Arc<[u8]>> {
-        self.bodies.iter().find(|(of, _)| of == hash).map(|(_, body)| body)
+        self.bodies.iter().find(|body| body.hash == *hash).map(|body| &body.block)
+    }
+
+    /// The part of a block that a peer asks for, if it is one of the newest.
+    pub fn part(&mut self, wanted: &GetBlockBody) -> Option<BlockBodyPart> {
+        let Body { hash, block, contents } = self.bodies.iter_mut().find(|body| body.hash == wanted.id)?;
+        contents.get_or_insert_with(|| Contents::of(hash, block)).as_ref()?.part(block, wanted)
     }
 
     /// The rows that may go to the disk now, as one message: no ticket pays for them, so one is on its way at a time.

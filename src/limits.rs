@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rockpool_net::limits::{SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX};
+use rockpool_net::limits::{BODY_BYTES_MAX, SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX};
 use rockpool_workers::limits::FETCH_MISSING_MAX;
 
 // Peers
@@ -42,6 +42,24 @@ pub const TEMPLATES_KEPT: usize = 30;
 pub const TEMPLATES_BYTES_MAX: usize = 8 << 20;
 /// Least time between two parts of lists that one peer is sent (SHARECHAIN §10); what it asks for sooner is said not to be there.
 pub const TEMPLATE_EVERY: Duration = Duration::from_secs(1);
+
+// Bodies of found blocks
+
+/// Bodies pulled at once, each from one peer (SHARECHAIN §10). One takes at most 12 MB: the bytes that arrive, the transactions made of
+/// them, and the block.
+pub const BODY_PULLS_MAX: usize = 2;
+/// Time that one peer is given for a body (SHARECHAIN §10): 4 MB at 70 kB/s.
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(60);
+/// Time within it that a peer has to begin its next part.
+pub const BODY_ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Time after which a peer that has told of a block and not got it is asked again: it may be pulling it itself.
+pub const BODY_RETRY: Duration = Duration::from_secs(1);
+/// Peers that are remembered to have a block beside the one that is asked.
+pub const BODY_PEERS_MAX: usize = 8;
+/// Bytes of bodies that one peer is sent in [`BODY_TIME_MAX`]: the largest block twice. What it asks for beyond is said not to be there.
+pub const BODY_SENT_MAX: usize = 2 * BODY_BYTES_MAX;
+/// Blocks that peers told of whose parent's payouts are not known yet: they are pulled when these are.
+pub const BODY_HEARD_MAX: usize = 4;
 
 // Sync
 

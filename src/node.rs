@@ -244,6 +244,7 @@ impl<S: Stages> Node<S> {
             (Some(Session::Peer(peer)), Frame::Message { command, payload, checksum }, _) => {
                 peer.on_message(conn, command, (&payload, checksum), peers, &mut turn);
                 self.tell_blocks(now, out);
+                self.pull_blocks(now, out);
             }
             (Some(Session::Miner(miner)), Frame::Line(line), _) => miner.on_line(conn, &line, server, &mut turn),
             (Some(Session::Miner(_)), Frame::Http(_), _) => {

@@ -33,6 +33,12 @@ pub const BTC_HEADERS_MAX: usize = 2_000;
 pub const TEMPLATE_PART_MAX: usize = 8_000;
 /// Most transactions of a block beside its coinbase: what [`BRANCH_MAX`] siblings can hold.
 pub const TEMPLATE_TXS_MAX: usize = (1 << BRANCH_MAX) - 1;
+/// Most bytes of a found block's transactions that a peer may say there are (SHARECHAIN §10): a block's weight allows no more.
+pub const BODY_BYTES_MAX: usize = 4_000_000;
+/// Bytes in one `blockbody`: eight of them are the largest block, and each fits 512 KiB.
+pub const BODY_PART_BYTES: usize = 500_000;
+/// Most transactions that one `getblockbody` names, so that it may come unasked: three times a full block's.
+pub const BODY_PLACES_MAX: usize = 16_000;
 /// Most bytes of a share (SHARECHAIN §1). Three uncles, a 32-byte script and a branch of 16 are 884.
 pub const SHARE_BYTES_MAX: usize = 900;
 /// Fewest bytes of a share: no uncle, a 20-byte script, no branch.

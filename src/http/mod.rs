@@ -81,6 +81,11 @@ impl Pages {
         self.payouts.push_back(payouts.clone());
     }
 
+    /// Payouts at a share, if it was a confirmed tip a while ago.
+    pub fn payouts_at(&self, share: &ShareId) -> Option<&Arc<Payouts>> {
+        self.payouts.iter().find(|payouts| payouts.parent == *share)
+    }
+
     /// What a request is answered with.
     pub fn answer(&mut self, now: Now, request: &Request, facts: Facts<'_>) -> Answer {
         let tag = tag(request);
@@ -155,7 +160,7 @@ impl Pages {
                     Some(read) => class = read,
                     None => return Reply::error(400, "class is N12, N46, N144 or N360"),
                 },
-                "parent" => match json::parse_id(text).map(|id| self.payouts.iter().find(|payouts| payouts.parent == id)) {
+                "parent" => match json::parse_id(text).map(|id| self.payouts_at(&id)) {
                     Some(Some(found)) => payouts = found,
                     Some(None) => return Reply::error(404, "payouts are kept for the newest few confirmed tips only"),
                     None => return Reply::error(400, "parent is a share's id, 64 hexadecimal digits"),

@@ -9,9 +9,11 @@
 //! | `sync` | the shares of a better claim, from several peers |
 //! | `base` | where a node without a chain begins |
 //! | `found` | news of Bitcoin blocks |
+//! | `body` | the blocks themselves, as they are pulled |
 //! | `dial` | peers from the configuration |
 
 pub mod base;
+pub mod body;
 pub mod dial;
 pub mod found;
 pub mod handshake;
@@ -20,22 +22,24 @@ pub mod serve;
 pub mod session;
 pub mod sync;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rockpool_net::close::CloseReason;
 use rockpool_net::id::ConnId;
+use rockpool_net::id::ShareId;
 use rockpool_net::payload::Payload;
 use rockpool_net::wire::WireError;
-use rockpool_net::wire::message::Message;
+use rockpool_net::wire::message::{BlockBodyPart, Command, Message};
 use rockpool_net::wire::share::Share;
 use rockpool_store::view::ChainView;
-use rockpool_workers::jobs::OrganiseJob;
+use rockpool_workers::jobs::{OrganiseJob, SubmitJob};
 
-use crate::limits::{PROGRESS_EVERY, PROGRESS_FROM};
+use crate::limits::{BODY_HEARD_MAX, PROGRESS_EVERY, PROGRESS_FROM};
 use crate::peer::base::Probes;
+use crate::peer::body::{Pulls, Step};
 use crate::peer::dial::Dials;
 use crate::peer::relay::{Known, Push};
 use crate::peer::sync::{Claim, Late, Sync};
@@ -68,6 +72,10 @@ pub struct Peers {
     pub blocks: Vec<Push>,
     /// The newest that they were told of.
     told_blocks: Known,
+    /// Blocks that peers told of and that are to be pulled, with who told and his address.
+    pub heard: VecDeque<(Box<Share>, ConnId, SocketAddr)>,
+    /// Blocks that are being pulled.
+    pub pulls: Pulls,
     sync: Option<Sync>,
     probes: Probes,
     /// Answers to come that no sync wants any more: they are let pass.
@@ -96,6 +104,8 @@ impl Peers {
             told: Duration::ZERO,
             blocks: Vec::new(),
             told_blocks: Known::default(),
+            heard: VecDeque::new(),
+            pulls: Pulls::default(),
             dirty: false,
             due: None,
         }
@@ -113,7 +123,7 @@ impl Peers {
 
     /// When something is due that no connection's timer tells of.
     pub fn due(&self) -> Option<Duration> {
-        self.dials.due().into_iter().chain(self.due).min()
+        self.dials.due().into_iter().chain(self.due).chain(self.pulls.due()).min()
     }
 
     /// How far we are, if a better claim is being looked into or its coinbases are still being rebuilt.
@@ -136,6 +146,32 @@ impl Peers {
             self.blocks.push(Push { id, height: u32::MAX, payload });
         }
         news
+    }
+
+    /// A peer has told of a block that costs its maker what a block costs: it is to be pulled.
+    pub fn heard(&mut self, share: &Share, conn: ConnId, addr: SocketAddr) {
+        if self.heard.len() == BODY_HEARD_MAX {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((Box::new(share.clone()), conn, addr));
+    }
+
+    /// Part of a block that is being pulled.
+    pub fn on_body(&mut self, conn: ConnId, part: BlockBodyPart, turn: &mut Turn<'_>) -> Result<(), CloseReason> {
+        let step = self.pulls.on_part(turn.now.mono, conn, part).map_err(|why| CloseReason::Misbehaviour(why.to_owned()))?;
+        pulled(step, turn);
+        Ok(())
+    }
+
+    /// A peer has not got what was asked for; perhaps a block.
+    pub fn on_no_body(&mut self, conn: ConnId, id: &ShareId, turn: &mut Turn<'_>) {
+        pulled(self.pulls.on_not_found(turn.now.mono, conn, id), turn);
+    }
+
+    /// Peers that have had their time with a block make room for others.
+    pub fn on_time(&mut self, turn: &mut Turn<'_>) {
+        let steps = self.pulls.on_time(turn.now.mono, |conn| turn.out.arriving(conn) == Some(Command::BlockBody));
+        pulled(steps, turn);
     }
 
     /// An answer to `getheaders`.
@@ -164,6 +200,7 @@ impl Peers {
     /// A connection of this lane, or a dial, has ended.
     pub fn on_closed(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         self.dials.closed(turn.now.mono, conn);
+        pulled(self.pulls.on_closed(turn.now.mono, conn), turn);
         self.probes.on_closed(conn);
         if let Some(sync) = &mut self.sync {
             sync.on_closed(conn);
@@ -291,6 +328,25 @@ pub fn minutes(seconds: u64) -> String {
 pub(crate) fn say(conn: ConnId, message: &Message, turn: &mut Turn<'_>) {
     let bytes = message.to_bytes(turn.config.params.magic).unwrap_or_else(|error| nothing(message, &error));
     turn.out.send_bytes(conn, bytes);
+}
+
+/// What is to be done about blocks that are being pulled: peers are asked, and what is whole goes to every bitcoind before anything else
+/// happens to it.
+pub(crate) fn pulled(steps: impl IntoIterator<Item = Step>, turn: &mut Turn<'_>) {
+    for step in steps {
+        match step {
+            Step::Ask(conn, wanted) => {
+                turn.out.expect(conn, Command::BlockBody);
+                say(conn, &Message::GetBlockBody(wanted), turn);
+            }
+            Step::Done { share, block } => {
+                let (hash, height, block): (_, _, Arc<[u8]>) = (share.id(), share.bitcoin_height, block.into());
+                log::info!("block {hash} at height {height}: all of it has come from peers, {} bytes; handing it in too", block.len());
+                turn.jobs.submit.push(SubmitJob { hash, height, block: Arc::clone(&block) });
+                turn.blocks.has_body(hash, block);
+            }
+        }
+    }
 }
 
 /// A message of our own making, encoded for several.

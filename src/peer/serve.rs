@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rockpool_net::id::{ConnId, ShareId};
+use rockpool_net::limits::BODY_PART_BYTES;
 use rockpool_net::sha256::sha256d;
-use rockpool_net::wire::message::{GetHeaders, GetTemplate, Message, Start};
+use rockpool_net::wire::message::{GetBlockBody, GetHeaders, GetTemplate, Message, Start};
 use rockpool_store::handle::Found;
 use rockpool_workers::jobs::ReadJob;
 
-use crate::limits::{BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, REQUESTS_MAX, SYNC_SHARES, TEMPLATE_EVERY};
+use crate::limits::{
+    BODY_SENT_MAX, BODY_TIME_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, REQUESTS_MAX, SYNC_SHARES, TEMPLATE_EVERY,
+};
 use crate::turn::Turn;
 
 /// A request.
@@ -22,6 +25,8 @@ pub enum Wanted {
     Data(Vec<ShareId>),
     /// Part of the list of a share's transactions.
     Template(GetTemplate),
+    /// Part of a found block.
+    Body(GetBlockBody),
     /// That we look through the ids of a long `inv`.
     Look(Vec<ShareId>),
 }
@@ -42,6 +47,8 @@ pub struct Requests {
     reads: u64,
     /// When it was sent part of a list of transactions.
     template: Option<Duration>,
+    /// Bytes of found blocks that it was sent, and since when they are counted.
+    bodies: (usize, Duration),
     paused: bool,
 }
 
@@ -63,6 +70,7 @@ impl Requests {
                 Wanted::Headers(headers) => self.headers(conn, &headers, turn),
                 Wanted::Data(ids) => self.data(conn, ids, turn),
                 Wanted::Template(part) => self.template(conn, &part, turn),
+                Wanted::Body(part) => self.body(conn, &part, turn),
                 Wanted::Look(ids) => look = Some(ids),
             }
         }
@@ -156,6 +164,25 @@ impl Requests {
             Some(part) => {
                 self.template = Some(now);
                 super::say(conn, &Message::Template(part), turn);
+            }
+            None => not_found(conn, vec![wanted.id], turn),
+        }
+    }
+
+    /// A peer that asks for more than it can need is told that there is nothing.
+    fn body(&mut self, conn: ConnId, wanted: &GetBlockBody, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        if now >= self.bodies.1 + BODY_TIME_MAX {
+            self.bodies = (0, now);
+        }
+        let room = self.bodies.0 + BODY_PART_BYTES <= BODY_SENT_MAX;
+        match turn.blocks.part(wanted).filter(|_| room) {
+            Some(part) => {
+                self.bodies.0 += part.bytes.len();
+                if wanted.places.is_empty() {
+                    turn.blocks.served(&wanted.id);
+                }
+                super::say(conn, &Message::BlockBody(part), turn);
             }
             None => not_found(conn, vec![wanted.id], turn),
         }

@@ -263,13 +263,16 @@ impl Peer {
             Message::Inv(ids) => self.on_inv(conn, &ids, turn),
             Message::BtcHeaders(headers) => self.on_headers(headers, turn),
             Message::GetTemplate(wanted) => self.on_request(conn, Wanted::Template(wanted), turn),
+            Message::GetBlockBody(wanted) => self.on_request(conn, Wanted::Body(wanted), turn),
+            Message::BlockBody(part) => return peers.on_body(conn, part, turn),
             Message::Template(_) => return Err(misbehaviour("a template that was not asked for")),
-            Message::BlockFound(share) => return self.on_block_found(*share, peers, turn),
+            Message::BlockFound(share) => return self.on_block_found(conn, *share, peers, turn),
             Message::NotFound(ids) => {
                 for id in ids {
                     if self.asked.remove(&id) {
                         turn.say_fetcher(FetchJob::NotFound(id, conn));
                     }
+                    peers.on_no_body(conn, &id, turn);
                 }
             }
         }
@@ -341,11 +344,12 @@ impl Peer {
 
     /// A share that is said to be a Bitcoin block: told on at once if it is, and then judged as any share. One that is no news is judged
     /// as a share only near our tip, where we might be the ones who are late; old blocks end here.
-    fn on_block_found(&mut self, share: Share, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+    fn on_block_found(&mut self, conn: ConnId, share: Share, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
         let id = share.id();
         match found::judge_by(turn.config.params, &share, turn.chain.view.bitcoin()) {
             Ok(()) => {
                 self.known.insert(id);
+                peers.heard(&share, conn, self.addr);
                 // In layout front a relay may have changed the extranonce: such a block is told on when it is proved (SPEC, VAL-4).
                 if share.layout == Layout::Tail && peers.block_found(&share, turn) {
                     turn.out.publish(Event::BlockFound { hash: id, height: share.bitcoin_height, miner: None });

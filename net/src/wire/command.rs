@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::limits::{
-    BTC_HEADERS_MAX, GETDATA_MAX, INV_MAX, LOCATOR_MAX, SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX, TEMPLATE_PART_MAX, UNKNOWN_BYTES_MAX,
-    VERSION_BYTES_MAX,
+    BODY_PART_BYTES, BODY_PLACES_MAX, BTC_HEADERS_MAX, GETDATA_MAX, INV_MAX, LOCATOR_MAX, SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX,
+    TEMPLATE_PART_MAX, UNKNOWN_BYTES_MAX, VERSION_BYTES_MAX,
 };
+use crate::wire::body::PART_COUNT_BYTES;
 use crate::wire::message::{BTC_HEADER_BYTES, COUNT_BYTES, ID_BYTES, TX_IDS_BYTES};
 
 /// What a message is.
@@ -41,13 +42,17 @@ pub enum Command {
     Template,
     /// A share that is a Bitcoin block.
     BlockFound,
+    /// Asks for part of a found block's body.
+    GetBlockBody,
+    /// Part of such a body: the answer to `getblockbody`.
+    BlockBody,
     /// Anything else: skipped, never given to anyone.
     Unknown,
 }
 
 impl Command {
     /// All of them; a command's place here is its number.
-    pub const ALL: [Command; 16] = [
+    pub const ALL: [Command; 18] = [
         Command::Version,
         Command::Verack,
         Command::Ping,
@@ -63,6 +68,8 @@ impl Command {
         Command::GetTemplate,
         Command::Template,
         Command::BlockFound,
+        Command::GetBlockBody,
+        Command::BlockBody,
         Command::Unknown,
     ];
 
@@ -85,6 +92,9 @@ impl Command {
             Command::Template => ("template", ID_BYTES + 8 + COUNT_BYTES + TEMPLATE_PART_MAX * TX_IDS_BYTES, 200),
             // Its proof is checked at once, some twenty blocks of SHA-256.
             Command::BlockFound => ("blockfound", SHARE_BYTES_MAX, 50),
+            Command::GetBlockBody => ("getblockbody", ID_BYTES + 4 + COUNT_BYTES + 2 * BODY_PLACES_MAX, 50),
+            // The last part has all transactions hashed.
+            Command::BlockBody => ("blockbody", ID_BYTES + 8 + PART_COUNT_BYTES + BODY_PART_BYTES, 1_000),
             Command::Unknown => ("unknown", UNKNOWN_BYTES_MAX, 1),
         }
     }

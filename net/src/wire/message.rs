@@ -16,6 +16,8 @@
 //! | `gettemplate` | id 32 · first 4: the transactions of this share's block from this place on, the coinbase not counted |
 //! | `template` | id 32 · first 4 · total 4 · count · (txid 32 · wtxid 32)n: the answer to `gettemplate` and nothing else |
 //! | `blockfound` | one share, which is a Bitcoin block |
+//! | `getblockbody` | id 32 · offset 4 · count · places 2n: transactions of the block as a stream from this byte on; no place: short ids |
+//! | `blockbody` | id 32 · offset 4 · total 4 · count · bytes: part of that stream, the answer to `getblockbody` and nothing else |
 //!
 //! A range is a locator of one id, or a height, with a stop; a stop of zeros is none. A list of transactions can be checked against the
 //! share: the txids fold to its branch, the wtxids to its witness commitment.
@@ -31,6 +33,7 @@ use crate::limits::{
 use crate::payload::Payload;
 use crate::sha256::Checksum;
 use crate::wire::WireError;
+pub use crate::wire::body::{BlockBodyPart, GetBlockBody};
 use crate::wire::codec::{Reader, Writer};
 pub use crate::wire::command::Command;
 use crate::wire::share::Share;
@@ -177,6 +180,10 @@ pub enum Message {
     Template(TemplatePart),
     /// [`Command::BlockFound`]
     BlockFound(Box<Share>),
+    /// [`Command::GetBlockBody`]
+    GetBlockBody(GetBlockBody),
+    /// [`Command::BlockBody`]
+    BlockBody(BlockBodyPart),
 }
 
 impl Message {
@@ -198,6 +205,8 @@ impl Message {
             Message::GetTemplate(_) => Command::GetTemplate,
             Message::Template(_) => Command::Template,
             Message::BlockFound(_) => Command::BlockFound,
+            Message::GetBlockBody(_) => Command::GetBlockBody,
+            Message::BlockBody(_) => Command::BlockBody,
         }
     }
 
@@ -225,6 +234,8 @@ impl Message {
             Message::BtcHeaders(headers) => write_btc_headers(&mut writer, headers)?,
             Message::GetTemplate(wanted) => wanted.write(&mut writer),
             Message::Template(part) => part.write(&mut writer)?,
+            Message::GetBlockBody(wanted) => wanted.write(&mut writer)?,
+            Message::BlockBody(part) => part.write(&mut writer)?,
         }
         let (command, message) = (self.command(), writer.into_bytes());
         match message.len() - HEADER_BYTES {
@@ -266,6 +277,8 @@ impl Message {
             Command::GetTemplate => Message::GetTemplate(GetTemplate { id: ShareId(reader.array()?), first: reader.u32()? }),
             Command::Template => Message::Template(TemplatePart::read(&mut reader)?),
             Command::BlockFound => Message::BlockFound(Box::new(Share::read(&mut reader)?)),
+            Command::GetBlockBody => Message::GetBlockBody(GetBlockBody::read(&mut reader)?),
+            Command::BlockBody => Message::BlockBody(BlockBodyPart::read(&mut reader)?),
             Command::Unknown => return Err(WireError::Unknown),
         };
         reader.finish()?;

@@ -1,6 +1,8 @@
 //! Shares and messages for tests.
 
-use super::message::{ChainTip, GetHeaders, GetTemplate, Message, NetAddr, Start, TemplatePart, TxIds, Version};
+use super::message::{
+    BlockBodyPart, ChainTip, GetBlockBody, GetHeaders, GetTemplate, Message, NetAddr, Start, TemplatePart, TxIds, Version,
+};
 use super::share::{Class, Layout, Proof, Script, Share};
 use crate::id::ShareId;
 use crate::sha256::{Midstate, sha256d};
@@ -142,5 +144,8 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Template(template_part(0, 0)),
         Message::Template(template_part(7, 5)),
         Message::BlockFound(Box::new(share_of(1, true, 3))),
+        Message::GetBlockBody(GetBlockBody { id: ShareId([4; 32]), offset: 500_000, places: vec![1, 2, 65_534] }),
+        Message::GetBlockBody(GetBlockBody { id: ShareId([4; 32]), offset: 0, places: Vec::new() }),
+        Message::BlockBody(BlockBodyPart { id: ShareId([4; 32]), offset: 5, total: 12, bytes: vec![9; 7] }),
     ]
 }

@@ -5,6 +5,9 @@
 use rockpool_net::sha256::BLOCK_BYTES;
 use rockpool_net::wire::share::{Layout, Script, Share};
 
+use crate::params::Params;
+use crate::payouts::Payouts;
+
 /// COIN-3: what every coinbase of the pool says.
 pub const TAG: &[u8; 9] = b"/rockpool";
 /// Bytes of X: extranonce1 (4) and extranonce2 (8).
@@ -80,6 +83,16 @@ pub fn coinbase_tx(prefix: &[u8], x: [u8; X_BYTES], commitment: [u8; 32], lockti
     let (output_end, locktime) = tail.split_at(X_BYTES + 32);
     let (marker, witness): (&[u8], &[u8]) = if with_witness { (&[0, 1], &WITNESS) } else { (&[], &[]) };
     [version, marker, body, output_end, witness, locktime].concat()
+}
+
+/// The whole coinbase of a share whose parent's payouts are these, as a block holds it.
+pub fn coinbase_of(params: &Params, share: &Share, payouts: &Payouts) -> Vec<u8> {
+    let outputs = payouts.outputs(params, share.class, share.value, share.bitcoin_height, &share.script);
+    let x = match share.layout {
+        Layout::Tail => share.proof.extranonce,
+        Layout::Front => [0; X_BYTES],
+    };
+    coinbase_tx(&prefix_of(share, &outputs), x, share.commitment(&params.genesis_id()), locktime(share.bitcoin_height), true)
 }
 
 /// One item of 32 zero bytes: the value that BIP141 reserves.
