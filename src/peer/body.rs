@@ -361,8 +361,8 @@ impl Pull {
         if !rest.is_empty() || shorts.len() > TEMPLATE_TXS_MAX || levels != self.share.proof.branch.len() {
             return Err("short ids of another block");
         }
-        let (key, ids) = (key(&self.id), self.template.as_ref().map_or(&[][..], |template| &template.ids));
-        let ours: BTreeMap<[u8; SHORT_BYTES], u32> = ids.iter().zip(0..).map(|(tx, place)| (short(key, &tx.wtxid), place)).collect();
+        let (key, txs) = (key(&self.id), self.template.as_ref().map_or(&[][..], |template| &template.txs));
+        let ours: BTreeMap<[u8; SHORT_BYTES], u32> = txs.iter().zip(0..).map(|(tx, place)| (short(key, &tx.ids.wtxid), place)).collect();
         self.slots = shorts.iter().map(|short| ours.get(short).map_or(Slot::Missing, |place| Slot::Ours(*place))).collect();
         Ok(())
     }
@@ -387,8 +387,8 @@ impl Pull {
         let txs = self.slots.iter().map(|slot| match slot {
             Slot::Missing => None,
             Slot::Ours(place) => {
-                let (template, place) = (self.template.as_ref()?, *place as usize);
-                Some((&template.txs.get(place)?[..], *template.ids.get(place)?))
+                let tx = self.template.as_ref()?.txs.get(*place as usize)?;
+                Some((&tx.data[..], tx.ids))
             }
             Slot::Theirs(bytes, ids) => Some((&bytes[..], *ids)),
         });

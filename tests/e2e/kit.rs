@@ -295,6 +295,18 @@ impl Miner {
         job
     }
 
+    /// Reads jobs until one builds on such a block; the blocks that those before it build on.
+    pub fn parents_until(&mut self, enough: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut parents = Vec::new();
+        loop {
+            let is_job = self.next_line()["method"] == "mining.notify";
+            match self.job.as_ref().filter(|_| is_job).map(Job::parent) {
+                Some(parent) if enough(&parent) => return parents,
+                parent => parents.extend(parent),
+            }
+        }
+    }
+
     /// Grinds a nonce for a job: the submit's parameters and the id of the share.
     pub fn grind_for(&mut self, job: &Job) -> (Value, ShareId) {
         self.extranonce2 += 1;

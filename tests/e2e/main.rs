@@ -6,6 +6,7 @@ mod bad_input;
 mod bitcoind;
 mod daemon;
 mod demo;
+mod foreign;
 mod full_block;
 mod kill;
 mod kit;

@@ -110,6 +110,10 @@ impl House {
     }
 }
 
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 fn best(bitcoind: &Bitcoind) -> String {
     bitcoind.call(&["getbestblockhash"]).as_str().unwrap().to_owned()
 }
@@ -147,6 +151,44 @@ fn killed_and_started_again() {
     assert!(bitcoind.height() < 2, "bitcoind has learnt to keep its blocks");
     [below, kept].iter().for_each(|block| drop(bitcoind.call_long("submitblock", block.as_str().unwrap())));
     house.hands_in(&blocks, &bitcoind, Instant::now());
+    house.mines(&bitcoind);
+}
+
+#[test]
+fn killed_and_catching_up_with_its_peers() {
+    let name = "killed_and_catching_up_with_its_peers";
+    let listen = format!("127.0.0.1:{}", free_port());
+    let Some(peer) = Bitcoind::start_with(name, &["-listen=1", &format!("-bind={listen}")]) else { return };
+    let Some(mut bitcoind) = Bitcoind::start_with(name, &[&format!("-connect={listen}")]) else { return };
+    let catches_up = |bitcoind: &Bitcoind| {
+        until("bitcoind to catch up with its peer", || (best(bitcoind) == best(&peer)).then_some(()));
+    };
+    // Stopped in order it keeps these blocks; of the next ones it knows nothing when it has been killed.
+    (0..2).for_each(|_| drop(mine(&peer)));
+    catches_up(&bitcoind);
+    bitcoind.stop();
+    let kept = peer.height();
+    bitcoind.again(&[]);
+    bitcoind.until_up();
+    (0..2).for_each(|_| drop(mine(&peer)));
+    catches_up(&bitcoind);
+    let tip = best(&bitcoind);
+    let proxy = Proxy::start(bitcoind.port());
+    let mut house = House::new(&[&proxy], None, &tip);
+    bitcoind.kill();
+    house.until_down();
+    let blocks = house.goes_on();
+    bitcoind.again(&["-connect=0"]);
+    bitcoind.until_up();
+    assert_eq!(bitcoind.height(), kept, "it has lost blocks");
+    bitcoind.kill();
+    bitcoind.again(&[]);
+    // From its return on: no miner is sent back to a block below the one that it works on.
+    for miner in &mut house.miners {
+        let parents = miner.parents_until(|parent| blocks.contains(&parent.to_owned()));
+        assert!(parents.iter().all(|parent| *parent == tip), "{parents:?} before one of {blocks:?}");
+    }
+    until("the found block at the peer", || blocks.contains(&best(&peer)).then_some(()));
     house.mines(&bitcoind);
 }
 
@@ -297,7 +339,7 @@ fn one_of_two_hangs() {
 fn a_block_is_heard_of_by_blocknotify_while_the_long_poll_is_held_up() {
     const BLOCKS: u32 = 8;
     // bitcoind's option is needed before the node's port is known.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let line =
         readme.lines().find_map(|line| line.trim_start().strip_prefix("blocknotify=")).expect("README gives the line for bitcoin.conf");

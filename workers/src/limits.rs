@@ -159,6 +159,9 @@ pub const LONGPOLL_LOOK: Duration = Duration::from_secs(3);
 /// Least time between two looks because somebody says that there may be a new block: whoever says so all the time has bitcoind asked for
 /// little, and two blocks in a row are heard of soon enough.
 pub const BLOCKNOTIFY_MIN: Duration = Duration::from_millis(250);
+/// Time that a bitcoind which has lost its newest blocks is given to catch up, while miners go on with the work that they have: it asks its
+/// peers for a few blocks, and on a Pi each takes ten seconds.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// After so long without a new template one is asked for plainly: header times go on, and on a test network the target changes with them.
 pub const TEMPLATE_AGE_MAX: Duration = Duration::from_secs(90);
 /// First pause after a failed call; doubled with each.

@@ -172,7 +172,7 @@ enum RpcError {
     Refused(i64, String),
     #[error("no answer in time")]
     Timeout,
-    #[error("it lacks the block below")]
+    #[error("it has yet to catch up")]
     Behind,
     #[error("{0}")]
     Unreachable(String),
@@ -218,6 +218,11 @@ struct ReplyError {
 #[derive(Deserialize)]
 struct ChainInfo {
     chain: String,
+    #[serde(default)]
+    blocks: u32,
+    /// The height of the best header of which it has nothing against the block.
+    #[serde(default)]
+    headers: u32,
     signet_challenge: Option<String>,
 }
 
@@ -974,6 +979,40 @@ mod tests {
         let host = fake(|_, _, _| error(500, -28, "Loading"));
         let warming = Rpc::new(config(&host)).batch::<u32>("getblockhash", &calls).unwrap();
         assert!(warming.iter().all(|result| matches!(result, Err(RpcError::WarmingUp(_)))));
+    }
+
+    /// What is heard of a bitcoind that offers a template of height 9, goes away and comes back with one of height 7 and this to say of itself;
+    /// the third time it has 9 again, and another one after that.
+    fn heights_after_a_loss(peers: u32, headers: u32, knows: bool) -> Vec<u32> {
+        let mut templates = 0;
+        let host = fake(move |method, _, _| match method {
+            "getblockchaininfo" => result(json!({"chain": "regtest", "blocks": 6, "headers": headers})),
+            "getconnectioncount" => result(json!(peers)),
+            "getblockheader" if knows => result(json!("11".repeat(80))),
+            "getblockheader" => error(500, -5, "Block not found"),
+            _ => {
+                templates += 1;
+                let mut template = answer(&[]);
+                (template["height"], template["longpollid"]) =
+                    (json!([9, 0, 7, 9, 9][templates.min(5) - 1]), json!(format!("id{templates}")));
+                if templates == 2 { Act::Reset } else { result(template) }
+            }
+        });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
+        let templates = std::iter::repeat_with(|| answers.recv_timeout(SOON).unwrap());
+        let heights = templates.filter_map(|answer| if let Answer::Template(template) = answer { Some(template.height) } else { None });
+        let heights = heights.take(2).collect();
+        drop(stop);
+        thread.join().unwrap();
+        heights
+    }
+
+    #[test]
+    fn miners_keep_their_work_while_bitcoind_catches_up_with_it() {
+        assert_eq!(heights_after_a_loss(8, 6, false), [9, 9], "it does not know the block yet");
+        assert_eq!(heights_after_a_loss(8, 8, true), [9, 9], "it has but the header");
+        assert_eq!(heights_after_a_loss(8, 6, true), [9, 7], "it mines on another branch");
+        assert_eq!(heights_after_a_loss(0, 6, false), [9, 7], "it has nobody to catch up from");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rockpool_store::kv::MemKv;
 use rockpool_store::rules::coinbase::coinbase_of;
 use rockpool_store::rules::target::target_bytes;
 use rockpool_workers::embedded::EmbeddedChain;
+use rockpool_workers::template::Tx;
 use rockpool_workers::trim::Trim;
 use rockpool_workers::work::{Work, meets};
 
@@ -42,7 +43,11 @@ pub(crate) fn template(txs: &[Transaction]) -> Template {
         witness_commitment: sha256d(&[root, [0; 32]].concat()),
         branch: branch(ids.iter().map(|tx| tx.txid).collect()),
     };
-    Template { trims: std::array::from_fn(|_| trim.clone()), txs: bytes, ids, ..plain }
+    Template {
+        trims: std::array::from_fn(|_| trim.clone()),
+        txs: bytes.into_iter().zip(ids).map(|(data, ids)| Arc::new(Tx { ids, data })).collect(),
+        ..plain
+    }
 }
 
 /// A block of these transactions: its share, its coinbase and all of it.
@@ -200,8 +205,8 @@ fn two_short_ids_alike_cost_one_more_question() {
     let (share, coinbase, whole) = block(&txs);
     // A transaction of ours that claims another's id, as one with an equal short id would.
     let mut ours = template(&txs);
-    ours.txs[3] = serialize(&tx(60, 40)).into();
-    ours.ids[3].txid = [7; 32];
+    let ids = TxIds { txid: [7; 32], ..ours.txs[3].ids };
+    ours.txs[3] = Arc::new(Tx { ids, data: serialize(&tx(60, 40)).into() });
     let mut pulls = Pulls::default();
     let step = pulls.begin(NOW, &share, coinbase, Some(Arc::new(ours)), conn(1));
     assert!(pull(&mut pulls, step, &whole) == (whole, 2));

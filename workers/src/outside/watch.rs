@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::headers::{FollowError, Follower, Hash, Header, Source, Status, Tip};
-use super::{BitcoindConfig, BitcoindMistake, Check, Rpc, RpcError};
+use super::{BitcoindConfig, BitcoindMistake, ChainInfo, Check, Rpc, RpcError};
 use crate::crew::Outsider;
 use crate::jobs::Answer;
 use crate::limits::{
-    ANSWER_BYTES_MAX, BLOCK_LOOK, BLOCKNOTIFY_MIN, FULL_TEMPLATE_WAIT, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN,
-    RPC_DEADLINE, RPC_SPARE_DEADLINE, TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
+    ANSWER_BYTES_MAX, BLOCK_LOOK, BLOCKNOTIFY_MIN, CATCH_UP_MAX, FULL_TEMPLATE_WAIT, LONGPOLL_DEADLINE, LONGPOLL_LOOK, RETRY_MAX,
+    RETRY_MIN, RPC_DEADLINE, RPC_SPARE_DEADLINE, TEMPLATE_AGE_MAX, TEMPLATE_BYTES_MAX, TEMPLATE_MIN,
 };
 use crate::template::{Before, Pool, RawChainInfo, RawTemplate, Template};
 
@@ -37,16 +37,16 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, notified: R
     let mut follower = Follower::new(network, locator);
     let mut pool = Pool::default();
     let mut hint = Hint { notified, heard_from: Duration::ZERO };
-    let (mut at, mut sequence, mut height, mut pause, mut down) = (0, 0, 0, RETRY_MIN, false);
+    let (mut at, mut sequence, mut floor, mut pause, mut down) = (0, 0, Floor::default(), RETRY_MIN, false);
     loop {
-        let found = match back(&mut watches[..at], height, node) {
+        let found = match back(&mut watches[..at], floor.height, node) {
             Some((first, raw)) => {
                 log::info!("bitcoind at {} is back and goes before {}", watches[first].rpc.config.host, watches[at].rpc.config.host);
                 watches[at].leave();
                 at = first;
-                watches[at].take(raw, sequence + 1, &mut pool, node).map(Some)
+                watches[at].take(raw, sequence + 1, &floor, &mut pool, node).map(Some)
             }
-            None => watches[at].next(sequence + 1, &mut pool, &mut hint, node),
+            None => watches[at].next(sequence + 1, &floor, &mut pool, &mut hint, node),
         };
         let watch = &mut watches[at];
         let lead_up = |template: Option<Template>| match template {
@@ -60,7 +60,7 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, notified: R
             Ok((true, None)) => return,
             Ok((true, Some(template))) => {
                 sequence += 1;
-                height = template.height;
+                floor = Floor { height: template.height, prev: template.prev, lacked: None };
                 pause = RETRY_MIN;
                 let template = Arc::new(template);
                 if std::mem::take(&mut down) && !node.say(|| Answer::BitcoinDown(None)) {
@@ -83,6 +83,9 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, notified: R
                 watch.leave();
                 // One that answers, but not well or not soon, is not asked soon whether it is back: it would be left again at once.
                 let slow = matches!(why, Trouble::Later(RpcError::Timeout));
+                if matches!(why, Trouble::Later(RpcError::Behind)) {
+                    floor.lacked.get_or_insert(node.now().mono);
+                }
                 let answers = slow || !matches!(why, Trouble::Later(_) | Trouble::Mistake(_));
                 watch.since = node.now().mono + if answers { TEMPLATE_AGE_MAX } else { Duration::ZERO };
                 // One word for an outage, however often it is tried; but that one is wrong is another.
@@ -180,7 +183,14 @@ impl Watch {
 
     /// The next template: at once, or, if there was one before, what the long poll brings; of a new block that it has not told of yet, first
     /// one without transactions. `None` if there is nothing new, whoever says that there may be.
-    fn next(&mut self, sequence: u64, pool: &mut Pool, hint: &mut Hint, node: &Outsider) -> Result<Option<Template>, Trouble> {
+    fn next(
+        &mut self,
+        sequence: u64,
+        floor: &Floor,
+        pool: &mut Pool,
+        hint: &mut Hint,
+        node: &Outsider,
+    ) -> Result<Option<Template>, Trouble> {
         let polled = match &mut self.poll {
             Some(poll) if poll.asked => hint.or_answer(poll, BLOCK_LOOK, node),
             _ => None,
@@ -190,7 +200,7 @@ impl Watch {
                 let polls = self.poll.as_ref().is_some_and(|poll| poll.asked);
                 // If nothing is new, header times go on all the same.
                 if let Some(before) = self.before.clone().filter(|_| polls && node.now().mono < self.since + TEMPLATE_AGE_MAX) {
-                    match self.look(&before, sequence, node)? {
+                    match self.look(&before, sequence, floor, node)? {
                         Look::Wait => return Ok(None),
                         Look::First(template) => return Ok(Some(*template)),
                         // A block that the long poll did not tell of, or another bitcoind in this one's place.
@@ -204,11 +214,11 @@ impl Watch {
             }
             Some(raw) => raw?,
         };
-        self.take(raw, sequence, pool, node).map(Some)
+        self.take(raw, sequence, floor, pool, node).map(Some)
     }
 
     /// A small call while the long poll waits: whether there is another block than the last template builds on.
-    fn look(&mut self, before: &Before, sequence: u64, node: &Outsider) -> Result<Look, Trouble> {
+    fn look(&mut self, before: &Before, sequence: u64, floor: &Floor, node: &Outsider) -> Result<Look, Trouble> {
         let tip: RawChainInfo = self.rpc.call("getblockchaininfo", json!([]), self.rpc.small, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
         let now = node.now();
         match &self.news {
@@ -220,6 +230,9 @@ impl Watch {
         }
         let params = params(self.rpc.config.network);
         let mut first = Template::first(params, &tip, before, sequence, now.unix());
+        if first.as_ref().is_some_and(|first| first.height < floor.height) {
+            return Ok(Look::Ask);
+        }
         if let Some(template) = first.as_ref().filter(|_| self.rpc.config.proposals)
             && let Some(why) = self.rpc.propose(template).map_err(Trouble::Later)?
         {
@@ -232,7 +245,10 @@ impl Watch {
     }
 
     /// Waits for what comes after this template from now on.
-    fn take(&mut self, raw: RawTemplate, sequence: u64, pool: &mut Pool, node: &Outsider) -> Result<Template, Trouble> {
+    fn take(&mut self, raw: RawTemplate, sequence: u64, floor: &Floor, pool: &mut Pool, node: &Outsider) -> Result<Template, Trouble> {
+        if raw.height < floor.height && floor.holds(node.now().mono) && self.rpc.lacks(floor.prev).map_err(Trouble::Later)? {
+            return Err(Trouble::Later(RpcError::Behind));
+        }
         (self.checked, self.wrong) = (true, false);
         let prev = raw.previousblockhash.clone();
         self.ask(Some(raw.longpollid.clone()), node);
@@ -287,7 +303,35 @@ impl Watch {
     }
 }
 
+/// What miners work on: the height of their template, and the block that it builds on.
+#[derive(Default)]
+struct Floor {
+    height: u32,
+    prev: Hash,
+    /// Since when bitcoind lacks that block.
+    lacked: Option<Duration>,
+}
+
+impl Floor {
+    /// Whether a bitcoind that offers less may still catch up. Killed, it has lost its newest blocks, and gets them from its peers within
+    /// seconds; shares on a block below would soon be late (SHARECHAIN §3).
+    fn holds(&self, now: Duration) -> bool {
+        self.lacked.is_none_or(|since| now < since + CATCH_UP_MAX)
+    }
+}
+
 impl Rpc {
+    /// Whether it is about to get this block, or one above it. It is not where it has no peers, nor where it has the block and mines on
+    /// another one of more work.
+    fn lacks(&mut self, block: Hash) -> Result<bool, RpcError> {
+        let peers: u32 = self.call("getconnectioncount", json!([]), self.small, ANSWER_BYTES_MAX)?;
+        if peers == 0 {
+            return Ok(false);
+        }
+        let info: ChainInfo = self.call("getblockchaininfo", json!([]), self.small, ANSWER_BYTES_MAX)?;
+        Ok(info.headers > info.blocks || self.headers(&[block])?.iter().all(Option::is_none))
+    }
+
     /// Whether it is there and of our network.
     fn ready(&mut self) -> Result<(), Trouble> {
         match self.check(self.small).map_err(Trouble::Mistake)? {
@@ -472,4 +516,18 @@ fn read(text: &str) -> Result<Hash, RpcError> {
 
 fn garbled(what: &str) -> RpcError {
     RpcError::Garbled(format!("a {what} that is none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bitcoind_has_a_minute_to_catch_up() {
+        let floor = |lacked| Floor { lacked, ..Floor::default() };
+        let since = Duration::from_secs(1_000);
+        assert!(floor(None).holds(since));
+        assert!(floor(Some(since)).holds(since + CATCH_UP_MAX - Duration::from_nanos(1)));
+        assert!(!floor(Some(since)).holds(since + CATCH_UP_MAX));
+    }
 }
