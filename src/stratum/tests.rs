@@ -1,4 +1,28 @@
 //! Miners against a whole node: the hub is real, the wires are in memory, the stages keep their jobs.
+//!
+//! What is known to be amiss in p2poolv2's server, and the test that it is not so here:
+//!
+//! | there | here |
+//! |---|---|
+//! | unknown methods end the connection | `methods_that_nobody_knows_are_answered` |
+//! | so does bad JSON | `what_is_no_json_is_told_and_ends_a_connection_that_says_nothing_else` |
+//! | so does a second subscribe or authorize | `the_reply_to_subscribe_is_the_very_next_line`, `to_authorise_again_changes_nothing` |
+//! | so does a second bad user name | `a_bad_address_is_shown_once` |
+//! | difficulty is suggested in whole numbers, 100 at least | `nerdminer`, `odd_forms_are_read` |
+//! | the mask that is asked for is ignored | `nerdqaxe`, `configure_takes_every_mask` |
+//! | an authorised miner that is silent stays for ever | `deadlines_hold_for_who_says_nothing_or_not_enough` |
+//! | nothing limits connections of an address, excess goes unsaid | `miners_are_limited_in_all_and_by_address` |
+//! | difficulty falls with a submit alone | `a_slow_device_is_led_down_in_minutes` |
+//! | difficulty is not bounded by the share chain's | `difficulty_is_never_harder_than_the_share_chains` |
+//! | submits are judged by the newest difficulty | `submits_are_judged_by_their_jobs` |
+//! | one that is too easy is `false` without an error, header times go unchecked | `refusals_have_the_standard_codes` |
+//! | an error's third item is a text | `unknown_methods_are_refused_without_a_disconnect` |
+//! | jobs stay for half an hour, in memory for each miner | `past_jobs_are_bounded`, `boards_are_limited` |
+//! | each share of the chain takes all work away | `a_new_share_tip_takes_no_work_away` |
+//! | the port is shut until the chain is there | `without_a_peer_miners_wait_and_are_told_once` |
+//! | a restart leaves devices without work until the next notify | `handshakes_in_every_order_that_firmware_uses_lead_to_a_job` |
+//! | one coinbase for all, of 500 payees | `coinbases_fit_their_devices` |
+//! | one large miner shuts out the small | `a_script_of_many_shares_is_given_harder_jobs` |
 
 use std::sync::Arc;
 use std::time::Duration;

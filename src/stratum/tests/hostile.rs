@@ -89,6 +89,48 @@ fn a_line_over_the_limit_ends_with_a_reason() {
     assert_eq!(dropped(&vec![b' '; 1 << 16]), None, "white space is nothing");
 }
 
+/// Four kibibytes of a user name, an agent and a password: refused with a sentence, or cut.
+#[test]
+fn names_of_any_length_are_met() {
+    for letter in ["x", "é", ".", "\\\"", "\\u0000"] {
+        let (mut world, _) = serving();
+        let conn = world.connect(STRATUM);
+        let long = letter.repeat((LINE_BYTES_MAX - 200) / letter.len());
+        for (line, refused) in [
+            (format!(r#"{{"id":1,"method":"mining.subscribe","params":["{long}"]}}"#), false),
+            (format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}.{long}","x"]}}"#), true),
+            (format!(r#"{{"id":2,"method":"mining.authorize","params":["{long}","x"]}}"#), true),
+            (format!(r#"{{"id":2,"method":"mining.authorize","params":["{ADDRESS}","{long}"]}}"#), false),
+        ] {
+            world.line(conn, &line);
+            assert_eq!(!world.lines(conn)[0]["error"].is_null(), refused, "{line}");
+        }
+        let held = world.node.sessions.miner_mut(conn).unwrap().held();
+        assert!(held.agent <= AGENT_BYTES_MAX && held.password <= AGENT_BYTES_MAX && held.user <= USER_BYTES_MAX, "{held:?}");
+    }
+}
+
+/// A request for a page, in pieces and of other methods.
+#[test]
+fn browsers_and_scripts_are_told_where_they_are() {
+    for request in
+        ["GET /favicon.ico HTTP/1.1\r\nHost: x\r\n\r\n", "POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}", "HEAD / HTTP/1.1\r\n\r\n"]
+    {
+        for at in [1, 3, request.len() - 1] {
+            let (mut world, _) = serving();
+            let conn = world.connect(STRATUM);
+            let (first, second) = request.split_at(at);
+            world.feed(conn, first.as_bytes());
+            world.turns();
+            world.feed(conn, second.as_bytes());
+            world.turns();
+            let said = String::from_utf8(world.taken(conn)).unwrap();
+            assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.contains("stratum+tcp"), "{said}");
+            assert!(!world.is_open(conn), "{request}");
+        }
+    }
+}
+
 #[test]
 fn a_tls_client_ends_with_a_reason() {
     let (mut world, _) = serving();
