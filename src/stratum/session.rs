@@ -314,7 +314,7 @@ impl Miner {
     fn garbage(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         self.garbage += 1;
         if self.garbage > GARBAGE_LINES_MAX {
-            turn.out.close(conn, CloseReason::Misbehaviour("many lines in a row that are no JSON objects".to_owned()));
+            turn.out.close_after_flush(conn, CloseReason::Misbehaviour("many lines in a row that are no JSON objects".to_owned()));
         } else {
             refuse(conn, turn, "null", GARBAGE);
             self.set_timer(conn, turn);

@@ -181,12 +181,18 @@ fn a_line_of_a_megabyte_at_the_stratum_door() {
 #[test]
 fn invalid_json_at_the_stratum_door() {
     let mut house = House::new();
-    for line in ["{\n", "[]\n", "\"mining.submit\"\n", "{\"id\":1,\"method\":7}\n", "\u{1}\u{2}\u{3}\n"] {
-        drained(send(house.node.stratum, line.as_bytes()));
+    // One such line may be an accident, and is told so. Who says nothing else is no miner.
+    for line in ["{\n", "[]\n", "\"mining.submit\"\n", "{\"id\":1,\"method\":\n", "\u{1}\u{2}\u{3}\n"] {
+        let answers = drained(send(house.node.stratum, line.repeat(20).as_bytes()));
+        assert!(String::from_utf8_lossy(&answers).contains("Parse error"), "{line}");
     }
+    drained(send(house.node.stratum, &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]));
     let bomb = format!("{{\"id\":1,\"method\":\"mining.submit\",\"params\":{}{}}}\n", "[".repeat(1_500), "]".repeat(1_500));
-    drained(send(house.node.stratum, bomb.as_bytes()));
+    let stream = send(house.node.stratum, bomb.as_bytes());
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(String::from_utf8_lossy(&drained(stream)).contains("\"error\":[25,"), "to nobody does it matter how deep it is");
     house.unharmed("JSON");
+    house.unharmed("TLS");
 }
 
 #[test]
