@@ -150,8 +150,7 @@ pub const BAN_TIME: Duration = Duration::from_secs(600);
 pub const GARBAGE_LINES_MAX: u32 = 8;
 /// Addresses that one miner was refused beside its own, remembered so that what is submitted for them is refused too: a proxy's worth.
 pub const REFUSED_MAX: usize = 16;
-/// Stale and duplicate submits in a row, from one notify to the next, of a device that does not get out by itself: sound ones send a few
-/// after each block.
+/// Stale and duplicate submits since the last good one of a device that does not get out by itself: sound ones send a few after a block.
 pub const STUCK_SUBMITS: u32 = 16;
 /// Time that a session can be taken up again after its connection has ended, as ckpool has it: a device restarts in one or two minutes.
 pub const RESUME_TIME: Duration = Duration::from_secs(600);

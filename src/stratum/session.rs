@@ -54,6 +54,9 @@ pub(crate) struct Held {
     pub password: usize,
 }
 
+// An idle miner may take two kibibytes, its connection and its jobs among them.
+const _: () = assert!(size_of::<Miner>() <= 512);
+
 /// A miner.
 #[derive(Debug)]
 pub struct Miner {
@@ -213,9 +216,7 @@ impl Miner {
         }
         if let Some(job) = self.jobs.back() {
             let changed = now >= self.vardiff.due() && self.vardiff.tick(now, job.difficulty);
-            if self.stuck >= STUCK_SUBMITS && now >= self.notified + NOTIFY_EVERY {
-                self.unstick(conn, server, turn);
-            } else if changed || now >= self.notified + NOTIFY_EVERY {
+            if changed || now >= self.notified + NOTIFY_EVERY {
                 self.issue(conn, false, server, turn);
             }
         }
@@ -273,7 +274,7 @@ impl Miner {
             show(conn, turn, "This device holds no coinbase of the pool: it plays a solo lottery for your address, and makes no shares");
             self.told_lottery = true;
         }
-        let clean = clean || self.jobs.is_empty();
+        let clean = self.unstick(conn, server, turn) || clean || self.jobs.is_empty();
         if clean {
             // What it takes up again counts as long as it could have, and for the same payee.
             self.jobs = std::mem::take(&mut self.resumed);
@@ -328,16 +329,19 @@ impl Miner {
         }
     }
 
-    /// It goes on with an old job, or with headers that it has hashed before: told to drop all it has, most devices come round. One that
-    /// takes another extranonce1 gets one, and with it headers that nobody has hashed.
-    fn unstick(&mut self, conn: ConnId, server: &mut Server, turn: &mut Turn<'_>) {
+    /// Whether it goes on with an old job, or with headers that it has hashed before: told to drop all it has, most devices come round. One
+    /// that takes another extranonce1 gets one, and with it headers that nobody has hashed.
+    fn unstick(&mut self, conn: ConnId, server: &mut Server, turn: &mut Turn<'_>) -> bool {
+        if self.stuck < STUCK_SUBMITS {
+            return false;
+        }
         self.stuck = 0;
         if self.extranonce {
-            self.jobs.clear();
             self.extranonce1 = server.extranonce1();
+            self.seen.clear();
             push(conn, turn, "mining.set_extranonce", &format!("\"{}\",{EXTRANONCE2_BYTES}", hex(&self.extranonce1)));
         }
-        self.issue(conn, true, server, turn);
+        true
     }
 
     /// A new difficulty takes effect with a job of its own; past jobs keep theirs.
