@@ -12,7 +12,6 @@ use rockpool_store::kv::MemKv;
 use rockpool_store::testing::ShareBuilder;
 use rockpool_workers::jobs::{Answer, Claim, OrganiseJob, Output, Stage};
 use rockpool_workers::organise::OrganiseWorker;
-use serde_json::value::RawValue;
 
 use crate::fed::Sync;
 use crate::figures::{Times, clock, goal, info};
@@ -41,7 +40,7 @@ pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
             let chain = worker.chain();
             let share = ShareBuilder::new(made.params).miner(9).salt(rng.next_u32()).time(chain.confirmed_tip().time + 2);
             let share = std::sync::Arc::new(share.build(chain, &chain.confirmed_tip().id));
-            let request = RawValue::from_string("1".to_owned())?.into();
+            let request = "1".into();
             let claim = Claim { conn: MINER, request, difficulty: 1.0 };
             jobs.push(OrganiseJob::Own { share, claim, ticket: Ticket::for_test(Lane::Stratum, MINER) });
             asleep += paused.elapsed();

@@ -34,9 +34,9 @@ pub struct Line<'a> {
     answers: bool,
 }
 
-/// Positional parameters, unread.
-#[derive(Clone, Copy, Debug, Default)]
-struct Params<'a>([Option<&'a RawValue>; PARAMS]);
+/// Positional parameters, each as its JSON stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Params<'a>([Option<&'a str>; PARAMS]);
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,7 +118,7 @@ impl<'a> Line<'a> {
     /// What it asks for.
     pub fn request(&self) -> Request {
         let params = self.params;
-        match self.method.map(text_of) {
+        match self.method.map(|method| text_of(method.get())) {
             None if self.answers => Request::Response,
             Some(Some(method)) => match &*method {
                 "mining.submit" => Request::Submit(submit(params)),
@@ -208,19 +208,40 @@ impl<'de> Deserialize<'de> for Params<'de> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Params<'de>, A::Error> {
                 let mut params = Params::default();
                 for param in &mut params.0 {
-                    let Some(item) = items.next_element()? else { return Ok(params) };
-                    *param = Some(item);
+                    let Some(item) = items.next_element::<&RawValue>()? else { return Ok(params) };
+                    *param = Some(item.get());
                 }
                 while items.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(params)
             }
         }
-        let raw: &RawValue = Deserialize::deserialize(from)?;
-        Ok(serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Items).unwrap_or_default())
+        let raw = <&RawValue>::deserialize(from)?.get();
+        let items = || serde_json::Deserializer::from_str(raw).deserialize_seq(Items).unwrap_or_default();
+        Ok(Params::plain(raw).unwrap_or_else(items))
     }
 }
 
 impl<'a> Params<'a> {
+    /// The items of a list that holds nothing but texts without anything to be unescaped, as nearly every submit does; in JSON that was
+    /// found to be whole.
+    fn plain(raw: &'a str) -> Option<Params<'a>> {
+        let mut rest = raw.strip_prefix('[')?.strip_suffix(']')?.trim_start();
+        if rest.contains('\\') {
+            return None;
+        }
+        let mut params = Params::default();
+        for param in &mut params.0 {
+            if rest.is_empty() {
+                return Some(params);
+            }
+            let end = rest.strip_prefix('"')?.find('"')? + 2;
+            *param = Some(&rest[..end]);
+            let after = rest[end..].trim_start();
+            rest = after.strip_prefix(',').unwrap_or(after).trim_start();
+        }
+        Some(params)
+    }
+
     /// A parameter that is a text.
     fn text(&self, index: usize) -> Option<Cow<'a, str>> {
         self.0.get(index).copied().flatten().and_then(text_of)
@@ -235,39 +256,42 @@ impl<'a> Params<'a> {
 }
 
 /// A JSON value that is a text.
-fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+fn text_of(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     // Nearly none has anything to be unescaped.
-    if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+    if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
 
 /// A number, or the text of one. One that is too large for any machine is infinite.
-fn number(raw: &RawValue) -> Option<f64> {
+fn number(raw: &str) -> Option<f64> {
     match text_of(raw) {
         Some(text) => text.trim().parse().ok(),
-        None => raw.get().parse().ok(),
+        None => raw.parse().ok(),
     }
 }
 
 /// A mask in hex, or a number.
-fn mask(raw: &RawValue) -> Option<u32> {
+fn mask(raw: &str) -> Option<u32> {
     match text_of(raw) {
         Some(text) => u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok(),
-        None => raw.get().parse().ok(),
+        None => raw.parse().ok(),
     }
 }
 
 /// Extensions as a list or, where somebody asks for one alone, as its name; what is out of form is as if it were not there.
 fn configure(params: Params<'_>) -> Configure {
-    let list = params.0[0].map(|raw| serde_json::from_str::<Vec<&RawValue>>(raw.get()).unwrap_or_else(|_| vec![raw]));
+    let list = |raw| match serde_json::from_str::<Vec<&RawValue>>(raw) {
+        Ok(names) => names.into_iter().map(RawValue::get).collect(),
+        Err(_) => vec![raw],
+    };
     let mut extensions = Vec::new();
-    for name in list.unwrap_or_default().into_iter().filter_map(text_of) {
+    for name in params.0[0].map(list).unwrap_or_default().into_iter().filter_map(text_of) {
         if !extensions.iter().any(|known: &String| *known == name) {
             extensions.push(name.into_owned());
         }
     }
-    let options = params.0[1].and_then(|raw| serde_json::from_str::<BTreeMap<String, &RawValue>>(raw.get()).ok()).unwrap_or_default();
-    let option = |name: &str| options.get(name).copied();
+    let options = params.0[1].and_then(|raw| serde_json::from_str::<BTreeMap<String, &RawValue>>(raw).ok()).unwrap_or_default();
+    let option = |name: &str| options.get(name).map(|raw| raw.get());
     Configure {
         extensions,
         mask: option("version-rolling.mask").and_then(mask),
@@ -286,7 +310,7 @@ fn submit(params: Params<'_>) -> Result<Submit, &'static str> {
     let nonce = params.text(4).as_deref().and_then(word).ok_or("nonce must be 4 bytes in hex")?;
     let version_bits = match params.0[5] {
         None => None,
-        Some(raw) if raw.get() == "null" => None,
+        Some("null") => None,
         Some(raw) => Some(text_of(raw).as_deref().and_then(word).ok_or("version bits must be 4 bytes in hex")?),
     };
     Ok(Submit { job, extranonce2, ntime, nonce, version_bits })
@@ -418,6 +442,39 @@ mod tests {
         // Of what stands twice the last counts.
         let twice = Line::parse(br#"{"id":1,"method":"x","id":2,"method":"mining.ping","params":7,"params":[]}"#).unwrap();
         assert_eq!((twice.id.unwrap().get(), twice.request()), ("2", Request::Ping));
+    }
+
+    /// The short way to the items of a list is as good as the long one, where it is taken.
+    #[test]
+    fn plain_lists_of_texts_are_read_at_once() {
+        let slow = |list: &str| {
+            let values: Option<Vec<&RawValue>> = serde_json::from_str(list).ok();
+            values.map(|values| values.into_iter().take(PARAMS).map(|raw| raw.get().to_owned()).collect::<Vec<_>>())
+        };
+        for list in [
+            r#"[]"#,
+            r#"[ ]"#,
+            r#"["a"]"#,
+            r#"[ "a" , "b" ]"#,
+            r#"["",""]"#,
+            r#"["[,]","{\"x"]"#,
+            r#"["a,b","]"]"#,
+            r#"["a",null,"b"]"#,
+            r#"[1,"a"]"#,
+            r#"["a",["b"],"c"]"#,
+            r#"["é","x"]"#,
+            r#"["1","2","3","4","5","6"]"#,
+            r#"["1","2","3","4","5","6","7",8]"#,
+            r#"["1","2","3","4","5",6]"#,
+            "[\t\"a\"\r,\"b\" ]",
+        ] {
+            let line = format!(r#"{{"params":{list}}}"#);
+            let read = Line::of(&line).unwrap().params;
+            let read: Vec<String> = read.0.into_iter().flatten().map(str::to_owned).collect();
+            assert_eq!(Some(read), slow(list), "{list}");
+        }
+        assert!(Params::plain(r#"["w","1f","c708000000000001","64b3f3ec","ed460d91","00002000"]"#).is_some());
+        assert!(Params::plain(r#"["w",null]"#).is_none() && Params::plain(r#"["\u0041"]"#).is_none() && Params::plain("{}").is_none());
     }
 
     #[test]

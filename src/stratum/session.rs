@@ -230,12 +230,12 @@ impl Miner {
                 turn.counters.shares_accepted.add(1);
                 self.flood.good();
                 self.stuck = 0;
-                reply(claim.conn, turn, claim.request.get(), "true");
+                reply(claim.conn, turn, &claim.request, "true");
                 if self.vardiff.accepted(turn.now.mono, claim.difficulty) {
                     self.follow_vardiff(claim.conn, server, turn);
                 }
             }
-            Err(refusal) => self.reject(claim.conn, claim.request.get(), refusal, turn),
+            Err(refusal) => self.reject(claim.conn, &claim.request, refusal, turn),
         }
         self.set_timer(claim.conn, turn);
     }
@@ -382,7 +382,7 @@ impl Miner {
             // A frame is dispatched with its ticket; without one it is not this line's doing.
             return refuse(conn, turn, raw, (20, "the node is busy; try again"));
         };
-        let request: Arc<RawValue> = Arc::from(line.id.map_or_else(|| RawValue::NULL.to_owned(), RawValue::to_owned));
+        let request = Arc::from(raw);
         let mut extranonce = [0; EXTRANONCE1_BYTES + EXTRANONCE2_BYTES];
         extranonce[..EXTRANONCE1_BYTES].copy_from_slice(&self.extranonce1);
         extranonce[EXTRANONCE1_BYTES..].copy_from_slice(&roll.extranonce2);

@@ -10,7 +10,6 @@ pub use rockpool_store::blocks::Fate;
 use rockpool_store::kv::Op;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::pplns::PplnsShare;
-use serde_json::value::RawValue;
 
 use crate::template::Template;
 use crate::work::Work;
@@ -21,7 +20,7 @@ pub struct Claim {
     /// The miner's connection.
     pub conn: ConnId,
     /// The id of its request, any JSON value, echoed as it came.
-    pub request: Arc<RawValue>,
+    pub request: Arc<str>,
     /// Difficulty that the submit is credited with in the miner's statistics.
     pub difficulty: f64,
 }

@@ -12,7 +12,6 @@ use rockpool_store::chain::Chain;
 use rockpool_store::kv::MemKv;
 use rockpool_store::params::{Network, Params, params};
 use rockpool_store::rules::target::target_bytes;
-use serde_json::value::RawValue;
 
 use crate::embedded::EmbeddedChain;
 use crate::jobs::Claim;
@@ -40,7 +39,7 @@ pub(crate) fn ticket(slot: u32) -> Ticket {
 }
 
 pub(crate) fn claim(slot: u32) -> Claim {
-    Claim { conn: conn(slot), request: Arc::from(RawValue::from_string(slot.to_string()).unwrap_or_default()), difficulty: 1.0 }
+    Claim { conn: conn(slot), request: Arc::from(slot.to_string()), difficulty: 1.0 }
 }
 
 pub(crate) fn regtest() -> &'static Params {
