@@ -70,6 +70,8 @@ pub struct Miner {
     agent: Option<String>,
     login: Option<Login>,
     mask: u32,
+    /// It is to be told of its mask.
+    mask_due: bool,
     vardiff: Vardiff,
     /// The difficulty it was last told.
     told: Option<f64>,
@@ -119,6 +121,7 @@ impl Miner {
             agent: None,
             login: None,
             mask: VERSION_MASK,
+            mask_due: false,
             vardiff: Vardiff::new(now, DIFFICULTY_START),
             told: None,
             jobs: VecDeque::new(),
@@ -287,6 +290,7 @@ impl Miner {
     fn push_job(&mut self, conn: ConnId, board: Arc<Board>, script: Arc<Script>, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
         let bits = server.harder.bits(turn.now.mono, &turn.chain.view, &script, board.work.draft.bits);
         let difficulty = rounded(self.vardiff.current().min(board.difficulty_max(bits)));
+        self.push_mask(conn, turn);
         if self.told != Some(difficulty) {
             // Display writes no exponent, and whole numbers without a point: firmware stumbles over both.
             let line = format!("{{\"id\":null,\"method\":\"mining.set_difficulty\",\"params\":[{difficulty}]}}\n");

@@ -45,11 +45,20 @@ impl Miner {
             }
         }
         reply(conn, turn, id, &format!("{{{}}}", results.join(",")));
-        if rolls {
-            // Some firmware takes the mask from here alone.
-            push(conn, turn, "mining.set_version_mask", &format!("\"{:08x}\"", self.mask));
+        // Some firmware takes the mask from there alone.
+        self.mask_due = rolls;
+        if !self.jobs.is_empty() {
+            self.push_mask(conn, turn);
         }
         self.follow_vardiff(conn, server, turn);
+    }
+
+    /// Tells of the mask that was granted. Not before the first job: firmware of cgminer's kin takes the next line after its subscribe for
+    /// the answer, whatever it is.
+    pub(super) fn push_mask(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        if std::mem::take(&mut self.mask_due) {
+            push(conn, turn, "mining.set_version_mask", &format!("\"{:08x}\"", self.mask));
+        }
     }
 
     /// A device that cannot work below a difficulty is not led below it. Whether that is a promise: no job is harder than a share, so one
@@ -121,7 +130,8 @@ impl Miner {
     fn refuse_user(&mut self, conn: ConnId, id: &str, why: &str, turn: &mut Turn<'_>) {
         log::info!("miner {conn}: not authorised: {why}");
         refuse(conn, turn, id, (24, why));
-        if !std::mem::replace(&mut self.told_refusal, true) {
+        // Not where the next line is waited for as the answer to subscribe.
+        if self.agent.is_some() && !std::mem::replace(&mut self.told_refusal, true) {
             show(conn, turn, &format!("Not authorised: {why}"));
         }
     }

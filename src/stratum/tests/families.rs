@@ -252,7 +252,7 @@ fn bitaxe() {
         &mut world,
         r#"{"id": 1, "method": "mining.configure", "params": [["version-rolling"], {"version-rolling.mask": "ffffffff"}]}"#,
     );
-    assert_eq!((device.mask, device.masks), (0x1fff_e000, 1));
+    assert_eq!((device.mask, device.masks), (0x1fff_e000, 0), "the next line that some wait for is the answer to subscribe");
     let rest = [
         r#"{"id": 2, "method": "mining.subscribe", "params": ["bitaxe/BM1370/v2.9.0"]}"#.to_owned(),
         format!(r#"{{"id": 3, "method": "mining.authorize", "params": ["{ADDRESS}.bitaxe", "x"]}}"#),
@@ -262,6 +262,7 @@ fn bitaxe() {
     let answers = device.send(&mut world, format!("{}\n", rest.join("\n")).as_bytes());
     assert_eq!(answers.iter().map(|answer| answer["id"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3, 4, 5]);
     assert!(answers.iter().all(|answer| answer["error"].is_null()), "{answers:?}");
+    assert_eq!(device.masks, 1, "with the first job");
     let found = device.find(0x0000_2000);
     device.credited(&mut world, "6", &found, &found.six(ADDRESS));
     // It sends again what a job of the same template leads it to (ESP-Miner 1587): told at once, and never a reason to drop it.

@@ -43,6 +43,21 @@ fn a_mask_is_pushed_after_it_was_granted_and_when_it_changes() {
 }
 
 #[test]
+fn before_the_first_job_answers_come_alone() {
+    let (mut world, _) = serving();
+    let conn = world.connect(STRATUM);
+    let configure = configure(r#"["version-rolling"]"#, "{}");
+    for line in [&configure, SUBSCRIBE, &configure] {
+        world.line(conn, line);
+        assert_eq!(world.lines(conn).len(), 1, "cgminer takes the next line for the answer");
+    }
+    world.line(conn, &authorize());
+    let lines = world.lines(conn);
+    let methods: Vec<&str> = lines.iter().filter_map(|line| line["method"].as_str()).collect();
+    assert_eq!(methods, ["mining.set_version_mask", "mining.set_difficulty", "mining.notify"]);
+}
+
+#[test]
 fn more_bits_than_there_are_is_no_reason_to_refuse() {
     let (mut world, _) = serving();
     let conn = world.connect(STRATUM);
@@ -173,6 +188,9 @@ fn a_bad_address_is_shown_once() {
     let (mut world, _) = serving();
     let conn = world.connect(STRATUM);
     world.line(conn, SUBSCRIBE);
+    let early = world.connect(STRATUM);
+    world.line(early, r#"{"id":5,"method":"mining.authorize","params":["bob"]}"#);
+    assert_eq!(error_code(&world.lines(early)), 24, "nothing between this and the answer to subscribe");
     let long = "x".repeat(2_000);
     for (user, times) in [("bob", 1), ("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", 0), ("", 0), ("\\\"\\u0000", 0), (long.as_str(), 0)] {
         world.line(conn, &format!(r#"{{"id":5,"method":"mining.authorize","params":["{user}"]}}"#));
