@@ -48,6 +48,8 @@ struct State {
     /// All transactions, as the answer spells them, and which is the first of the template.
     txs: Vec<String>,
     first: usize,
+    /// Blocks, as far as it tells who asks for its state: those of the last template, so that each block is one job for each miner.
+    told: usize,
     /// Counts templates.
     sequence: u64,
 }
@@ -58,7 +60,8 @@ impl Bitcoind {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let addr = listener.local_addr()?;
         let params = params(Network::Regtest);
-        let state = State { params, headers: vec![params.bitcoin.genesis], heights: BTreeMap::new(), txs: txs(), first: 0, sequence: 1 };
+        let state =
+            State { params, headers: vec![params.bitcoin.genesis], heights: BTreeMap::new(), txs: txs(), first: 0, told: 0, sequence: 1 };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         shared.lock().mine();
         let all = Arc::clone(&shared);
@@ -119,8 +122,9 @@ impl State {
         self.headers.last().map_or([0; 32], |header| sha256d(header))
     }
 
-    fn template(&self) -> String {
+    fn template(&mut self) -> String {
         let height = self.headers.len() as u32;
+        self.told = self.headers.len() - 1;
         let value = self.params.subsidy(height) + TXS as u64 * FEE;
         let time = START + 600 * height;
         let txs: Vec<&str> = (self.first..self.first + TXS).map(|place| self.txs[place % TXS_ALL].as_str()).collect();
@@ -166,10 +170,10 @@ fn reply(call: &Value, shared: &Shared) -> String {
     let mut state = shared.lock();
     let result = match call["method"].as_str().unwrap_or_default() {
         "getblockchaininfo" => {
-            let blocks = state.headers.len() - 1;
+            let blocks = state.told;
             let (time, bits) = (START + 600 * blocks as u32, format!("{BITS:08x}"));
             let info = json!({
-                "chain": "regtest", "blocks": blocks, "bestblockhash": shown(&state.tip()), "time": time, "mediantime": time - 600,
+                "chain": "regtest", "blocks": blocks, "bestblockhash": shown(&sha256d(&state.headers[blocks])), "time": time, "mediantime": time - 600,
                 "bits": bits, "difficulty": 4.656_542_373_906_925e-10
             });
             Some(info.to_string())

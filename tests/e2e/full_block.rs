@@ -14,7 +14,7 @@ use rockpool_store::params::{self, Params};
 use rockpool_store::rules::target::target_bytes;
 use rockpool_store::testing::ShareBuilder;
 use rockpool_store::view::ChainView;
-use rockpool_workers::template::{RawTemplate, Template};
+use rockpool_workers::template::{Pool, RawTemplate, Template};
 use rockpool_workers::work::{Roll, Work, meets};
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn a_full_mempool_template_with_360_outputs_is_accepted_by_bitcoind() {
     fill_mempool(&bitcoind);
     let before = bitcoind.call(&["getbestblockhash"]);
     let raw: RawTemplate = serde_json::from_value(bitcoind.call(&["getblocktemplate", r#"{"rules":["segwit"]}"#])).unwrap();
-    let template = raw.build(1).unwrap();
+    let template = raw.build(1, &mut Pool::default()).unwrap();
     let [kept_12, .., kept_360] = template.trims.each_ref().map(|trim| trim.kept);
     assert_eq!(kept_12, template.txs.len(), "bitcoind leaves room for a coinbase of 12 outputs");
     assert!(kept_360 + 2 < kept_12, "and none for one of 360: of {kept_12} transactions {kept_360} fit");

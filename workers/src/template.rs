@@ -66,9 +66,9 @@ impl Template {
         fields(self) == fields(other) && self.trims == other.trims
     }
 
-    /// Work on a block that has just come: a coinbase that claims the subsidy, and nothing else. bitcoind takes seconds to gather
-    /// transactions on a small machine, and until then whatever miners do is worth nothing. `before` is what the same bitcoind offered last.
-    /// `None` if Bitcoin's bits cannot be told from the new block alone: a wrong job is worse than a late one.
+    /// Work on a block that has just come: a coinbase that claims the subsidy, and nothing else. On a small machine bitcoind takes seconds
+    /// to gather transactions, and until then whatever miners do is worth nothing. `before` is what the same bitcoind offered last. `None`
+    /// if Bitcoin's bits cannot be told from the new block alone: a wrong job is worse than a late one.
     pub fn first(params: &Params, tip: &RawChainInfo, before: &Before, sequence: u64, now_unix: u32) -> Option<Template> {
         let height = tip.blocks.checked_add(1)?;
         let (bits, maxtime) = tip.next_bits(params.bitcoin, height, before.bits, now_unix)?;
@@ -87,8 +87,8 @@ impl Template {
         })
     }
 
-    /// Narrows the times that a header may have to those at which Bitcoin demands this template's bits (BTC-7): where a network knows minimum
-    /// difficulty, they are others for a block that comes more than 20 minutes after the one before it.
+    /// Narrows the times that a header may have to those at which Bitcoin demands this template's bits (BTC-7): where a network knows
+    /// minimum difficulty, they are others for a block that comes more than 20 minutes after the one before it.
     pub fn keep_bits(&mut self, rules: &Rules, prev_time: u32) {
         if !rules.min_difficulty || !rules.retargets || self.height.is_multiple_of(PERIOD_BLOCKS) {
             return;
