@@ -68,8 +68,12 @@ impl Template {
 
     /// Work on a block that has just come: a coinbase that claims the subsidy, and nothing else. On a small machine bitcoind takes seconds
     /// to gather transactions, and until then whatever miners do is worth nothing. `before` is what the same bitcoind offered last. `None`
-    /// if Bitcoin's bits cannot be told from the new block alone: a wrong job is worse than a late one.
+    /// if Bitcoin's bits cannot be told from the new block alone, since a wrong job is worse than a late one, or if more blocks are coming.
     pub fn first(params: &Params, tip: &RawChainInfo, before: &Before, sequence: u64, now_unix: u32) -> Option<Template> {
+        // It is catching up, and this block is but one of many: by the time that miners hear of it the next is there.
+        if tip.headers.is_some_and(|headers| headers > tip.blocks) {
+            return None;
+        }
         let height = tip.blocks.checked_add(1)?;
         let (bits, maxtime) = tip.next_bits(params.bitcoin, height, before.bits, now_unix)?;
         let mintime = tip.mediantime.checked_add(1)?;
@@ -126,6 +130,8 @@ pub struct RawChainInfo {
     pub bestblockhash: String,
     /// Its height.
     blocks: u32,
+    /// That of the best header.
+    headers: Option<u32>,
     /// Median time of the eleven blocks that end with it.
     mediantime: u32,
     /// Its header's time, from version 23 on.
@@ -463,7 +469,15 @@ pub(crate) mod tests {
     /// What `getblockchaininfo` says of a chain whose newest block is of this height, bits and time; `bits` from version 29 on.
     fn chain(blocks: u32, bits: Option<u32>, difficulty: f64, time: u32) -> RawChainInfo {
         let bits = bits.map(|bits| format!("{bits:08x}"));
-        RawChainInfo { bestblockhash: "0f".repeat(32), blocks, mediantime: time - 3_000, time: Some(time), bits, difficulty }
+        RawChainInfo {
+            bestblockhash: "0f".repeat(32),
+            blocks,
+            headers: Some(blocks),
+            mediantime: time - 3_000,
+            time: Some(time),
+            bits,
+            difficulty,
+        }
     }
 
     #[test]
@@ -484,6 +498,8 @@ pub(crate) mod tests {
         assert_eq!(main(&chain(900_000, None, same, NOW)), Some((before.bits, NOW - 2_999, u32::MAX)));
         assert_eq!(main(&chain(900_000, None, difficulty(before.bits + 1), NOW)), None);
         assert_eq!(main(&chain(900_000, None, 0.0, NOW)), None);
+        let behind = RawChainInfo { headers: Some(900_001), ..chain(900_000, hard, 1.0, NOW) };
+        assert_eq!(main(&behind), None, "a block that is not the last for long");
         // Known values of a block of main's and of regtest's limit, as bitcoind shows them.
         assert!((difficulty(0x1d00_ffff) - 1.0).abs() < 1e-15 && (difficulty(0x1b04_04cb) / 16_307.420_938_523_983 - 1.0).abs() < 1e-12);
         assert!((difficulty(0x207f_ffff) / 4.656_542_373_906_925e-10 - 1.0).abs() < 1e-12);
