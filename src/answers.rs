@@ -180,9 +180,9 @@ impl<S: Stages> Node<S> {
         let mut shares = self.beside(change);
         shares.extend(self.confirmed(now, change, out));
         self.tell_blocks(now, out);
-        self.pull_blocks(now, out);
         let tip = Arc::clone(self.chain.view.confirmed_tip());
         self.pages.remember(self.chain.view.payouts());
+        self.pull_blocks(now, out);
         let same = tip.id == before && shares.is_empty();
         if !same || self.chain.view.upon().parent != upon {
             self.server.boards.forget();

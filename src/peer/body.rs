@@ -409,4 +409,4 @@ impl Pull {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

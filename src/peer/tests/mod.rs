@@ -1,6 +1,7 @@
 //! Peers against a node whose stages keep their jobs.
 
 mod begin;
+mod bodies;
 mod failures;
 mod missing;
 mod sync;
