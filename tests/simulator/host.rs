@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::Transaction;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
 use rockpool::config::Mode;
@@ -22,7 +23,7 @@ use rockpool_store::kv::{Family, Kv, MemKv};
 use rockpool_store::params::Params;
 use rockpool_store::record::Record;
 use rockpool_store::schema::{self, share_key};
-use rockpool_workers::embedded::EmbeddedChain;
+use rockpool_workers::embedded::{EmbeddedChain, filled};
 use rockpool_workers::jobs::{Answer, BitcoinNews};
 
 use crate::miner::Miner;
@@ -39,6 +40,8 @@ pub struct Machine {
     pub disk: Arc<MemKv>,
     pub process: Option<Process>,
     pub pace: Pace,
+    /// Transactions that its templates hold.
+    pub traffic: Vec<Transaction>,
     /// It gets no turn.
     pub asleep: bool,
     /// Shares that a miner here heard `true` for and that have been on the best chain ever since.
@@ -100,7 +103,18 @@ impl Machine {
     pub fn new(at: usize, peers: &[usize], pace: Pace, rng: &mut ChaCha12Rng) -> Machine {
         let peers = peers.iter().map(|peer| Net::addr(*peer, P2P)).collect();
         let (disk, rng) = (Arc::new(MemKv::new()), fork(rng));
-        Machine { at, peers, disk, process: None, pace, asleep: false, acknowledged: Vec::new(), started: Duration::ZERO, rng }
+        Machine {
+            at,
+            peers,
+            disk,
+            process: None,
+            pace,
+            traffic: Vec::new(),
+            asleep: false,
+            acknowledged: Vec::new(),
+            started: Duration::ZERO,
+            rng,
+        }
     }
 
     /// Starts the node from what is on the disk.
@@ -175,7 +189,7 @@ impl Machine {
             process.headers = seen;
             let headers = Answer::Bitcoin(BitcoinNews::Headers(headers));
             process.stages.mailbox.push_back(Mail { answer: headers, tickets: Vec::new() });
-            let template = Answer::Template(Arc::new(bitcoin.template(now.unix())));
+            let template = Answer::Template(Arc::new(filled(bitcoin.template(now.unix()), &self.traffic)));
             process.stages.mailbox.push_back(Mail { answer: template, tickets: Vec::new() });
         }
         let called = !process.stages.mailbox.is_empty() || net.has_events(self.at);

@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod attack;
+mod blocks;
 mod check;
 mod client;
 mod drawn;

@@ -14,7 +14,7 @@ use rockpool_store::params::Params;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
 use rockpool_workers::fetcher::BlockFetcher;
-use rockpool_workers::jobs::{Answer, Fate, Jobs, OrganiseJob, Output, Stage, Stages};
+use rockpool_workers::jobs::{Answer, Fate, Jobs, OrganiseJob, Output, Stage, Stages, SubmitJob};
 use rockpool_workers::limits::{EMISSION_SLOTS, FETCH_SLOTS, MAILBOX_SLOTS, ORGANISE_FREE_SLOTS, ORGANISE_SLOTS, READ_SLOTS, WRITE_SLOTS};
 use rockpool_workers::organise::OrganiseWorker;
 use rockpool_workers::reader::Reader;
@@ -109,6 +109,10 @@ pub struct Inline {
     held: Vec<OrganiseJob>,
     /// The reactor's mailbox, messages in the order of their posting.
     pub mailbox: VecDeque<Mail<Answer>>,
+    /// Blocks that the node handed in by itself and that are on their way.
+    submit: Vec<SubmitJob>,
+    /// No block reaches Bitcoin from here.
+    pub dead: bool,
     /// Blocks that Bitcoin refused, with the reason.
     pub refused: Vec<String>,
     pace: Pace,
@@ -126,6 +130,8 @@ impl Inline {
             read: Line::new(Reader::new(StoreHandle::new(kv.clone())), READ_SLOTS),
             held: Vec::new(),
             mailbox: VecDeque::new(),
+            submit: Vec::new(),
+            dead: false,
             refused: Vec::new(),
             pace,
             rng,
@@ -146,6 +152,7 @@ impl Inline {
         self.fetch.push(now, jobs.fetch, pace, rng);
         self.read.push(now, jobs.read, pace, rng);
         self.write.push(now, jobs.write, pace, rng);
+        self.submit.extend(jobs.submit);
     }
 
     /// Stalls a stage, by its place, or lets it go on.
@@ -167,13 +174,15 @@ impl Inline {
 
     /// When the next stage has something to do.
     pub fn due(&self) -> Option<Duration> {
-        [self.emission.due(), self.organise.due(), self.write.due(), self.fetch.due(), self.read.due()].into_iter().flatten().min()
+        let handed_in = (!self.submit.is_empty()).then_some(Duration::ZERO);
+        let stages = [self.emission.due(), self.organise.due(), self.write.due(), self.fetch.due(), self.read.due(), handed_in];
+        stages.into_iter().flatten().min()
     }
 
     /// Whether nothing is on its way to a stage or to the reactor.
     pub fn quiet(&self) -> bool {
         let channels = [self.emission.channel.len(), self.organise.channel.len(), self.write.channel.len(), self.fetch.channel.len()];
-        channels.iter().sum::<usize>() + self.read.channel.len() + self.mailbox.len() + self.held.len() == 0
+        channels.iter().sum::<usize>() + self.read.channel.len() + self.mailbox.len() + self.held.len() + self.submit.len() == 0
     }
 
     /// The organiser's chain.
@@ -200,8 +209,9 @@ impl Inline {
         if due(self.read.due()) {
             self.read.step(now, &mut out);
         }
-        for job in out.submit {
-            let fate = bitcoin.submit(&job.block, now.unix());
+        for job in out.submit.into_iter().chain(self.submit.drain(..)) {
+            let dead = || Fate::Unreachable("it is dead".to_owned());
+            let fate = if self.dead { dead() } else { bitcoin.submit(&job.block, now.unix()) };
             if let Fate::Refused(why) = &fate {
                 self.refused.push(why.clone());
             }

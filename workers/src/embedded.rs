@@ -1,25 +1,44 @@
 //! The embedded chain: Bitcoin's side on regtest when no bitcoind is given. In process, validated with the `bitcoin` crate, gone at exit.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, Block, CompactTarget, consensus, script};
+use bitcoin::{Amount, Block, CompactTarget, Transaction, consensus, script};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use rockpool_net::sha256::sha256d;
+use rockpool_net::wire::message::TxIds;
+use rockpool_net::wire::share::merkle_root;
 use rockpool_store::bitcoin::Tree;
 use rockpool_store::params::Params;
 
 use crate::crew::Outsider;
 use crate::jobs::{Answer, BitcoinNews, Fate, SubmitJob};
 use crate::limits::{EMBEDDED_KEPT, EMBEDDED_REFRESH, HEADERS_MAX, TEMPLATE_MIN};
-use crate::template::Template;
+use crate::template::{Template, branch};
 use crate::trim::Trim;
 
 /// Regtest's target, the easiest there is.
 const BITS: u32 = 0x207f_ffff;
 /// Blocks whose median time a new block must pass (Bitcoin's rule).
 const MEDIAN_SPAN: usize = 11;
+
+/// An empty template with these transactions in it, which pay no fees.
+pub fn filled(empty: Template, txs: &[Transaction]) -> Template {
+    let bytes: Vec<Box<[u8]>> = txs.iter().map(|tx| consensus::serialize(tx).into()).collect();
+    let of = |(tx, bytes): (&Transaction, &Box<[u8]>)| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: sha256d(bytes) };
+    let ids: Vec<TxIds> = txs.iter().zip(&bytes).map(of).collect();
+    let mut witnesses = [0; 64];
+    witnesses[..32].copy_from_slice(&merkle_root([0; 32], &branch(ids.iter().map(|tx| tx.wtxid).collect())));
+    let trim = Trim {
+        kept: txs.len(),
+        value: empty.trims[0].value,
+        witness_commitment: sha256d(&witnesses),
+        branch: branch(ids.iter().map(|tx| tx.txid).collect()),
+    };
+    Template { trims: std::array::from_fn(|_| trim.clone()), txs: bytes, ids, ..empty }
+}
 
 /// A block of the embedded chain, as far as the next ones need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +55,8 @@ pub struct Tip {
 #[derive(Debug)]
 pub struct EmbeddedChain {
     params: &'static Params,
+    /// Transactions that blocks may hold, any number of times, as if their coins were there: for tests of what is made of them.
+    traffic: BTreeSet<[u8; 32]>,
     state: Mutex<State>,
 }
 
@@ -76,7 +97,13 @@ impl EmbeddedChain {
 
     fn with(params: &'static Params, tip: Tip, blocks: BTreeMap<[u8; 32], (Tip, [u8; 32])>, headers: VecDeque<[u8; 80]>) -> EmbeddedChain {
         let state = State { tip, blocks, headers, before: 0, sequence: 0, watchers: Vec::new() };
-        EmbeddedChain { params, state: Mutex::new(state) }
+        EmbeddedChain { params, traffic: BTreeSet::new(), state: Mutex::new(state) }
+    }
+
+    /// A chain whose blocks may hold these transactions. Its templates hold none; see [`filled`].
+    pub fn with_traffic(params: &'static Params, txs: &[Transaction]) -> EmbeddedChain {
+        let traffic = txs.iter().map(|tx| tx.compute_txid().to_byte_array()).collect();
+        EmbeddedChain { traffic, ..EmbeddedChain::new(params, None) }
     }
 
     /// The newest block of the longest branch.
@@ -161,7 +188,7 @@ impl EmbeddedChain {
         }
         let height = prev.height.checked_add(1).ok_or("bad-cb-height")?;
         let Some(coinbase) = block.txdata.first().filter(|tx| tx.is_coinbase()) else { return Err("bad-cb-missing") };
-        if block.txdata.len() > 1 {
+        if block.txdata[1..].iter().any(|tx| !self.traffic.contains(&tx.compute_txid().to_byte_array())) {
             // There are no coins here that a transaction could spend.
             return Err("bad-txns-inputs-missingorspent");
         }
@@ -357,6 +384,25 @@ mod tests {
             weak.header.nonce += 1;
         }
         assert_eq!(chain.submit(&consensus::serialize(&weak), NOW), Fate::Refused("high-hash".into()));
+    }
+
+    #[test]
+    fn a_filled_template_makes_blocks_that_a_chain_with_this_traffic_takes() {
+        let txs: Vec<Transaction> = (0..5).map(crate::template::tests::payment).collect();
+        let chain = EmbeddedChain::with_traffic(regtest(), &txs[1..]);
+        for (held, taken) in [(&txs[1..], true), (&txs[..], false)] {
+            let template = filled(chain.template(NOW), held);
+            let trim = &template.trims[0];
+            let block = block(&template, |block| {
+                block.txdata.extend_from_slice(held);
+                block.header.merkle_root = block.compute_merkle_root().unwrap();
+            });
+            let made: Block = consensus::deserialize(&block).unwrap();
+            let root = merkle_root(made.txdata[0].compute_txid().to_byte_array(), &trim.branch);
+            assert_eq!((root, trim.kept), (made.header.merkle_root.to_byte_array(), held.len()));
+            assert!(made.check_witness_commitment());
+            assert_eq!(chain.submit(&block, NOW) == Fate::Accepted, taken);
+        }
     }
 
     #[test]

@@ -8,9 +8,8 @@ use rockpool_store::chain::Chain;
 use rockpool_store::kv::MemKv;
 use rockpool_store::rules::coinbase::coinbase_of;
 use rockpool_store::rules::target::target_bytes;
-use rockpool_workers::embedded::EmbeddedChain;
+use rockpool_workers::embedded::{EmbeddedChain, filled};
 use rockpool_workers::template::Tx;
-use rockpool_workers::trim::Trim;
 use rockpool_workers::work::{Work, meets};
 
 use super::*;
@@ -32,22 +31,7 @@ pub(crate) fn tx(number: u32, bytes: usize) -> Transaction {
 
 /// A template of these transactions.
 pub(crate) fn template(txs: &[Transaction]) -> Template {
-    let bytes: Vec<Box<[u8]>> = txs.iter().map(|tx| serialize(tx).into()).collect();
-    let ids: Vec<TxIds> =
-        txs.iter().zip(&bytes).map(|(tx, bytes)| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: sha256d(bytes) }).collect();
-    let root = merkle_root([0; 32], &branch(ids.iter().map(|tx| tx.wtxid).collect()));
-    let plain = EmbeddedChain::new(regtest(), None).template(at(Duration::ZERO).unix());
-    let trim = Trim {
-        kept: txs.len(),
-        value: regtest().subsidy(plain.height),
-        witness_commitment: sha256d(&[root, [0; 32]].concat()),
-        branch: branch(ids.iter().map(|tx| tx.txid).collect()),
-    };
-    Template {
-        trims: std::array::from_fn(|_| trim.clone()),
-        txs: bytes.into_iter().zip(ids).map(|(data, ids)| Arc::new(Tx { ids, data })).collect(),
-        ..plain
-    }
+    filled(EmbeddedChain::new(regtest(), None).template(at(Duration::ZERO).unix()), txs)
 }
 
 /// A block of these transactions: its share, its coinbase and all of it.
