@@ -66,9 +66,9 @@ impl Contents {
 
     /// The part of the stream that is asked for; `None` where there is no such.
     pub fn part(&self, block: &[u8], wanted: &GetBlockBody) -> Option<BlockBodyPart> {
-        let whole = [0..self.shorts.len()];
+        let shorts = std::iter::once(0..self.shorts.len());
         let (from, pieces): (&[u8], Vec<Range<usize>>) = if wanted.places.is_empty() {
-            (&self.shorts, whole.to_vec())
+            (&self.shorts, shorts.collect())
         } else {
             (block, wanted.places.iter().map(|place| self.txs.get(usize::from(*place)).cloned()).collect::<Option<_>>()?)
         };

@@ -473,7 +473,7 @@ mod tests {
     fn the_newest_are_kept_and_the_newest_few_themselves() {
         let (kv, mut log) = (MemKv::new(), BlockLog::default());
         for number in 0..BLOCKS_KEPT + 10 {
-            log.add(found(number), Some(&vec![number as u8; 100]));
+            log.add(found(number), Some(&[number as u8; 100]));
             store(&mut log, &kv);
         }
         assert_eq!((log.iter().len(), rows(&kv)), (BLOCKS_KEPT, BLOCKS_KEPT + BLOCK_BODIES_KEPT));

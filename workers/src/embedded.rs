@@ -27,8 +27,8 @@ const MEDIAN_SPAN: usize = 11;
 /// An empty template with these transactions in it, which pay no fees.
 pub fn filled(empty: Template, txs: &[Transaction]) -> Template {
     let bytes: Vec<Box<[u8]>> = txs.iter().map(|tx| consensus::serialize(tx).into()).collect();
-    let of = |(tx, bytes): (&Transaction, &Box<[u8]>)| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: sha256d(bytes) };
-    let ids: Vec<TxIds> = txs.iter().zip(&bytes).map(of).collect();
+    let of = |tx: &Transaction| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: tx.compute_wtxid().to_byte_array() };
+    let ids: Vec<TxIds> = txs.iter().map(of).collect();
     let mut witnesses = [0; 64];
     witnesses[..32].copy_from_slice(&merkle_root([0; 32], &branch(ids.iter().map(|tx| tx.wtxid).collect())));
     let trim = Trim {
