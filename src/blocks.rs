@@ -195,3 +195,92 @@ impl Blocks {
 pub fn finder(user: Option<&str>) -> Finder {
     Finder::Miner(user.unwrap_or("a miner that has left").to_owned())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use rockpool_net::wire::share::Script;
+    use rockpool_store::kv::{Family, Kv, MemKv};
+    use rockpool_store::limits::{BLOCK_BYTES_MAX, BLOCK_STALE};
+    use rockpool_store::params::{Network, params};
+    use rockpool_store::testing::bitcoin_header;
+
+    fn id(number: u8) -> ShareId {
+        ShareId([number; 32])
+    }
+
+    fn found(number: u8) -> FoundBlock {
+        FoundBlock::new(id(number), 1, 1_700_000_000, finder(Some("bob")), Script::P2wpkh([1; 20]))
+    }
+
+    /// Writes what may be written, as the writer would.
+    fn store(blocks: &mut Blocks, kv: &MemKv) -> usize {
+        let jobs = blocks.take();
+        jobs.iter().for_each(|job| kv.write(&job.ops, job.sync).unwrap());
+        if jobs.last().is_some_and(|job| job.last_of_blocks) {
+            blocks.credit();
+        }
+        jobs.len()
+    }
+
+    #[test]
+    fn rows_go_out_in_batches_and_one_message_at_a_time() {
+        let (kv, mut blocks) = (MemKv::new(), Blocks::default());
+        blocks.found(found(1), Some(vec![7; BLOCK_BYTES_MAX].into()));
+        let jobs = blocks.take();
+        let bytes = |job: &WriteJob| job.ops.iter().map(|op| if let Op::Put(_, _, value) = op { value.len() } else { 0 }).sum::<usize>();
+        assert!(jobs.len() > 3 && jobs.iter().all(|job| job.sync && bytes(job) <= BATCH_BYTES_MAX));
+        assert_eq!(jobs.iter().map(|job| job.last_of_blocks).collect::<Vec<_>>(), [false, false, false, false, true][5 - jobs.len()..]);
+        blocks.fate(id(1), "here".into(), Fate::Unreachable("away".into()));
+        assert!(blocks.take().is_empty() && !blocks.is_clean(), "the first are not stored yet");
+        jobs.iter().for_each(|job| kv.write(&job.ops, job.sync).unwrap());
+        blocks.credit();
+        assert_eq!((store(&mut blocks, &kv), blocks.is_clean(), store(&mut blocks, &kv)), (1, true, 0));
+        for number in 0..=BATCH_OPS_MAX {
+            blocks.found(FoundBlock { hash: ShareId([number as u8, 9].repeat(16).try_into().unwrap()), ..found(0) }, None);
+            blocks.fate(id(1), format!("{number}"), Fate::Accepted);
+        }
+        let jobs = blocks.take();
+        assert!(jobs.len() > 1 && jobs.iter().all(|job| job.ops.len() <= BATCH_OPS_MAX));
+    }
+
+    #[test]
+    fn a_crash_between_the_batches_of_a_block_loses_it_and_nothing_else() {
+        let tree = Tree::new(params(Network::Regtest));
+        let mut blocks = Blocks::default();
+        blocks.found(found(1), None);
+        let first = blocks.take();
+        blocks.credit();
+        blocks.has_body(id(1), vec![7; BLOCK_BYTES_MAX].into());
+        let then = blocks.take();
+        for written in 0..=then.len() {
+            let kv = Arc::new(MemKv::new());
+            first.iter().chain(&then[..written]).for_each(|job| kv.write(&job.ops, job.sync).unwrap());
+            let (blocks, again) = Blocks::open(&StoreHandle::new(kv), &tree).unwrap();
+            assert_eq!((blocks.iter().count(), again.len()), (1, usize::from(written == then.len())));
+            assert!(again.iter().all(|job| job.block.len() == BLOCK_BYTES_MAX && blocks.body(&job.hash).is_some()));
+        }
+    }
+
+    #[test]
+    fn what_bitcoins_chain_has_passed_by_is_not_handed_in_again() {
+        let (kv, mut blocks, mut tree) = (Arc::new(MemKv::new()), Blocks::default(), Tree::new(params(Network::Regtest)));
+        blocks.found(found(1), Some(vec![7; 100].into()));
+        store(&mut blocks, &kv);
+        let open = |tree: &Tree| Blocks::open(&StoreHandle::new(kv.clone()), tree).unwrap();
+        for _ in 0..BLOCK_STALE {
+            assert_eq!(open(&tree).1.len(), 1);
+            tree.add(&bitcoin_header(tree.best().unwrap(), 600)).unwrap();
+        }
+        let (mut blocks, again) = open(&tree);
+        assert!(again.is_empty() && store(&mut blocks, &kv) == 1);
+        let mut rows = 0;
+        let count = &mut |_: &[u8], _: &[u8]| {
+            rows += 1;
+            true
+        };
+        kv.scan(Family::Blocks, &[], count).unwrap();
+        assert_eq!(rows, 1, "only its record is left");
+    }
+}

@@ -442,3 +442,21 @@ fn only_who_is_on_this_machine_says_that_there_is_a_new_block() {
     assert!(code == 405 && !heard && text.contains("\r\nAllow: POST\r\n"), "{text}");
     assert_eq!(ask(Method::Post, "/api/v1/status", "127.0.0.1"), None);
 }
+
+#[test]
+fn found_blocks_are_listed_newest_first() {
+    let mut front = Front::new();
+    for number in 0..30 {
+        let block = FoundBlock::new(ShareId([number; 32]), number.into(), 5, finder(Some("bob")), Script::P2wpkh([1; 20]));
+        front.blocks.found(block, None);
+    }
+    let heights =
+        |told: Value| told["blocks"].as_array().unwrap().iter().map(|block| block["height"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(heights(front.json("/api/v1/blocks")), (30 - u64::from(SHARES_LISTED)..30).rev().collect::<Vec<_>>());
+    assert_eq!(heights(front.json("/api/v1/blocks?count=2")), [29, 28]);
+    assert_eq!(front.get("/api/v1/blocks?count=x").0, 400);
+    let told = front.json("/api/v1/blocks?count=1");
+    let block = &told["blocks"][0];
+    assert_eq!((&block["found_by"], &block["name"], &block["state"]), (&json!("miner"), &json!("bob"), &json!("open")));
+    assert_eq!(front.json("/api/v1/status")["blocks"][0]["name"], "bob");
+}

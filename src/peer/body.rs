@@ -1,8 +1,8 @@
 //! Bodies of found blocks (SHARECHAIN §10): how one is cut into what peers ask for, and how one is pulled from them and checked.
 //!
-//! Whoever pulls has the share, and makes the coinbase itself from the payouts that it knows. It asks for short ids, finds what it can among
-//! the transactions of its own newest template, and asks for the rest. Nothing leaves here but a block whose transactions fold to the
-//! share's branch and, with their witnesses, to its witness commitment; what comes of it else costs its sender the connection.
+//! Whoever pulls has the share, and makes the coinbase itself from the payouts that it knows. It asks for short ids, finds what it can
+//! among the transactions of its own newest template, and asks for the rest. Nothing leaves here but a block whose transactions fold to
+//! the share's branch and, with their witnesses, to its witness commitment; who sends anything else loses the connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

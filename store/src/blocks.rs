@@ -499,7 +499,8 @@ mod tests {
         log.add(found(1), Some(&bytes));
         log.add(found(2), Some(&vec![0; BLOCK_BYTES_MAX + 1]));
         let ops = log.take();
-        assert!(ops.iter().all(|op| matches!(op, Op::Put(_, _, value) if 2 * value.len() <= crate::limits::BATCH_BYTES_MAX)));
+        assert!(ops.iter().all(|op| matches!(op, Op::Put(_, _, value) if value.len() <= BLOCK_PART_BYTES)));
+        const { assert!(2 * BLOCK_PART_BYTES < crate::limits::BATCH_BYTES_MAX) };
         // Its record comes last: until then nothing of it is there.
         let record = ops.iter().position(|op| matches!(op, Op::Put(_, key, _) if key[0] == RECORD)).unwrap();
         kv.write(&ops[..record], true).unwrap();

@@ -26,18 +26,17 @@ const MEDIAN_SPAN: usize = 11;
 
 /// An empty template with these transactions in it, which pay no fees.
 pub fn filled(empty: Template, txs: &[Transaction]) -> Template {
-    let bytes: Vec<Box<[u8]>> = txs.iter().map(|tx| consensus::serialize(tx).into()).collect();
-    let of = |tx: &Transaction| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: tx.compute_wtxid().to_byte_array() };
-    let ids: Vec<TxIds> = txs.iter().map(of).collect();
+    let ids = |tx: &Transaction| TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: tx.compute_wtxid().to_byte_array() };
+    let txs: Vec<Arc<Tx>> = txs.iter().map(|tx| Arc::new(Tx { ids: ids(tx), data: consensus::serialize(tx).into() })).collect();
     let mut witnesses = [0; 64];
-    witnesses[..32].copy_from_slice(&merkle_root([0; 32], &branch(ids.iter().map(|tx| tx.wtxid).collect())));
+    witnesses[..32].copy_from_slice(&merkle_root([0; 32], &branch(txs.iter().map(|tx| tx.ids.wtxid).collect())));
     let trim = Trim {
         kept: txs.len(),
         value: empty.trims[0].value,
         witness_commitment: sha256d(&witnesses),
-        branch: branch(ids.iter().map(|tx| tx.txid).collect()),
+        branch: branch(txs.iter().map(|tx| tx.ids.txid).collect()),
     };
-    Template { trims: std::array::from_fn(|_| trim.clone()), txs: bytes, ids, ..empty }
+    Template { trims: std::array::from_fn(|_| trim.clone()), txs, ..empty }
 }
 
 /// A block of the embedded chain, as far as the next ones need it.
