@@ -97,6 +97,7 @@ impl Blocks {
     /// Peers were told of a block.
     pub fn told(&mut self, hash: &ShareId, peers: u32) {
         if peers > 0 {
+            log::info!("block {hash}: {peers} {} told of it", if peers == 1 { "peer is" } else { "peers are" });
             self.log.change(hash, |block| block.told = block.told.saturating_add(peers));
         }
     }

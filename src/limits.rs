@@ -45,8 +45,8 @@ pub const TEMPLATE_EVERY: Duration = Duration::from_secs(1);
 
 // Bodies of found blocks
 
-/// Bodies pulled at once, each from one peer (SHARECHAIN §10). One takes at most 12 MB: the bytes that arrive, the transactions made of
-/// them, and the block.
+/// Bodies pulled at once, each from one peer (SHARECHAIN §10). One takes at most 18 MB: the bytes that arrive, the transactions made of
+/// them with their ids, and the block.
 pub const BODY_PULLS_MAX: usize = 2;
 /// Time that one peer is given for a body (SHARECHAIN §10): 4 MB at 70 kB/s.
 pub const BODY_TIME_MAX: Duration = Duration::from_secs(60);

@@ -317,6 +317,9 @@ impl Pull {
         if part.offset != self.wanted.offset || part.offset as usize != self.got.len() {
             return Err("part of a body that was not asked for");
         }
+        if self.wanted.places.is_empty() && part.total as usize >= SHORT_BYTES << self.share.proof.branch.len() {
+            return Err("short ids of another block");
+        }
         if self.taken + part.total as usize > BODY_BYTES_MAX {
             return Err("a body of more than a block's bytes");
         }
