@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::kit::{ADDRESS, Bitcoind, Rockpool, temp, until};
 
 /// Accepted submits of a miner that was let mine.
-const SUBMITS: u64 = 50;
+const SUBMITS: u64 = 20;
 
 /// A program by the variable that names its path, or by its name on the PATH.
 fn program(test: &str, variable: &str, name: &str) -> Option<PathBuf> {
@@ -51,17 +51,27 @@ fn submits(node: &Rockpool) -> (u64, u64) {
     (shares["accepted"].as_u64().unwrap(), shares["rejected"].as_u64().unwrap())
 }
 
-/// Lets it mine for a while. On regtest nearly every share is a block, so what is on its way when the next work comes is stale; all else is
-/// taken.
+/// One of the node's counters.
+fn counter(node: &Rockpool, name: &str) -> u64 {
+    let name = format!("rockpool_{name} ");
+    let (_, metrics) = node.get("/metrics");
+    metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("a counter of this name").parse().unwrap()
+}
+
+/// Lets it mine for a while. On regtest every share is a block, and a processor finds many at once: those for the work of before are stale.
 fn mines(node: &Rockpool, command: &mut Command) {
     let (accepted, refused) = submits(node);
     let height = node.tip().1;
     let mining = Mining::start(command);
     until("its submits to be accepted", || (submits(node).0 >= accepted + SUBMITS).then_some(()));
     drop(mining);
+    until("the miner to be gone", || (node.status()["miners"] == 0).then_some(()));
     let (after, refused_after) = submits(node);
     eprintln!("{} submits accepted, {} refused", after - accepted, refused_after - refused);
-    assert!(refused_after - refused < (after - accepted) / 2, "{}", node.log());
+    // para reads difficulties of 1e-9 with an error of three in ten thousand: seldom, it submits what is just too little.
+    let (stale, low) = (counter(node, "submits_stale"), counter(node, "submits_low"));
+    assert_eq!(stale + low, refused_after, "nothing else is refused");
+    assert!(low <= after / 20, "{low} of {after} with too little work");
     assert!(node.tip().1 > height, "its shares are on the share chain");
     assert!(!node.log().contains("panicked"), "{}", node.log());
 }
@@ -88,7 +98,7 @@ fn para_pings_and_mines() {
         assert!(submits(&node).0 > accepted, "{said}");
         assert_eq!(submits(&node).1, refused, "{}", node.log());
     }
-    mines(&node, Command::new(&para).args(["miner", "--cpu-cores", "1", "--username", &user, &at]));
+    mines(&node, Command::new(&para).args(["miner", "--cpu-cores", "1", "--throttle", "20000", "--username", &user, &at]));
 }
 
 #[test]
