@@ -243,8 +243,8 @@ fn no_such_share() -> Reply {
     Reply::error(404, "no such share in this node's chain")
 }
 
-/// What bitcoind's option `-blocknotify` says, if this is it: the answer, and whether bitcoind is to be asked for the new block. Only who is
-/// on this machine is heard.
+/// What bitcoind's option `-blocknotify` says, if this is it: the answer, and whether bitcoind is to be asked for the new block. Only who
+/// is on this machine is heard.
 pub fn blocknotify(request: &Request, from: SocketAddr) -> Option<(Answer, bool)> {
     if request.path.split_once('?').map_or(&*request.path, |(path, _)| path) != "/api/v1/blocknotify" {
         return None;
