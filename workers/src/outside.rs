@@ -220,7 +220,7 @@ struct ChainInfo {
     chain: String,
     #[serde(default)]
     blocks: u32,
-    /// The height of the best header of which it has nothing against the block.
+    /// Height of the best header that it has, blocks that it knows to be invalid apart.
     #[serde(default)]
     headers: u32,
     signet_challenge: Option<String>,
@@ -981,8 +981,8 @@ mod tests {
         assert!(warming.iter().all(|result| matches!(result, Err(RpcError::WarmingUp(_)))));
     }
 
-    /// What is heard of a bitcoind that offers a template of height 9, goes away and comes back with one of height 7 and this to say of itself;
-    /// the third time it has 9 again, and another one after that.
+    /// What is heard of a bitcoind that offers a template of height 9, goes away and comes back with one of height 7 and this to say of
+    /// itself; after that it has 9 again.
     fn heights_after_a_loss(peers: u32, headers: u32, knows: bool) -> Vec<u32> {
         let mut templates = 0;
         let host = fake(move |method, _, _| match method {
