@@ -1,5 +1,5 @@
-//! Miners do not suffer from bitcoind: with a real one killed, restarted, slow, of another chain, or replaced by the next, their connections
-//! stay, their submits are answered, the node does not spin, and there is work again as soon as bitcoind is back.
+//! Miners do not suffer from bitcoind: with a real one killed, restarted, slow, of another chain, or replaced by the next, connections stay,
+//! submits are answered, the node does not spin, and there is work again as soon as bitcoind is back.
 
 use std::time::{Duration, Instant};
 
