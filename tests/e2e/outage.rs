@@ -178,12 +178,20 @@ fn killed_and_catching_up_with_its_peers() {
     bitcoind.kill();
     house.until_down();
     let blocks = house.goes_on();
-    bitcoind.again(&["-connect=0"]);
-    bitcoind.until_up();
-    assert_eq!(bitcoind.height(), kept, "it has lost blocks");
-    bitcoind.kill();
+    // Its peer is behind too for a while.
+    let newer = peer.call(&["getblockhash", &(kept + 1).to_string()]);
+    peer.call(&["invalidateblock", newer.as_str().unwrap()]);
+    // Nobody hears of bitcoind before it has its peer: without one there is nothing to wait for.
+    proxy.switch(free_port());
     bitcoind.again(&[]);
-    // From its return on: no miner is sent back to a block below the one that it works on.
+    bitcoind.until_up();
+    until("bitcoind's peer", || (bitcoind.call(&["getconnectioncount"]) == 1).then_some(()));
+    proxy.switch(bitcoind.port());
+    assert_eq!((bitcoind.height(), peer.height()), (kept, kept), "it has lost blocks");
+    house.idles(|_| until("looks whether it has caught up", || (proxy.count("getconnectioncount") >= 3).then_some(())));
+    assert_eq!(house.node.status()["bitcoin"]["tip"], *tip);
+    peer.call(&["reconsiderblock", newer.as_str().unwrap()]);
+    // No miner was sent back to a block below the one that it works on.
     for miner in &mut house.miners {
         let parents = miner.parents_until(|parent| blocks.contains(&parent.to_owned()));
         assert!(parents.iter().all(|parent| *parent == tip), "{parents:?} before one of {blocks:?}");
