@@ -16,7 +16,7 @@ use rockpool_store::params::Params;
 use crate::crew::Outsider;
 use crate::jobs::{Answer, BitcoinNews, Fate, SubmitJob};
 use crate::limits::{EMBEDDED_KEPT, EMBEDDED_REFRESH, HEADERS_MAX, TEMPLATE_MIN};
-use crate::template::{Template, branch};
+use crate::template::{Template, Tx, branch};
 use crate::trim::Trim;
 
 /// Regtest's target, the easiest there is.
