@@ -2,7 +2,6 @@
 //! target.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -42,18 +41,6 @@ pub struct Board {
 /// A job as one miner was given it.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// What it is.
-    pub given: Arc<Given>,
-    /// What its submits are judged by and credited with.
-    pub difficulty: f64,
-}
-
-/// What miners can share of a job: what it is, and the line that tells of it.
-type Shared = (Arc<Given>, Arc<Payload>);
-
-/// What of a job is the same for all miners whom the same line was sent.
-#[derive(Debug)]
-pub struct Given {
     /// Its id; never given to anything else.
     pub id: u64,
     /// What it is made of.
@@ -64,17 +51,22 @@ pub struct Given {
     pub bits: u32,
     /// Header time that it proposes.
     pub ntime: u32,
+    /// What its submits are judged by and credited with.
+    pub difficulty: f64,
 }
 
-impl Deref for Job {
-    type Target = Given;
-
-    fn deref(&self) -> &Given {
-        &self.given
-    }
+/// The line that tells of a job, and what of it is not the board's, the payee's or the miner's. Miners can share it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The job's id.
+    pub id: u64,
+    /// Header time that it proposes.
+    pub ntime: u32,
+    /// The line.
+    pub line: Arc<Payload>,
 }
 
-impl Given {
+impl Job {
     /// What its submits are judged by at most.
     pub fn difficulty_max(&self) -> f64 {
         self.board.difficulty_max(self.bits)
@@ -166,7 +158,7 @@ pub struct Boards {
     serial: u64,
     job: u64,
     /// Lines of the newest boards' jobs, by board, script, bits and whether they are clean: most miners can share one.
-    lines: BTreeMap<(u64, Script, u32, bool), Shared>,
+    lines: BTreeMap<(u64, Script, u32, bool), Told>,
     /// Templates before the newest, newest last: number, and the bytes that nothing but them keeps.
     past: VecDeque<(Weak<Template>, u64, usize)>,
     /// Jobs of templates before this number are no longer taken.
@@ -224,35 +216,33 @@ impl Boards {
     }
 
     /// Whether a past job is still taken: it is neither too old, nor of a template that would keep too much memory.
-    pub fn keeps(&self, job: &Given, now: Now) -> bool {
+    pub fn keeps(&self, job: &Job, now: Now) -> bool {
         now.mono.saturating_sub(job.board.made) < JOB_AGE_MAX && job.board.work.template.sequence >= self.oldest
     }
 
-    /// A job of this board for whoever is paid by this script and commits to these bits, and the line that tells of it. Miners share both,
-    /// but for one that had a job of the same board and time before: `last` is that one's time.
-    pub fn give(
+    /// A job of this board for whoever is paid by this script and commits to these bits. Miners share it, but for one that had a job of the
+    /// same board and time before: `last` is that one's time.
+    pub fn tell(
         &mut self,
         params: &Params,
-        board: &Arc<Board>,
-        (script, bits): (&Arc<Script>, u32),
+        board: &Board,
+        (script, bits): (&Script, u32),
         (now, last): (Now, Option<u32>),
         clean: bool,
-    ) -> Shared {
-        let (key, ntime) = ((board.serial, **script, bits, clean), board.ntime(now, last));
-        if let Some((given, line)) = self.lines.get(&key)
-            && given.ntime == ntime
-        {
-            return (Arc::clone(given), Arc::clone(line));
+    ) -> Told {
+        let (key, ntime) = ((board.serial, *script, bits, clean), board.ntime(now, last));
+        if let Some(told) = self.lines.get(&key).filter(|told| told.ntime == ntime) {
+            return told.clone();
         }
-        let given = Given { id: self.job_id(), board: Arc::clone(board), script: Arc::clone(script), bits, ntime };
-        let line = board.notify(params, (script, bits), given.id, ntime, clean);
-        let (given, line) = (Arc::new(given), Arc::new(Payload::new(line.into_bytes())));
+        let id = self.job_id();
+        let line = board.notify(params, (script, bits), id, ntime, clean);
+        let told = Told { id, ntime, line: Arc::new(Payload::new(line.into_bytes())) };
         // Where all miners are paid apart, no line serves two of them.
         if self.lines.len() >= LINES_SHARED_MAX {
             self.lines.clear();
         }
-        self.lines.insert(key, (Arc::clone(&given), Arc::clone(&line)));
-        (given, line)
+        self.lines.insert(key, told.clone());
+        told
     }
 
     /// Template, tip or payouts are others.

@@ -298,8 +298,8 @@ impl Miner {
             self.told = Some(difficulty);
         }
         let last = self.jobs.back().filter(|job| job.board.serial == board.serial).map(|job| job.ntime);
-        let (given, line) = server.boards.give(turn.config.params, &board, (&script, bits), (turn.now, last), clean);
-        turn.out.send(conn, line);
+        let told = server.boards.tell(turn.config.params, &board, (&script, bits), (turn.now, last), clean);
+        turn.out.send(conn, told.line);
         turn.counters.jobs_sent.add(1);
         self.notified = turn.now.mono;
         self.jobs.retain(|job| server.boards.keeps(job, turn.now));
@@ -308,7 +308,7 @@ impl Miner {
         if self.jobs.len() > JOBS_PAST_MAX {
             self.jobs.pop_front();
         }
-        self.jobs.push_back(Job { given, difficulty });
+        self.jobs.push_back(Job { id: told.id, board, script, bits, ntime: told.ntime, difficulty });
         // A newer job may be of an older board, if meanwhile another class or layout was asked for.
         let oldest = self.jobs.iter().map(|job| job.board.serial).min().unwrap_or(0);
         self.seen = self.seen.split_off(&[oldest, 0, 0, 0]);
