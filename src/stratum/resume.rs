@@ -9,7 +9,7 @@ use std::time::Duration;
 use rockpool_net::wire::share::Script;
 
 use crate::limits::{RESUME_MAX, RESUME_TIME};
-use crate::stratum::jobs::{Board, Given, Job};
+use crate::stratum::jobs::{Board, Job};
 use crate::stratum::request::EXTRANONCE1_BYTES;
 use crate::stratum::vardiff::Vardiff;
 
@@ -66,13 +66,13 @@ impl Resumable {
             self.ended.pop_front();
         }
         let Session { extranonce1, vardiff, jobs, seen } = session;
-        let past = |Job { given, difficulty }: Job| PastJob {
-            id: given.id,
-            board: Arc::downgrade(&given.board),
-            script: Arc::clone(&given.script),
-            bits: given.bits,
+        let past = |Job { id, board, script, bits, difficulty, ntime }| PastJob {
+            id,
+            board: Arc::downgrade(&board),
+            script,
+            bits,
             difficulty,
-            ntime: given.ntime,
+            ntime,
         };
         self.ended.push_back(Ended { ip, since: now, extranonce1, vardiff, jobs: jobs.into_iter().map(past).collect(), seen });
     }
@@ -84,7 +84,7 @@ impl Resumable {
         let Ended { mut vardiff, jobs, seen, .. } = self.ended.remove(at)?;
         vardiff.resume(now);
         let job = |PastJob { id, board, script, bits, difficulty, ntime }| {
-            Some(Job { given: Arc::new(Given { id, board: board.upgrade()?, script, bits, ntime }), difficulty })
+            Some(Job { id, board: board.upgrade()?, script, bits, difficulty, ntime })
         };
         Some(Session { extranonce1, vardiff, jobs: jobs.into_iter().filter_map(job).collect(), seen })
     }
