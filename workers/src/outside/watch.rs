@@ -34,8 +34,7 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, notified: R
     if watches.len() > 1 {
         watches.iter_mut().for_each(|watch| watch.rpc.small = RPC_SPARE_DEADLINE);
     }
-    let mut follower = Follower::new(network, locator);
-    let mut pool = Pool::default();
+    let (mut follower, mut pool) = (Follower::new(network, locator), Pool::default());
     let mut hint = Hint { notified, heard_from: Duration::ZERO };
     let (mut at, mut sequence, mut floor, mut pause, mut down) = (0, 0, Floor::default(), RETRY_MIN, false);
     loop {
@@ -181,8 +180,8 @@ impl Watch {
         (self.checked, self.poll, self.before, self.news) = (false, None, None, None);
     }
 
-    /// The next template: at once, or, if there was one before, what the long poll brings; of a new block that it has not told of yet, first
-    /// one without transactions. `None` if there is nothing new, whoever says that there may be.
+    /// The next template: at once, or, if there was one before, what the long poll brings; on a new block that it has not told of yet,
+    /// first one without transactions. `None` if there is nothing new, whoever says that there may be.
     fn next(
         &mut self,
         sequence: u64,
