@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::kit::{ADDRESS, ADDRESS_2, Bitcoind, Miner, Rockpool, temp, until};
 
 /// What a block without transactions may pay on regtest below height 150.
-const SUBSIDY: u64 = 5_000_000_000;
+pub const SUBSIDY: u64 = 5_000_000_000;
 
 #[test]
 fn a_block_found_through_stratum_is_accepted_and_pays_what_the_share_chain_dictates() {
@@ -53,7 +53,7 @@ fn a_block_found_through_stratum_is_accepted_and_pays_what_the_share_chain_dicta
 }
 
 /// Outputs of a block's coinbase with a value: script → satoshis.
-fn paid(block: &Value) -> BTreeMap<String, u64> {
+pub fn paid(block: &Value) -> BTreeMap<String, u64> {
     let outputs = block["tx"][0]["vout"].as_array().unwrap();
     let sats = |value: &Value| (value.as_f64().unwrap() * 1e8).round() as u64;
     let script = |output: &Value| output["scriptPubKey"]["hex"].as_str().unwrap().to_owned();

@@ -25,7 +25,7 @@ pub struct Rockpool {
     pub http: SocketAddr,
     /// Where it listens.
     pub stratum: SocketAddr,
-    /// Where it listens.
+    /// Where it listens, if it has a share chain.
     pub p2p: SocketAddr,
 }
 
@@ -33,9 +33,11 @@ impl Rockpool {
     /// Starts a node on regtest with every port free, and waits until it answers.
     pub fn start(dir: &Path, more: &[&str]) -> Rockpool {
         let _ = std::fs::remove_file(dir.join("http"));
+        let chain = !more.iter().any(|flag| matches!(*flag, "--solo" | "--standalone"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_rockpool"))
-            .args(["run", "--network", "regtest", "--p2p", "127.0.0.1:0", "--stratum", "127.0.0.1:0", "--http", "127.0.0.1:0", "--datadir"])
+            .args(["run", "--network", "regtest", "--stratum", "127.0.0.1:0", "--http", "127.0.0.1:0", "--datadir"])
             .arg(dir)
+            .args(if chain { &["--p2p", "127.0.0.1:0"][..] } else { &[] })
             .args(more)
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
@@ -52,7 +54,8 @@ impl Rockpool {
         });
         let status = until("the node's first answer", || serde_json::from_str::<Value>(&get(http, "/api/v1/status")?.1).ok());
         let listen = |name: &str| status["listen"][name].as_str().unwrap().parse().unwrap();
-        Rockpool { child, log, http, stratum: listen("stratum"), p2p: listen("p2p") }
+        let p2p = if chain { listen("p2p") } else { SocketAddr::from(([0; 4], 0)) };
+        Rockpool { child, log, http, stratum: listen("stratum"), p2p }
     }
 
     /// Its status as it tells it.

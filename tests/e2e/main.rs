@@ -11,6 +11,7 @@ mod full_block;
 mod kill;
 mod kit;
 mod line;
+mod modes;
 mod outage;
 mod proxy;
 mod stall;

@@ -191,7 +191,7 @@ impl Watch {
         node: &Outsider,
     ) -> Result<Option<Template>, Trouble> {
         let polled = match &mut self.poll {
-            Some(poll) if poll.asked => hint.or_answer(poll, BLOCK_LOOK, node),
+            Some(poll) if poll.asked => hint.or_answer(poll, node),
             _ => None,
         };
         let raw = match polled {
@@ -419,8 +419,10 @@ struct Hint {
 }
 
 impl Hint {
-    /// The answer to a long poll, if it comes in this time and before any hint.
-    fn or_answer(&mut self, poll: &mut Poll, patience: Duration, node: &Outsider) -> Option<Result<RawTemplate, Trouble>> {
+    /// The answer to a long poll, if it comes before any hint and before it is time for a look. Where somebody tells of blocks anyway there is
+    /// less to look for.
+    fn or_answer(&mut self, poll: &mut Poll, node: &Outsider) -> Option<Result<RawTemplate, Trouble>> {
+        let patience = if self.heard_from.is_zero() { BLOCK_LOOK } else { LONGPOLL_LOOK };
         let deaf = self.heard_from.saturating_sub(node.now().mono).min(patience);
         if let Some(answer) = poll.wait(deaf) {
             return Some(answer);
