@@ -317,7 +317,7 @@ fn word(value: &Value) -> &str {
 }
 
 /// Unix seconds as date and time of day.
-fn date(unix: u64) -> String {
+pub fn date(unix: u64) -> String {
     let (days, seconds) = (unix / 86_400, unix % 86_400);
     // Years that begin in March end with the leap day: days since 1 March of year 0, in eras of 400 years.
     let days = days + 719_468;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::http::json::address;
+use crate::inspect::date;
 
 /// `GET /api/v1/blocks`.
 #[derive(Debug, Serialize)]
@@ -106,10 +107,12 @@ fn story(block: &Value) -> String {
     let (sats, told, served) = (number("value"), number("peers_told"), number("served"));
     let value = if sats == 0 { String::new() } else { format!(", pays {}.{:08} BTC", sats / 100_000_000, sats % 100_000_000) };
     let mut lines = vec![
-        format!("{}  height {}, {}", when(number("time")), number("height"), text("hash")),
+        format!("{} UTC  height {}, {}", date(number("time")), number("height"), text("hash")),
         format!("    found by {by}, {share}{value}"),
-        format!("    told to {told} {}, whole to {served}", if told == 1 { "peer" } else { "peers" }),
     ];
+    if block["share"] == true {
+        lines.push(format!("    told to {told} {}, whole to {served}", if told == 1 { "peer" } else { "peers" }));
+    }
     for fate in block["fates"].as_array().into_iter().flatten() {
         let why = fate["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
         lines.push(format!("    bitcoind {}: {}{why}", fate["node"].as_str().unwrap_or("-"), fate["fate"].as_str().unwrap_or("-")));
@@ -127,20 +130,6 @@ fn story(block: &Value) -> String {
     lines.join("\n")
 }
 
-/// Unix seconds as a date and a time.
-fn when(unix: u64) -> String {
-    let (days, s) = (unix / 86_400, unix % 86_400);
-    // Days since 1 March of year 0, in eras of 400 years; months from March on have the lengths of a formula.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", era * 400 + year + carry, s / 3_600, s / 60 % 60, s % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use rockpool_net::id::ShareId;
@@ -149,19 +138,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (unix, date) in [
-            (0, "1970-01-01 00:00:00 UTC"),
-            (951_782_400, "2000-02-29 00:00:00 UTC"),
-            (1_231_006_505, "2009-01-03 18:15:05 UTC"),
-            (4_107_542_399, "2100-02-28 23:59:59 UTC"),
-            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
-        ] {
-            assert_eq!(when(unix), date);
-        }
-    }
 
     #[test]
     fn a_blocks_story_says_who_found_it_and_what_became_of_it() {
