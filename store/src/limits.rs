@@ -8,6 +8,9 @@ pub const HARDER_MAX_LOG2: usize = 4;
 pub const REACH: usize = 32;
 /// Heights that an uncle may lie below its nephew: a selfish miner who hides longer branches makes others lose all of theirs.
 pub const UNCLE_DEPTH: u32 = 24;
+/// Heights below the confirmed tip down to which the uncles that the chain credits are at hand: the next share's uncles may be so deep, and
+/// what these credit in turn, with the branches that it stands on, as deep below them as rules may ask.
+pub const CREDITED_DEPTH: u32 = UNCLE_DEPTH + REACH as u32;
 /// Seconds that a Bitcoin header's time may be ahead of its share's time. Bitcoin allows as much ahead of now.
 pub const HEADER_AHEAD_MAX_S: u32 = 7_200;
 /// The window's work in multiples of the work of a Bitcoin block.
@@ -31,8 +34,9 @@ pub const BASE_HEIGHT_MAX: u32 = 1 << 31;
 /// Shares of a branch beside the best chain up to which coinbases are rebuilt before it overtakes: as many as work may go on beside a tip
 /// that is not mined upon.
 pub const PROVE_MAX: usize = 4 * REACH;
-/// Uncles around a base share, and those credited near the confirmed tip, beyond which none around a base is taken: three a height.
-pub const AROUND_BASE_MAX: usize = 128;
+/// Uncles around a base share, and those credited near the confirmed tip, beyond which none around a base is taken: three a height of
+/// either, where around a base is as far below it as above.
+pub const AROUND_BASE_MAX: usize = 3 * (2 * UNCLE_DEPTH + CREDITED_DEPTH) as usize;
 /// Newest confirmed shares whose payouts are at hand: an uncle's parent is no further below.
 pub const PAYOUTS_RECENT: usize = REACH;
 /// Heights by which the chain may exceed what is kept before the oldest are deleted, all at once: three hours' worth, during which a peer

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use rockpool_net::id::ShareId;
 
-use crate::record::Record;
+use crate::limits::UNCLE_DEPTH;
+use crate::record::{Record, Uncle};
 
 /// A hash function with a secret drawn at start, so that nobody can choose ids that fall together.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +107,13 @@ impl Table {
     /// Height of an uncle that a share of this chain credits.
     pub fn uncle_height(&self, id: &ShareId) -> Option<u32> {
         self.uncles.get(id).copied()
+    }
+
+    /// The share of this chain that credits this one, and what it says of it.
+    pub fn uncle(&self, id: &ShareId) -> Option<(&Arc<Record>, &Uncle)> {
+        let height = self.uncle_height(id)?;
+        let mut nephews = (height + 1..=height.saturating_add(UNCLE_DEPTH)).map_while(|height| self.at(height));
+        nephews.find_map(|nephew| nephew.uncles().iter().find(|uncle| uncle.id == *id).map(|uncle| (nephew, uncle)))
     }
 
     /// Puts a record on the tip. Refused, without a change, unless it is the tip's child.

@@ -277,8 +277,9 @@ impl OrganiseWorker {
                 bulk.best = bulk.best.max(height);
                 return self.bulk.push_front(bulk);
             }
-            // The rest builds on this one, so it waits for what this one waits for: an uncle, or a Bitcoin header.
-            Offer::Pending { missing } if base || self.chain.get(&parent).is_some() => {
+            // The rest builds on this one, so it waits for what this one waits for: an uncle, or a Bitcoin header, or a parent that our own
+            // chain credits, but is kept no more beside it.
+            Offer::Pending { missing } if base || self.chain.get(&parent).is_some() || self.chain.credits(&parent) => {
                 self.report.missing.push(Missing { id: self.pending.wanted(missing), from, bulk: true });
                 (bulk.base, bulk.waits) = (base, Some((missing, now.mono)));
                 return self.bulk.push_front(bulk);
@@ -779,6 +780,17 @@ mod tests {
         assert_eq!(silent.chain.syncing(), None);
     }
 
+    /// What is told of a sync's message: what it lacks, and what it brought when it is done.
+    fn told(outs: &[Output]) -> (Vec<Missing>, Vec<(ConnId, u32)>) {
+        let (mut lacks, mut brought) = (Vec::new(), Vec::new());
+        for (answer, _) in outs.iter().flat_map(|out| &out.mail) {
+            let Answer::Organised { missing, bulk_done, .. } = answer else { panic!("{answer:?}") };
+            lacks.extend(missing.iter().copied());
+            brought.extend(bulk_done);
+        }
+        (lacks, brought)
+    }
+
     #[test]
     fn a_syncs_message_waits_for_an_uncle_or_a_bitcoin_header_and_ends_without_it() {
         let (mut other, build) = (fresh_chain(), ShareBuilder::new(regtest()));
@@ -797,16 +809,6 @@ mod tests {
             other.confirm(9);
             shares.push(share);
         }
-        // What is told of a message: what it lacks, and what it brought when it is done.
-        let told = |outs: &[Output]| -> (Vec<Missing>, Vec<(ConnId, u32)>) {
-            let (mut lacks, mut brought) = (Vec::new(), Vec::new());
-            for (answer, _) in outs.iter().flat_map(|out| &out.mail) {
-                let Answer::Organised { missing, bulk_done, .. } = answer else { panic!("{answer:?}") };
-                lacks.extend(missing.iter().copied());
-                brought.extend(bulk_done);
-            }
-            (lacks, brought)
-        };
         let lacks = |id| vec![Missing { id, from: conn(1), bulk: true }];
         let wait = BULK_WAIT_MAX.as_millis() as u64;
         let mut worker = worker();
@@ -827,6 +829,44 @@ mod tests {
         assert_eq!(told(&outs), (vec![], vec![(conn(1), 1)]));
         assert!(outs.iter().flat_map(|out| &out.mail).any(|(_, tickets)| *tickets == [ticket(1)]));
         assert_eq!((worker.chain.tip().id, worker.bulk.len()), (shares[0].id(), 0));
+    }
+
+    /// An uncle on another one that both chains credit, below where they part and far below our tip: no answer of the owner's holds that.
+    #[test]
+    fn a_syncs_message_waits_for_the_parent_of_an_uncle_that_our_own_chain_credits() {
+        let (build, late) = (ShareBuilder::new(regtest()), 200_000);
+        let take = |chain: &mut Chain, share: &Share| {
+            assert_eq!(chain.offer(at(late), share, Source::Peer), Offer::Taken);
+            chain.confirm(9);
+        };
+        let grow = |chain: &mut Chain, salt: u32, uncles: &[ShareId], count: usize| -> Vec<Share> {
+            let shares = (0..count).map(|i| {
+                let share = build.clone().salt(salt).uncles(if i == 0 { uncles } else { &[] }).build(chain, &chain.tip().id);
+                take(chain, &share);
+                share
+            });
+            shares.collect()
+        };
+        let (mut ours, mut theirs) = (fresh_chain(), fresh_chain());
+        let mut shares = grow(&mut theirs, 0, &[], 4);
+        let parent = build.clone().miner(2).build(&theirs, &shares[1].id());
+        take(&mut theirs, &parent);
+        shares.push(parent.clone());
+        shares.extend(grow(&mut theirs, 0, &[parent.id()], 2));
+        shares.iter().for_each(|share| take(&mut ours, share));
+        shares.extend(grow(&mut ours, 1, &[], 54));
+        let uncle = build.clone().miner(2).build(&theirs, &parent.id());
+        take(&mut theirs, &uncle);
+        let mut others = vec![uncle.clone()];
+        others.extend(grow(&mut theirs, 2, &[uncle.id()], 64));
+        let mut worker = worker();
+        steps(&mut worker, late, vec![bulk(&shares, 4)]);
+        steps(&mut worker, late, vec![OrganiseJob::PeerGone(conn(4))]);
+        assert!(worker.chain.confirmed_height() == 60 && worker.chain.get(&parent.id()).is_none());
+        let lacks = vec![Missing { id: parent.id(), from: conn(1), bulk: true }];
+        assert_eq!(told(&steps(&mut worker, late, vec![bulk(&others, 1)])), (lacks, vec![]));
+        assert_eq!(told(&steps(&mut worker, late, vec![tip(&parent, 2)])), (vec![], vec![(conn(1), 70)]));
+        assert_eq!(worker.chain.tip().id, theirs.tip().id);
     }
 
     /// Regtest, had it easier bits than those of its blocks: so these cost something.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rockpool_net::id::{ConnId, ShareId};
 
 use super::{Chain, Live, level};
-use crate::limits::{REACH, UNCLE_DEPTH};
+use crate::limits::{CREDITED_DEPTH, REACH, UNCLE_DEPTH};
 use crate::record::Record;
 use crate::rules::score;
 use crate::rules::window::wanted_work;
@@ -83,7 +83,7 @@ impl Chain {
     /// Uncles that were credited long ago stay in their rows, and take no room beside the chain from others: those of the share that has
     /// just come so deep below the confirmed tip.
     pub(super) fn drop_old_uncles(&mut self) {
-        let deep = self.confirmed_height().checked_sub(REACH as u32 + UNCLE_DEPTH);
+        let deep = self.confirmed_height().checked_sub(CREDITED_DEPTH);
         let Some(nephew) = deep.and_then(|height| self.table.at(height)).cloned() else { return };
         for uncle in nephew.uncles() {
             if self.side.get(&uncle.id).is_some_and(|live| live.row) && !self.side.has_children(&uncle.id) {

@@ -6,7 +6,7 @@ use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::Share;
 
 use super::{BUILDS_ON_INVALID, Chain, level};
-use crate::limits::{PAYOUTS_RECENT, PROVE_MAX, REACH, SIDE_MAX};
+use crate::limits::{CREDITED_DEPTH, PAYOUTS_RECENT, PROVE_MAX, REACH, SIDE_MAX};
 use crate::payouts::Payouts;
 use crate::record::Record;
 use crate::rules::share::{RuleError, check_coinbase};
@@ -111,7 +111,7 @@ impl Chain {
             self.payouts.pop_front();
         }
         let confirmed = self.confirmed_height();
-        self.credited.retain(|_, uncle| uncle.record.height + REACH as u32 > confirmed);
+        self.credited.retain(|_, uncle| uncle.record.height + CREDITED_DEPTH > confirmed);
         self.keep();
         if self.side.near_len() >= SIDE_MAX {
             self.drop_old_uncles();

@@ -169,6 +169,11 @@ impl Chain {
         self.table.get(id).or_else(|| self.side.get(id).map(|live| &live.record))
     }
 
+    /// Whether the best chain credits this share as an uncle.
+    pub fn credits(&self, id: &ShareId) -> bool {
+        self.table.uncle_height(id).is_some()
+    }
+
     /// Shares beside the best chain.
     pub fn side_len(&self) -> usize {
         self.side.len()

@@ -9,7 +9,7 @@ use rockpool_net::wire::share::Share;
 use super::{BUILDS_ON_INVALID, Chain, Live, Named};
 use crate::bitcoin::Added;
 use crate::limits::{AROUND_BASE_MAX, REACH, SIDE_MAX, SPAM_DEPTH, UNCLE_DEPTH};
-use crate::record::{Place, Record};
+use crate::record::{Place, Record, Uncle};
 use crate::rules::share::{RuleError, check_alone, check_context};
 use crate::rules::uncles::{self, Unreached};
 use crate::rules::{Ancestors, difficulty, score};
@@ -80,8 +80,12 @@ impl Chain {
             return self.refuse(id, RuleError::Broken(BUILDS_ON_INVALID));
         }
         let Some(parent) = self.get(&share.parent).cloned() else { return self.without_parent(id, share, source) };
+        // What the confirmed chain credits was judged before. Or the uncles that it names itself, if they are not at hand any more, would have
+        // to come again, and those that these name, and so on down to where the chain began.
+        let settled = self.settled_uncles(&id, &share.uncles);
+        let bytes = settled.is_none().then(|| share.encode().into());
         let mut uncles = Vec::with_capacity(share.uncles.len());
-        for uncle in &share.uncles {
+        for uncle in share.uncles.iter().filter(|_| settled.is_none()) {
             let Some(named) = self.named(uncle) else { return Offer::Pending { missing: *uncle } };
             uncles.push(named);
         }
@@ -114,9 +118,9 @@ impl Chain {
             best_bitcoin: Some(best).filter(|best| prev.work < best.work).cloned(),
             script: self.scripts.shared(&share.script),
             bitcoin: prev,
-            uncles: uncles.iter().map(|uncle| uncle.record.as_uncle()).collect(),
+            uncles: settled.unwrap_or_else(|| uncles.iter().map(|uncle| uncle.record.as_uncle()).collect()),
         };
-        self.take_in(Arc::new(place.record(share, id)), share.encode().into(), uncles, source)
+        self.take_in(Arc::new(place.record(share, id)), bytes, uncles, source)
     }
 
     /// Whether a share of the sync under way may stand where its score cannot be checked: only while the chain is hardly begun, or whoever
@@ -193,6 +197,14 @@ impl Chain {
         self.credited.get(id).cloned()
     }
 
+    /// If the confirmed chain credits this share: what that chain says of the uncles that the share itself credits, all of which are of the
+    /// chain or credited by it as well (SPEC, UNC-4).
+    fn settled_uncles(&self, id: &ShareId, named: &[ShareId]) -> Option<Vec<Uncle>> {
+        self.table.uncle(id).filter(|(nephew, _)| nephew.height <= self.confirmed_height())?;
+        let on_chain = |id: &ShareId| self.table.get(id).map(|record| record.as_uncle());
+        named.iter().map(|id| self.table.uncle(id).map(|(_, uncle)| uncle.clone()).or_else(|| on_chain(id))).collect()
+    }
+
     /// A share whose parent is not here. Around a base that is no reason to wait for it: uncles there build on what is not kept, and of
     /// them nothing is asked but their work and whom they pay (SPEC, BASE-2).
     fn without_parent(&mut self, id: ShareId, share: &Share, source: Source) -> Offer {
@@ -214,7 +226,8 @@ impl Chain {
     }
 
     /// Puts a share that passed every check but the rebuilding of its coinbase where it belongs.
-    fn take_in(&mut self, record: Arc<Record>, bytes: Arc<[u8]>, uncles: Vec<Named>, source: Source) -> Offer {
+    /// One without bytes was proved as another's uncle, and its row is written.
+    fn take_in(&mut self, record: Arc<Record>, bytes: Option<Arc<[u8]>>, uncles: Vec<Named>, source: Source) -> Offer {
         let id = record.id;
         let of_sync = matches!(source, Source::Bulk(peer) if self.syncing == Some(peer));
         // Our miners work on the confirmed tip, whatever branch without proof may stand above it.
@@ -224,7 +237,8 @@ impl Chain {
         }
         self.arrivals += 1;
         // What a sync brings is kept apart: where our tip is hard, thousands of its shares are near it.
-        let live = Live { record, bytes: Some(bytes), proven: false, uncles, row: false, scratch: of_sync, seen: self.arrivals };
+        let settled = bytes.is_none();
+        let live = Live { record, bytes, proven: settled, uncles, row: settled, scratch: of_sync, seen: self.arrivals };
         if self.side.is_full_for(&live) {
             return Offer::Dropped("no room in the scratch of the sync");
         }

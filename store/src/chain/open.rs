@@ -12,7 +12,7 @@ use super::{Chain, News, Told};
 use crate::bitcoin::{Added, Tree};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv};
-use crate::limits::{REACH, UNCLE_DEPTH};
+use crate::limits::{CREDITED_DEPTH, REACH, UNCLE_DEPTH};
 use crate::params::Params;
 use crate::payouts::Payouts;
 use crate::record::{Place, Record, Scripts};
@@ -175,7 +175,7 @@ impl Chain {
 
     /// The shares above the confirmed height, and uncles credited near it.
     fn read_candidates(&mut self, kv: &dyn Kv, scanned: &Scanned, tip: TipRow) -> Result<(), StoreError> {
-        let near = tip.confirmed_height.saturating_sub(REACH as u32).max(self.lowest().height);
+        let near = tip.confirmed_height.saturating_sub(CREDITED_DEPTH).max(self.lowest().height);
         for record in self.table.above(near).to_vec() {
             for uncle in record.uncles() {
                 if let Some(uncle) = scanned.get(uncle.height, &uncle.id) {

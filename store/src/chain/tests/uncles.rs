@@ -292,3 +292,95 @@ fn long_branches_beside_the_chain_are_proved_to_a_limit() {
     assert_eq!(proved, [vec![true; PROVE_MAX + 1], vec![false]].concat());
     chain.sanity_check().unwrap();
 }
+
+/// A chain of which each uncle credits the one before, 22 heights below it, and is credited itself 23 heights above: the shares in an
+/// order in which they can be judged, and the uncles.
+fn ladder(chain: &mut Chain, heights: u32) -> (Vec<Share>, Vec<Share>) {
+    let apart = UNCLE_DEPTH - 2;
+    let (mut shares, mut uncles): (Vec<Share>, Vec<Share>) = (Vec::new(), Vec::new());
+    for height in 1..=heights {
+        let parent = chain.tip().id;
+        let credited = if height % apart == 2 { uncles.iter().rev().nth(1).map(Share::id) } else { None };
+        shares.push(build().uncles(credited.as_slice()).build(chain, &parent));
+        if height % apart == 1 {
+            let last = uncles.last().map(Share::id);
+            uncles.push(build().miner(9).uncles(last.as_slice()).build(chain, &parent));
+            shares.extend(uncles.last().cloned());
+        }
+        for share in shares.iter().filter(|share| share.height == height) {
+            taken(chain, share);
+        }
+        confirm_all(chain);
+    }
+    (shares, uncles)
+}
+
+/// An uncle above a deep fork credits one that both chains credit, and that one another, and so on down to where the chain began. What our
+/// own chain credits was judged when it did: it is asked for, since it is not at hand any more, but not all that it stands on.
+#[test]
+fn what_the_chain_credits_is_not_judged_again_with_all_that_it_stands_on() {
+    let kv = MemKv::new();
+    let mut chain = open(&kv);
+    let (shares, uncles) = ladder(&mut chain, 160);
+    let (low, below) = (&uncles[3], &uncles[2]);
+    assert!(low.uncles == [below.id()] && below.uncles == [uncles[1].id()]);
+    write(&mut chain, &kv);
+    // The other chain parts from ours where this uncle is credited, and credits one that credits it too.
+    let mut theirs = fresh();
+    let fork = low.height + UNCLE_DEPTH - 1;
+    shares.iter().filter(|share| share.height <= fork).for_each(|share| taken(&mut theirs, share));
+    let [on, parent] = [fork, fork - 2].map(|height| theirs.at_height(height).unwrap().id);
+    let uncle = build().miner(8).uncles(&[low.id()]).build(&theirs, &parent);
+    taken(&mut theirs, &uncle);
+    let nephew = build().salt(1).uncles(&[uncle.id()]).build(&theirs, &on);
+    taken(&mut theirs, &nephew);
+    let above = grow(&mut theirs, nephew.id(), 80, 1, Source::Peer);
+    confirm_all(&mut theirs);
+    // A restart has forgotten what was credited so far below the tip.
+    let mut chain = open(&kv);
+    let from = Source::Bulk(peer(1));
+    assert!(chain.begin_sync(peer(1)));
+    assert_eq!(offer(&mut chain, &uncle, from), Offer::Pending { missing: low.id() });
+    assert_eq!(offer(&mut chain, low, from), Offer::Taken);
+    assert_eq!(chain.get(&low.id()).map(|record| record.uncles()), Some(&[theirs.get(&below.id()).unwrap().as_uncle()][..]));
+    for share in [&uncle, &nephew].into_iter().chain(&above) {
+        assert_eq!(offer(&mut chain, share, from), Offer::Taken);
+    }
+    chain.end_sync();
+    confirm_all(&mut chain);
+    chain.sanity_check().unwrap();
+    assert_eq!((chain.confirmed_tip(), chain.payouts()), (theirs.confirmed_tip(), theirs.payouts()));
+    write(&mut chain, &kv);
+    let again = open(&kv);
+    again.sanity_check().unwrap();
+    assert_eq!((again.confirmed_tip(), again.payouts()), (theirs.confirmed_tip(), theirs.payouts()));
+}
+
+/// An uncle may lie 24 below its nephew, and what it credits 24 below that: all this is at hand, whatever is kept beside the chain.
+#[test]
+fn what_an_uncle_of_the_next_share_credits_is_at_hand_after_a_sync_and_a_restart() {
+    let kv = MemKv::new();
+    let (shares, uncles) = ladder(&mut fresh(), 22 * 6 + 2);
+    let mut chain = open(&kv);
+    assert!(chain.begin_sync(peer(1)));
+    for share in &shares {
+        assert_eq!(offer(&mut chain, share, Source::Bulk(peer(1))), Offer::Taken);
+        confirm_all(&mut chain);
+    }
+    chain.end_sync();
+    write(&mut chain, &kv);
+    for mut chain in [chain, open(&kv)] {
+        // The deepest that the next share may credit, beside the ladder's own, credits the step below.
+        let (low, parent) = (&uncles[4], chain.at_height(chain.tip().height - UNCLE_DEPTH).unwrap().id);
+        assert!(low.height + 2 * UNCLE_DEPTH == chain.tip().height + 3 && chain.table.uncle_height(&low.id()).is_some());
+        let uncle = build().miner(8).uncles(&[low.id()]).build(&chain, &parent);
+        taken(&mut chain, &uncle);
+        confirm_all(&mut chain);
+        let tip = chain.tip().id;
+        let nephew = build().uncles(&[uncle.id()]).build(&chain, &tip);
+        taken(&mut chain, &nephew);
+        confirm_all(&mut chain);
+        assert_eq!(chain.confirmed_tip().id, nephew.id());
+        chain.sanity_check().unwrap();
+    }
+}
