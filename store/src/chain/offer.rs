@@ -80,8 +80,8 @@ impl Chain {
             return self.refuse(id, RuleError::Broken(BUILDS_ON_INVALID));
         }
         let Some(parent) = self.get(&share.parent).cloned() else { return self.without_parent(id, share, source) };
-        // What the confirmed chain credits was judged before. Or the uncles that it names itself, if they are not at hand any more, would have
-        // to come again, and those that these name, and so on down to where the chain began.
+        // What the confirmed chain credits was judged before. Or the uncles that it names itself, if they are not at hand any more, would
+        // have to come again, and those that these name, and so on down to where the chain began.
         let settled = self.settled_uncles(&id, &share.uncles);
         let bytes = settled.is_none().then(|| share.encode().into());
         let mut uncles = Vec::with_capacity(share.uncles.len());
@@ -185,7 +185,7 @@ impl Chain {
     }
 
     /// A share that another names as its uncle, wherever it is.
-    fn named(&self, id: &ShareId) -> Option<Named> {
+    pub(super) fn named(&self, id: &ShareId) -> Option<Named> {
         if let Some(live) = self.side.get(id) {
             return Some(live.named());
         }

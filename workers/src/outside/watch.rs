@@ -419,8 +419,8 @@ struct Hint {
 }
 
 impl Hint {
-    /// The answer to a long poll, if it comes before any hint and before it is time for a look. Where somebody tells of blocks anyway there is
-    /// less to look for.
+    /// The answer to a long poll, if it comes before any hint and before it is time for a look. Where somebody tells of blocks anyway there
+    /// is less to look for.
     fn or_answer(&mut self, poll: &mut Poll, node: &Outsider) -> Option<Result<RawTemplate, Trouble>> {
         let patience = if self.heard_from.is_zero() { BLOCK_LOOK } else { LONGPOLL_LOOK };
         let deaf = self.heard_from.saturating_sub(node.now().mono).min(patience);

@@ -1,7 +1,7 @@
 //! Uncles, from the offer to the disk.
 
 use super::*;
-use crate::limits::{BESIDE_DEPTH, PAYOUTS_RECENT, PROVE_MAX, UNCLE_DEPTH};
+use crate::limits::{BESIDE_DEPTH, CREDITED_DEPTH, PAYOUTS_RECENT, PROVE_MAX, UNCLE_DEPTH};
 
 /// A chain of `count` shares above genesis, all confirmed.
 fn grown(kv: &dyn Kv, count: usize) -> (Chain, Vec<Share>) {
@@ -369,6 +369,11 @@ fn what_an_uncle_of_the_next_share_credits_is_at_hand_after_a_sync_and_a_restart
     }
     chain.end_sync();
     write(&mut chain, &kv);
+    for uncle in &uncles[..uncles.len() - 1] {
+        let (at, tip, at_hand) = (uncle.height, chain.tip().height, open(&kv).named(&uncle.id()).is_some());
+        assert!(at_hand || at + CREDITED_DEPTH <= tip, "at {at} of {tip}");
+        assert!(!at_hand || at + CREDITED_DEPTH + UNCLE_DEPTH > tip, "at {at} of {tip}: no more than is asked for");
+    }
     for mut chain in [chain, open(&kv)] {
         // The deepest that the next share may credit, beside the ladder's own, credits the step below.
         let (low, parent) = (&uncles[4], chain.at_height(chain.tip().height - UNCLE_DEPTH).unwrap().id);
