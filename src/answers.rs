@@ -65,7 +65,7 @@ impl<S: Stages> Node<S> {
             Answer::TemplateStored => self.templates.line.credit(),
             Answer::BlocksStored => self.blocks.credit(),
             Answer::DiskFull(full) => {
-                self.disk_full = full;
+                self.server.disk_full = full;
                 out.publish(Event::DiskFull(full));
             }
             Answer::Requests(requests) => {

@@ -88,7 +88,6 @@ pub struct Node<S> {
     pub(crate) told_miners: Duration,
     pub(crate) blocks: Blocks,
     pub(crate) bitcoin_down: Option<String>,
-    pub(crate) disk_full: bool,
     stopping: Option<(Stopping, Duration)>,
     finished: bool,
 }
@@ -139,7 +138,6 @@ impl<S: Stages> Node<S> {
             told_miners: Duration::ZERO,
             blocks,
             bitcoin_down: None,
-            disk_full: false,
             stopping: None,
             finished: false,
         }
@@ -202,7 +200,7 @@ impl<S: Stages> Node<S> {
             rejected: self.counters.shares_rejected.get(),
             bitcoin: template.map(|template| (ShareId(template.prev), template.height.saturating_sub(1))),
             bitcoin_down: self.bitcoin_down.clone(),
-            disk_full: self.disk_full,
+            disk_full: self.server.disk_full,
             serving: self.server.serving,
             blocks: self.blocks.shown(),
             listen: self.config.listen,

@@ -6,6 +6,7 @@
 //! | `session` | a miner's connection |
 //! | `answers` | what miners are told, as lines |
 //! | `resume` | sessions that outlive their connection |
+//! | `seen` | submits, to tell duplicates |
 //! | `jobs` | work as text, shared by all miners |
 //! | `vardiff` | how often a miner submits |
 //! | `difficulty` | difficulties and targets |
@@ -21,6 +22,7 @@ pub mod harder;
 pub mod jobs;
 pub mod request;
 pub mod resume;
+pub mod seen;
 pub mod session;
 pub mod vardiff;
 
@@ -41,6 +43,8 @@ pub struct Server {
     pub harder: Harder,
     /// Whether miners are served; the node looks before each turn's inputs.
     pub serving: Serving,
+    /// Nothing can be stored.
+    pub disk_full: bool,
     /// Addresses that are kept out.
     pub bans: Bans,
     /// What is known of firmware, the operator's rules among it.
@@ -57,6 +61,7 @@ impl Server {
             boards: Boards::default(),
             harder: Harder::default(),
             serving: Serving::NoTemplate,
+            disk_full: false,
             bans: Bans::default(),
             firmware: Firmware::default(),
             resumable: Resumable::default(),

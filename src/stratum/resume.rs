@@ -1,7 +1,7 @@
 //! Sessions that are taken up again: a device that lost its connection and subscribes with the name of its session goes on where it was,
 //! with its extranonce1, its difficulty and the jobs that somebody still works on.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,10 +11,8 @@ use rockpool_net::wire::share::Script;
 use crate::limits::{RESUME_MAX, RESUME_TIME};
 use crate::stratum::jobs::{Board, Job};
 use crate::stratum::request::EXTRANONCE1_BYTES;
+use crate::stratum::seen::Seen;
 use crate::stratum::vardiff::Vardiff;
-
-/// Submits that are told from their like: by board, what the miner rolled, and the job's bits. In words, which compare faster than bytes.
-pub type Seen = BTreeSet<[u64; 4]>;
 
 /// What of a session outlives its connection.
 #[derive(Debug)]
@@ -106,7 +104,7 @@ mod tests {
 
     fn session(number: u32) -> Session {
         let vardiff = Vardiff::new(Duration::ZERO, f64::from(number));
-        Session { extranonce1: number.to_be_bytes(), vardiff, jobs: VecDeque::new(), seen: Seen::new() }
+        Session { extranonce1: number.to_be_bytes(), vardiff, jobs: VecDeque::new(), seen: Seen::default() }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::config::Mode;
 use crate::journal::ended;
 use crate::limits::{
     AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, STUCK_SUBMITS,
-    SUBMITS_SEEN_MAX, TRANSACTIONS_BYTES_MAX,
+    TRANSACTIONS_BYTES_MAX,
 };
 use crate::status::Serving;
 use crate::stratum::Server;
@@ -29,7 +29,8 @@ use crate::stratum::difficulty::{rounded, target_of};
 use crate::stratum::firmware::Form;
 use crate::stratum::jobs::{Board, Job, hex};
 use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, rolled};
-use crate::stratum::resume::{Seen, Session};
+use crate::stratum::resume::Session;
+use crate::stratum::seen::Seen;
 use crate::stratum::vardiff::Vardiff;
 use crate::turn::Turn;
 
@@ -127,7 +128,7 @@ impl Miner {
             jobs: VecDeque::new(),
             notified: now,
             resumed: VecDeque::new(),
-            seen: Seen::new(),
+            seen: Seen::default(),
             refused: Vec::new(),
             garbage: 0,
             told_to_wait: false,
@@ -311,7 +312,7 @@ impl Miner {
         self.jobs.push_back(Job { id: told.id, board, script, bits, ntime: told.ntime, difficulty });
         // A newer job may be of an older board, if meanwhile another class or layout was asked for.
         let oldest = self.jobs.iter().map(|job| job.board.serial).min().unwrap_or(0);
-        self.seen = self.seen.split_off(&[oldest, 0, 0, 0]);
+        self.seen.forget_before(oldest);
     }
 
     /// A line that is no JSON object, or no whole one: nobody knows which request it was. One may be an accident of the wire; who sends
@@ -342,7 +343,7 @@ impl Miner {
         self.stuck = 0;
         if self.extranonce {
             self.extranonce1 = server.extranonce1();
-            self.seen.clear();
+            self.seen = Seen::default();
             push(conn, turn, "mining.set_extranonce", &format!("\"{}\",{EXTRANONCE2_BYTES}", hex(&self.extranonce1)));
         }
         true
@@ -386,6 +387,12 @@ impl Miner {
             // A frame is dispatched with its ticket; without one it is not this line's doing.
             return refuse(conn, turn, raw, (20, "the node is busy; try again"));
         };
+        // A block may be in it all the same: it is judged whatever the pool says.
+        let unpaid = match (server.disk_full, self.seen.is_whole(job.board.serial)) {
+            (true, _) => Some("the pool's disk is full: it cannot remember what you did"),
+            (false, false) => Some("too many submits of one job: later ones are not counted"),
+            (false, true) => None,
+        };
         let request = Arc::from(raw);
         let mut extranonce = [0; EXTRANONCE1_BYTES + EXTRANONCE2_BYTES];
         extranonce[..EXTRANONCE1_BYTES].copy_from_slice(&self.extranonce1);
@@ -400,6 +407,7 @@ impl Miner {
             ntime: roll.ntime,
             nonce: roll.nonce,
             target: target_of(job.difficulty),
+            unpaid,
             ticket,
         });
     }
@@ -411,15 +419,11 @@ impl Miner {
         (newest || server.boards.keeps(job, turn.now)).then_some(job)
     }
 
-    /// Whether this submit is new. The oldest boards' are forgotten first.
+    /// Whether this submit is new, as far as is remembered. The oldest boards' are forgotten first.
     fn remember(&mut self, job: &Job, submit: &Submit, version: u32) -> bool {
         let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
         let rolled = [u64::from_be_bytes(submit.extranonce2), pair(submit.ntime, submit.nonce), pair(version, job.bits)];
-        let new = self.seen.insert([job.board.serial, rolled[0], rolled[1], rolled[2]]);
-        if self.seen.len() > SUBMITS_SEEN_MAX {
-            self.seen.pop_first();
-        }
-        new
+        self.seen.insert([job.board.serial, rolled[0], rolled[1], rolled[2]])
     }
 
     fn reject(&mut self, conn: ConnId, id: &str, refused: SubmitRefusal, turn: &mut Turn<'_>) {

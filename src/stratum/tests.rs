@@ -372,20 +372,29 @@ fn the_same_submit_again_is_a_duplicate_whatever_the_job_says() {
 
 #[test]
 fn remembered_submits_are_bounded() {
-    let (mut world, _) = serving();
+    let (mut world, bitcoin) = serving();
     let (conn, job) = miner(&mut world);
     for nonce in 0..SUBMITS_SEEN_MAX as u32 + 10 {
         world.line(conn, &submit(&job, nonce));
         let emission = emitted(&mut world).remove(0);
+        assert_eq!(emission.unpaid.is_some(), nonce >= SUBMITS_SEEN_MAX as u32);
         // The chain's own refusal: as many of the miner's fault would be a flood.
         judge(&mut world, emission, Err(SubmitRefusal::Refused("x")));
     }
     world.lines(conn);
-    // Beyond the bound the oldest is forgotten: it goes to the stages again, where nothing is credited twice.
+    // Beyond the bound the oldest is forgotten: it goes to the stages again. The share chain has a share but once, and a pool of our own
+    // miners must not pay for it once more.
     world.line(conn, &submit(&job, SUBMITS_SEEN_MAX as u32 + 9));
     assert_eq!(error_code(&world.lines(conn)), 22);
-    world.line(conn, &submit(&job, 0));
-    assert_eq!(emitted(&mut world).len(), 1);
+    for _ in 0..2 {
+        world.line(conn, &submit(&job, 0));
+        let again = emitted(&mut world);
+        assert!(again.len() == 1 && again[0].unpaid.is_some());
+    }
+    world.template(&bitcoin, 2);
+    let lines = world.lines(conn);
+    world.line(conn, &submit(notify(&lines).unwrap(), 0));
+    assert!(emitted(&mut world)[0].unpaid.is_none(), "new work counts again");
 }
 
 #[test]

@@ -548,7 +548,7 @@ mod tests {
             let Roll { extranonce, version, ntime, nonce } = roll;
             let (claim, ticket) = (claim(n), ticket(n));
             let (work, bits, target) = (work.clone(), work.draft.bits, [0xff; 32]);
-            let job = EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket };
+            let job = EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, unpaid: None, ticket };
             self.crew.give(&mut Jobs { emission: vec![job], ..Jobs::default() });
         }
     }
@@ -687,7 +687,7 @@ mod tests {
             let Roll { extranonce, version, ntime, nonce } = bad;
             let (claim, ticket) = (claim(n), ticket(n));
             let (work, bits, target) = (work.clone(), work.draft.bits, [0xff; 32]);
-            EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket }
+            EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, unpaid: None, ticket }
         };
         crew.give(&mut Jobs { emission: (0..30).chain(0..30).map(job).collect(), ..Jobs::default() });
         for (index, inbox) in inboxes.iter().enumerate() {

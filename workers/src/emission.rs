@@ -37,7 +37,7 @@ impl EmissionWorker {
 
     /// Judges one submit. Whether it found a block.
     fn judge(&mut self, now: Now, job: EmissionJob, out: &mut Output) -> bool {
-        let EmissionJob { claim, work, script, bits, extranonce, version, ntime, nonce, target, ticket } = job;
+        let EmissionJob { claim, work, script, bits, extranonce, version, ntime, nonce, target, unpaid, ticket } = job;
         let roll = Roll { extranonce, version, ntime, nonce };
         let refusal = refuse(now, &work.template, version, ntime).or_else(|| {
             let other = work.only_for.is_some_and(|only| only != script);
@@ -67,10 +67,13 @@ impl EmissionWorker {
         }
         match (work.kind, share.filter(|_| is_share)) {
             (_, Some(share)) => out.organise.push(OrganiseJob::Own { share, claim, ticket }),
-            (Kind::Pool, None) => {
-                let share = PplnsShare { script, work: work_of(&target) };
-                out.organise.push(OrganiseJob::Credit { share, claim, ticket });
-            }
+            (Kind::Pool, None) => match unpaid {
+                None => {
+                    let share = PplnsShare { script, work: work_of(&target) };
+                    out.organise.push(OrganiseJob::Credit { share, claim, ticket });
+                }
+                Some(why) => out.mail.push((Answer::Verdict { claim, result: Err(SubmitRefusal::Refused(why)) }, vec![ticket])),
+            },
             (Kind::Chain | Kind::Lottery, None) => out.mail.push((Answer::Verdict { claim, result: Ok(()) }, vec![ticket])),
         }
         is_block
@@ -152,7 +155,19 @@ mod tests {
     fn job(work: &Arc<Work>, roll: Roll, target: [u8; 32]) -> EmissionJob {
         let Roll { extranonce, version, ntime, nonce } = roll;
         let (work, bits) = (work.clone(), work.draft.bits);
-        EmissionJob { claim: claim(1), work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket: ticket(1) }
+        EmissionJob {
+            claim: claim(1),
+            work,
+            script: script(1),
+            bits,
+            extranonce,
+            version,
+            ntime,
+            nonce,
+            target,
+            unpaid: None,
+            ticket: ticket(1),
+        }
     }
 
     fn step(params: &'static Params, jobs: Vec<EmissionJob>) -> Output {

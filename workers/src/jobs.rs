@@ -46,6 +46,8 @@ pub struct EmissionJob {
     pub nonce: u32,
     /// The job's difficulty as a target, little-endian as hashes are compared (most significant byte last).
     pub target: [u8; 32],
+    /// Why a pool of our own miners does not credit it, if it does not. It may be a block all the same.
+    pub unpaid: Option<&'static str>,
     /// The frame's ticket.
     pub ticket: Ticket,
 }

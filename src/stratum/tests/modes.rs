@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use bitcoin::Block;
 use bitcoin::consensus::deserialize;
 use rockpool_net::id::ConnId;
+use rockpool_net::limits::TICKETS_PER_MINER;
 use rockpool_net::wire::share::Script;
 use rockpool_store::kv::MemKv;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::{Fate, SubmitJob};
-use rockpool_workers::limits::CREDITS_TOLD;
+use rockpool_workers::limits::{CREDITS_TOLD, DISK_FULL_LOOK};
 
 use crate::config::Mode;
 use crate::limits::{BOARD_AGE_MAX, FREE_DIFFICULTY_MAX};
@@ -152,4 +153,34 @@ fn standalone_the_first_block_of_a_pool_pays_its_finder() {
     device.submit(&mut world, 1);
     let found = blocks(&mut world).remove(0);
     assert_eq!(paid(&bitcoin, &found), BTreeMap::from([(script(OTHER), regtest().subsidy(1))]));
+}
+
+/// Every submit waits for the disk there; a block in it must not.
+#[test]
+fn standalone_a_full_disk_holds_back_pay_and_no_block() {
+    let kv = Arc::new(MemKv::new());
+    let mut world = World::whole_in(Mode::Standalone, &kv);
+    let bitcoin = EmbeddedChain::new(regtest(), None);
+    world.template(&bitcoin, 1);
+    let mut device = Device::plug_in(&mut world, OTHER, 1e-5);
+    kv.set_free_space(0);
+    let mut found = Vec::new();
+    for _ in 0..4 * u32::from(TICKETS_PER_MINER) {
+        let nonce = std::iter::repeat_with(|| device.state.search(1 << 20).1).find_map(|nonce| nonce).unwrap();
+        let line = device.state.submit(device.user, nonce).unwrap();
+        world.feed(device.conn, &line);
+        device.listen(&mut world);
+        found.push(blocks(&mut world).len());
+    }
+    assert!(found[found.len() / 2..].contains(&1), "{found:?}");
+    let of = |tally: &Tally| (tally.accepted.load(Relaxed), tally.refused.load(Relaxed));
+    let (none, refused) = of(&device.tally);
+    assert!(none == 0 && refused > 0, "who is not paid for what it does is told so");
+    kv.set_free_space(u64::MAX);
+    world.pass(DISK_FULL_LOOK);
+    device.listen(&mut world);
+    let (stored, _) = of(&device.tally);
+    assert!(stored > 0, "what was under way is paid");
+    device.submit(&mut world, 1);
+    assert_eq!(of(&device.tally), (stored + 1, refused));
 }

@@ -150,7 +150,19 @@ impl World {
             let target = [if self.draw(2) == 0 { 0xff } else { 0 }; 32];
             let to = claim.conn.slot as usize / 2 % 2;
             let bits = work.draft.bits;
-            messages[to].push(EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket });
+            messages[to].push(EmissionJob {
+                claim,
+                work,
+                script: script(1),
+                bits,
+                extranonce,
+                version,
+                ntime,
+                nonce,
+                target,
+                unpaid: None,
+                ticket,
+            });
         }
         for ((to, _), message) in self.emission.iter().zip(messages) {
             give(to, message).unwrap();
@@ -367,7 +379,7 @@ fn the_fullest_mailbox_has_room_for_every_answer_of_every_ticket() {
         let Roll { extranonce, version, ntime, nonce } = roll(&work, &script(1), true);
         world.unanswered.insert(claim.conn);
         let (bits, target) = (work.draft.bits, [0xff; 32]);
-        let job = EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, ticket };
+        let job = EmissionJob { claim, work, script: script(1), bits, extranonce, version, ntime, nonce, target, unpaid: None, ticket };
         give(&world.emission[0].0, vec![job]).unwrap();
         world.one_each();
     }
