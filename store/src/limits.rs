@@ -77,6 +77,9 @@ pub const PPLNS_PERIODS_MAX: usize = 2_016;
 pub const PPLNS_PERIODS_MIN: usize = 36;
 /// Rows of it: 65 scripts over two weeks, 12 MiB of memory. With more scripts the window is shorter.
 pub const PPLNS_ROWS_MAX: usize = 1 << 17;
+/// Scripts of it: beyond, those that did least are forgotten. More than a node has miners, and few enough that the reactor finds in
+/// milliseconds who of them is paid.
+pub const PPLNS_SCRIPTS_MAX: usize = 1 << 14;
 /// What `check` finds wrong and tells one by one; the rest it counts.
 pub const FAULTS_LISTED: usize = 20;
 /// Found blocks that are remembered with what became of them: years of them for a pool, eight minutes on regtest.

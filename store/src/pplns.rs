@@ -10,7 +10,7 @@ use rockpool_net::wire::share::Script;
 
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
-use crate::limits::{BATCH_OPS_MAX, PPLNS_PERIOD_S, PPLNS_PERIODS_MAX, PPLNS_PERIODS_MIN, PPLNS_ROWS_MAX};
+use crate::limits::{BATCH_OPS_MAX, PPLNS_PERIOD_S, PPLNS_PERIODS_MAX, PPLNS_PERIODS_MIN, PPLNS_ROWS_MAX, PPLNS_SCRIPTS_MAX};
 
 /// What a miner of ours did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,15 @@ struct Period {
 pub struct Pplns {
     /// Oldest first.
     periods: VecDeque<Period>,
+    /// Unix time, by [`PPLNS_PERIOD_S`], in which the newest began: not its number where the clock was set back.
+    began: u32,
     sums: BTreeMap<Script, u128>,
     work: u128,
     rows: usize,
     /// Rows of the newest period that the disk does not have as they are.
     changed: BTreeSet<Script>,
     /// Rows to be deleted, by period.
-    gone: VecDeque<(u32, Script)>,
+    gone: BTreeSet<(u32, Script)>,
 }
 
 impl Pplns {
@@ -58,24 +60,24 @@ impl Pplns {
             }
             !bad
         })?;
+        pplns.began = pplns.periods.back().map_or(0, |newest| newest.number);
         if bad { Err(StoreError::Damaged("a row of the own pool's work does not decode".into())) } else { Ok(pplns) }
     }
 
-    /// Credits a submit, unless it is of one script too many. `now` in Unix seconds; where the clock was set back, what is new counts as
-    /// of the newest period. `wanted` is the work that the window should hold. Between two calls of [`Pplns::take_ops`] there may be
-    /// [`BATCH_OPS_MAX`] of it, all at the same time.
-    pub fn add_pplns_share(&mut self, now: u32, share: &PplnsShare, wanted: u128) -> bool {
-        let newest = self.periods.back();
-        let number = (now / PPLNS_PERIOD_S).max(newest.map_or(0, |period| period.number));
-        if newest
-            .is_some_and(|newest| newest.number == number && newest.of.len() == PPLNS_ROWS_MAX && !newest.of.contains_key(&share.script))
-        {
-            return false;
-        }
+    /// Credits a submit. `now` in Unix seconds; where the clock was set back, periods are counted on from the newest. `wanted` is the work
+    /// that the window should hold. Between two calls of [`Pplns::take_ops`] there may be [`BATCH_OPS_MAX`] of it, all at the same time.
+    pub fn add_pplns_share(&mut self, now: u32, share: &PplnsShare, wanted: u128) {
+        let (began, newest) = (now / PPLNS_PERIOD_S, self.periods.back().map(|period| period.number));
+        let number = match newest {
+            Some(newest) if began == self.began => newest,
+            // Or all would be of one period until the clock has caught up, which may be years.
+            Some(newest) => began.max(newest.saturating_add(1)),
+            None => began,
+        };
         self.count(number, share);
+        self.began = began;
         self.changed.insert(share.script);
         self.fit(wanted);
-        true
     }
 
     /// The changes of rows since the last call, at most a batch of them; what is deleted may take several.
@@ -89,8 +91,11 @@ impl Pplns {
                 ops.push(Op::Put(Family::Pplns, key(newest.number, &script), work.to_be_bytes().to_vec()));
             }
         }
-        let room = BATCH_OPS_MAX.saturating_sub(ops.len()).min(self.gone.len());
-        ops.extend(self.gone.drain(..room).map(|(number, script)| Op::Delete(Family::Pplns, key(number, &script))));
+        while ops.len() < BATCH_OPS_MAX
+            && let Some((number, script)) = self.gone.pop_first()
+        {
+            ops.push(Op::Delete(Family::Pplns, key(number, &script)));
+        }
         ops
     }
 
@@ -111,6 +116,7 @@ impl Pplns {
         let Some(period) = self.periods.back_mut() else { return };
         let of = period.of.entry(share.script).or_insert_with(|| {
             self.rows += 1;
+            self.gone.remove(&(number, share.script));
             0
         });
         let sum = self.sums.entry(share.script).or_default();
@@ -127,6 +133,9 @@ impl Pplns {
             self.drop_oldest();
         }
         self.bound(PPLNS_PERIODS_MAX);
+        if self.sums.len() > PPLNS_SCRIPTS_MAX {
+            self.drop_least();
+        }
     }
 
     fn bound(&mut self, periods: usize) {
@@ -146,7 +155,28 @@ impl Pplns {
                     self.sums.remove(&script);
                 }
             }
-            self.gone.push_back((oldest.number, script));
+            self.gone.insert((oldest.number, script));
+        }
+    }
+
+    /// Forgets the quarter of all scripts that did least: addresses cost nothing, and must not push out who works.
+    fn drop_least(&mut self) {
+        let mut order: Vec<(u128, Script)> = self.sums.iter().map(|(script, sum)| (*sum, *script)).collect();
+        order.sort_unstable();
+        let least: BTreeSet<Script> = order.into_iter().take(PPLNS_SCRIPTS_MAX / 4).map(|(_, script)| script).collect();
+        self.sums.retain(|script, _| !least.contains(script));
+        self.changed.retain(|script| !least.contains(script));
+        let Pplns { periods, work, rows, gone, .. } = self;
+        for Period { number, work: all, of } in periods {
+            of.retain(|script, did| {
+                let stays = !least.contains(script);
+                if !stays {
+                    (*all, *work) = (all.wrapping_sub(*did), work.wrapping_sub(*did));
+                    *rows -= 1;
+                    gone.insert((*number, *script));
+                }
+                stays
+            });
         }
     }
 }
@@ -195,7 +225,7 @@ mod tests {
         while !pplns.gone.is_empty() {
             kv.write(&pplns.take_ops(), true).unwrap();
         }
-        Pplns::open(kv).unwrap()
+        Pplns { began: pplns.began, ..Pplns::open(kv).unwrap() }
     }
 
     #[test]
@@ -240,8 +270,8 @@ mod tests {
     #[test]
     fn rows_are_bounded_and_deleted_batch_by_batch() {
         let (kv, mut pplns) = (MemKv::new(), Pplns::default());
-        let each = PPLNS_ROWS_MAX as u32 / 2;
-        for period in 0..3 {
+        let each = PPLNS_SCRIPTS_MAX as u32 / 2;
+        for period in 0..2 * PPLNS_ROWS_MAX as u32 / each {
             for who in 0..each {
                 pplns.add_pplns_share(NOW + period * PPLNS_PERIOD_S, &PplnsShare { script: script(who), work: 1 }, ENDLESS);
                 let ops = pplns.take_ops();
@@ -249,20 +279,58 @@ mod tests {
                 kv.write(&ops, true).unwrap();
             }
         }
-        assert_eq!((pplns.periods.len(), pplns.rows), (2, PPLNS_ROWS_MAX));
+        assert_eq!((pplns.periods.len() as u32, pplns.rows), (PPLNS_ROWS_MAX as u32 / each, PPLNS_ROWS_MAX));
         assert_eq!(weights(&pplns).len() as u32, each);
         assert_eq!(stored(&mut pplns, &kv), pplns);
-        // All of them in one period, and one more.
-        let one = |who| PplnsShare { script: script(who), work: 1 };
-        let late = NOW + 4 * PPLNS_PERIOD_S;
-        let taken = (0..=PPLNS_ROWS_MAX as u32).filter(|who| {
-            let taken = pplns.add_pplns_share(late, &one(*who), ENDLESS);
-            kv.write(&pplns.take_ops(), true).unwrap();
-            taken
-        });
-        assert_eq!(taken.count(), PPLNS_ROWS_MAX);
-        assert!(pplns.add_pplns_share(late, &one(0), ENDLESS), "who is in it already is credited");
-        assert_eq!((pplns.periods.len(), pplns.rows), (1, PPLNS_ROWS_MAX));
+    }
+
+    /// Addresses cost nothing: who names ever new ones, and does next to nothing for each, takes nothing from who works.
+    #[test]
+    fn a_flood_of_scripts_pushes_nobody_out_who_works() {
+        let (kv, mut pplns) = (MemKv::new(), Pplns::default());
+        let honest = 3;
+        let mut did = [0; 3];
+        for round in 0..3 * PPLNS_SCRIPTS_MAX as u32 {
+            add(&mut pplns, &kv, round / 1_000, (honest + round, 1), ENDLESS);
+            if round % 500 == 0 {
+                for (who, did) in (0..honest).zip(&mut did) {
+                    add(&mut pplns, &kv, round / 1_000, (who, 10), ENDLESS);
+                    *did += 10;
+                }
+            }
+            assert!(pplns.sums.len() <= PPLNS_SCRIPTS_MAX);
+        }
+        let weights = weights(&pplns);
+        assert_eq!([0, 1, 2].map(|who| weights[&script(who)]), did);
+        assert_eq!(pplns.work, weights.values().sum::<u128>());
+        assert_eq!(pplns.rows, pplns.periods.iter().map(|period| period.of.len()).sum::<usize>());
+        // Who was forgotten may come back in the same period.
+        let newest = pplns.periods.back().unwrap().number - NOW / PPLNS_PERIOD_S;
+        for who in 0..PPLNS_SCRIPTS_MAX as u32 / 2 {
+            add(&mut pplns, &kv, newest, (honest + who, 1), ENDLESS);
+        }
+        assert_eq!(stored(&mut pplns, &kv), pplns);
+    }
+
+    #[test]
+    fn a_clock_set_back_by_years_does_not_stop_the_window() {
+        let (kv, mut pplns) = (MemKv::new(), Pplns::default());
+        let years = 1_000_000;
+        add(&mut pplns, &kv, years, (1, 1_000), ENDLESS);
+        for period in 0..PPLNS_PERIODS_MAX as u32 {
+            assert_eq!(weights(&pplns)[&script(1)], 1_000);
+            add(&mut pplns, &kv, period, (2, 1), ENDLESS);
+            add(&mut pplns, &kv, period, (2, 1), ENDLESS);
+            if period % 500 == 0 {
+                assert_eq!(stored(&mut pplns, &kv), pplns);
+            }
+        }
+        assert_eq!(weights(&pplns), BTreeMap::from([(script(2), 2 * PPLNS_PERIODS_MAX as u128)]));
+        // The clock catches up, and a restart in the middle of a period goes on with it.
+        add(&mut pplns, &kv, years + 5_000, (3, 1), ENDLESS);
+        let mut pplns = Pplns::open(&kv).unwrap();
+        add(&mut pplns, &kv, years + 5_000, (3, 1), ENDLESS);
+        assert_eq!(pplns.periods.back().map(|newest| newest.work), Some(2));
     }
 
     /// The plain way: all submits in a list.

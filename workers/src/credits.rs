@@ -8,7 +8,7 @@ use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::time::Now;
 use rockpool_store::pplns::{Pplns, PplnsShare};
 
-use crate::jobs::{Answer, Claim, Output, SubmitRefusal, WriteJob};
+use crate::jobs::{Answer, Claim, Output, WriteJob};
 use crate::limits::{CREDIT_SLICE, CREDITS_TOLD};
 
 /// The organiser's part of an own pool. Does nothing where nothing is credited.
@@ -44,22 +44,16 @@ impl Credits {
         }
         let mut write = WriteJob { sync: true, ..WriteJob::default() };
         for (share, claim, ticket) in self.queue.drain(..self.queue.len().min(CREDIT_SLICE)) {
-            if self.pplns.add_pplns_share(now.unix(), &share, wanted) {
-                write.claims.push(claim);
-                write.tickets.push(ticket);
-            } else {
-                let result = Err(SubmitRefusal::Refused("too many addresses are paid by this pool already"));
-                out.mail.push((Answer::Verdict { claim, result }, vec![ticket]));
-            }
+            self.pplns.add_pplns_share(now.unix(), &share, wanted);
+            write.claims.push(claim);
+            write.tickets.push(ticket);
         }
         if self.told.is_none_or(|told| told + CREDITS_TOLD <= now.mono) {
             self.told = Some(now.mono);
             out.mail.push((Answer::Credited(self.pplns.weights().collect()), Vec::new()));
         }
         write.ops = self.pplns.take_ops();
-        if !write.claims.is_empty() {
-            out.write.push(write);
-        }
+        out.write.push(write);
     }
 }
 
