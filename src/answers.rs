@@ -242,10 +242,19 @@ impl<S: Stages> Node<S> {
             if self.blocks.body(&id).is_some() || self.blocks.get(&id).is_some_and(FoundBlock::accepted) {
                 continue;
             }
+            // Before anything dear: a peer may say so as often as it likes.
+            if self.peers.pulls.join(now.mono, &id, conn) {
+                continue;
+            }
             let finder = Finder::Peer(addr.to_string());
             let found = FoundBlock::new(id, share.bitcoin_height, now.unix(), finder, share.script);
             self.blocks.found(FoundBlock { is_share: true, value: share.value, ..found }, None);
-            let Some(payouts) = self.pages.payouts_at(&share.parent) else {
+            // What is no more than its coinbase nobody has to be asked for.
+            let asks = !share.proof.branch.is_empty();
+            if asks && self.sessions.peer_mut(conn).is_none() {
+                continue;
+            }
+            let Some(payouts) = self.pages.payouts_at(&share.parent).filter(|_| !asks || !self.peers.pulls.is_full()) else {
                 self.peers.heard.push_back((share, conn, addr));
                 continue;
             };

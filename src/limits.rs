@@ -58,8 +58,9 @@ pub const BODY_RETRY: Duration = Duration::from_secs(1);
 pub const BODY_PEERS_MAX: usize = 8;
 /// Bytes of bodies that one peer is sent in [`BODY_TIME_MAX`]: the largest block twice. What it asks for beyond is said not to be there.
 pub const BODY_SENT_MAX: usize = 2 * BODY_BYTES_MAX;
-/// Blocks that peers told of whose parent's payouts are not known yet: they are pulled when these are.
-pub const BODY_HEARD_MAX: usize = 4;
+/// Words of peers on blocks that cannot be pulled yet, one of each peer on each: the parent's payouts are not known, or others are being
+/// pulled.
+pub const BODY_HEARD_MAX: usize = 16;
 
 // Sync
 
@@ -198,7 +199,7 @@ pub const LEAVE_MAX: Duration = Duration::from_secs(30);
 pub const STOP_MAX: Duration = Duration::from_secs(2);
 /// Found blocks that `status` lists.
 pub const BLOCKS_SHOWN: usize = 16;
-/// Found blocks that are held in memory for peers to pull: 8 MB at most.
+/// Found blocks that are held in memory for peers to pull, of our miners' and of peers' as many each: 16 MB at most.
 pub const BODIES_SERVED: usize = 2;
 /// Words of bitcoinds on blocks that the node has not heard of yet: four bitcoinds on four blocks.
 pub const EARLY_FATES_MAX: usize = 16;

@@ -154,10 +154,7 @@ impl Pulls {
         from: ConnId,
     ) -> Option<Step> {
         let id = share.id();
-        if let Some(pull) = self.pulls.iter_mut().find(|pull| pull.id == id) {
-            if pull.from != from && pull.others.len() < BODY_PEERS_MAX && pull.others.iter().all(|(conn, _)| *conn != from) {
-                pull.others.push((from, now));
-            }
+        if self.join(now, &id, from) {
             return None;
         }
         let wanted = GetBlockBody { id, offset: 0, places: Vec::new() };
@@ -183,12 +180,26 @@ impl Pulls {
         if pull.share.proof.branch.is_empty() {
             return pull.check().map(|block| Step::Done { share: pull.share, block });
         }
-        if self.pulls.len() == BODY_PULLS_MAX {
+        if self.is_full() {
             return None;
         }
         let ask = pull.ask(now);
         self.pulls.push(pull);
         Some(ask)
+    }
+
+    /// Remembers a peer as another that may have a block, if that is being pulled. Whether it is.
+    pub fn join(&mut self, now: Duration, id: &ShareId, from: ConnId) -> bool {
+        let Some(pull) = self.pulls.iter_mut().find(|pull| pull.id == *id) else { return false };
+        if pull.from != from && pull.others.len() < BODY_PEERS_MAX && pull.others.iter().all(|(conn, _)| *conn != from) {
+            pull.others.push((from, now));
+        }
+        true
+    }
+
+    /// Whether no more can be pulled now.
+    pub fn is_full(&self) -> bool {
+        self.pulls.len() >= BODY_PULLS_MAX
     }
 
     /// Whether one is being pulled.

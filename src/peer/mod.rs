@@ -148,8 +148,12 @@ impl Peers {
         news
     }
 
-    /// A peer has told of a block that costs its maker what a block costs: it is to be pulled.
+    /// A peer has told of a block that costs its maker what a block costs: it is to be pulled. Who says so again says nothing new, and must
+    /// not push out what others said.
     pub fn heard(&mut self, share: &Share, conn: ConnId, addr: SocketAddr) {
+        if self.heard.iter().any(|(known, from, _)| *from == conn && known.header == share.header) {
+            return;
+        }
         if self.heard.len() == BODY_HEARD_MAX {
             self.heard.pop_front();
         }

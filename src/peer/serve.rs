@@ -179,7 +179,7 @@ impl Requests {
         match turn.blocks.part(wanted).filter(|_| room) {
             Some(part) => {
                 self.bodies.0 += part.bytes.len();
-                if wanted.places.is_empty() {
+                if wanted.places.is_empty() && wanted.offset == 0 {
                     turn.blocks.served(&wanted.id);
                 }
                 super::say(conn, &Message::BlockBody(part), turn);

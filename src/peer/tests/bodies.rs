@@ -8,7 +8,7 @@ use rockpool_net::wire::message::{BlockBodyPart, GetBlockBody};
 use rockpool_store::blocks::{Fate, Finder};
 
 use super::*;
-use crate::limits::{BODIES_SERVED, BODY_ANSWER_MAX, BODY_HEARD_MAX, BODY_SENT_MAX, BODY_TIME_MAX};
+use crate::limits::{BODIES_SERVED, BODY_ANSWER_MAX, BODY_HEARD_MAX, BODY_PULLS_MAX, BODY_SENT_MAX, BODY_TIME_MAX};
 use crate::peer::body::Contents;
 use crate::peer::body::tests::{block, template, tx};
 use crate::testing::{Inline, STRATUM, exchange};
@@ -129,6 +129,8 @@ fn blocks_whose_payouts_are_not_known_wait_for_them() {
     let children: Vec<Share> =
         (0..=BODY_HEARD_MAX as u8).map(|n| Grower::fork(std::slice::from_ref(&first)).grow(Script::P2wpkh([n; 20]))).collect();
     children.iter().for_each(|share| tell(&mut world, conn, share));
+    // Who says so again and again pushes nothing out.
+    (0..BODY_HEARD_MAX).for_each(|_| tell(&mut world, conn, children.last().unwrap()));
     assert!(handed_in(&mut world).is_empty() && world.node.peers.heard.len() == BODY_HEARD_MAX);
     // What the peer said goes with it, but for the news of blocks.
     world.hang_up(conn);
@@ -137,6 +139,22 @@ fn blocks_whose_payouts_are_not_known_wait_for_them() {
     let handed: Vec<ShareId> = handed_in(&mut world).into_iter().map(|(id, _)| id).collect();
     assert_eq!(handed, children[1..].iter().map(Share::id).collect::<Vec<_>>(), "the oldest was forgotten");
     assert!(world.node.peers.heard.is_empty());
+}
+
+#[test]
+fn a_block_that_comes_while_others_are_pulled_has_its_turn() {
+    let mut world = World::whole(&[], 1);
+    let blocks: Vec<_> = (0..=BODY_PULLS_MAX as u32).map(|n| (peer(&mut world), block(&[tx(n, 50), tx(n + 50, 50)]))).collect();
+    blocks.iter().for_each(|(conn, (share, ..))| tell(&mut world, *conn, share));
+    let (last, (_, _, third)) = &blocks[BODY_PULLS_MAX];
+    // Who has left is not waited for.
+    let gone = peer(&mut world);
+    tell(&mut world, gone, &block(&[tx(90, 50)]).0);
+    world.hang_up(gone);
+    assert!(asked(&world.messages(*last)).is_empty() && world.node.peers.heard.len() == 2);
+    let (first, (_, _, whole)) = &blocks[0];
+    assert_eq!(serve(&mut world, *first, whole), 2);
+    assert!(serve(&mut world, *last, third) == 2 && handed_in(&mut world).len() == 2 && world.node.peers.heard.is_empty());
 }
 
 #[test]
