@@ -34,6 +34,8 @@ pub struct Blocks {
 #[derive(Debug)]
 struct Body {
     hash: ShareId,
+    /// Of one of our miners.
+    own: bool,
     block: Arc<[u8]>,
     /// What peers ask for, once the first has asked; `None` within where the block does not decode.
     contents: Option<Option<Contents>>,
@@ -76,10 +78,13 @@ impl Blocks {
 
     fn serve(&mut self, hash: ShareId, body: Arc<[u8]>) {
         if self.body(&hash).is_none() {
-            if self.bodies.len() == BODIES_SERVED {
-                self.bodies.pop_front();
+            let own = self.log.get(&hash).is_some_and(FoundBlock::is_own);
+            if self.bodies.iter().filter(|body| body.own == own).count() == BODIES_SERVED
+                && let Some(oldest) = self.bodies.iter().position(|body| body.own == own)
+            {
+                self.bodies.remove(oldest);
             }
-            self.bodies.push_back(Body { hash, block: body, contents: None });
+            self.bodies.push_back(Body { hash, own, block: body, contents: None });
         }
     }
 
@@ -104,7 +109,7 @@ impl Blocks {
 
     /// A peer was given a block.
     pub fn served(&mut self, hash: &ShareId) {
-        self.log.change(hash, |block| block.served = block.served.saturating_add(1));
+        self.log.served(hash);
     }
 
     /// Bitcoin's headers have changed. What that means for found blocks is told once.
@@ -149,7 +154,7 @@ impl Blocks {
 
     /// The part of a block that a peer asks for, if it is one of the newest.
     pub fn part(&mut self, wanted: &GetBlockBody) -> Option<BlockBodyPart> {
-        let Body { hash, block, contents } = self.bodies.iter_mut().find(|body| body.hash == wanted.id)?;
+        let Body { hash, block, contents, .. } = self.bodies.iter_mut().find(|body| body.hash == wanted.id)?;
         contents.get_or_insert_with(|| Contents::of(hash, block)).as_ref()?.part(block, wanted)
     }
 
@@ -244,6 +249,17 @@ mod tests {
         }
         let jobs = blocks.take();
         assert!(jobs.len() > 1 && jobs.iter().all(|job| job.ops.len() <= BATCH_OPS_MAX));
+    }
+
+    #[test]
+    fn peers_blocks_take_no_place_of_ours() {
+        let mut blocks = Blocks::default();
+        blocks.found(found(1), Some(vec![1].into()));
+        for number in 2..10 {
+            blocks.found(FoundBlock { finder: Finder::Peer("10.0.0.1:9333".into()), ..found(number) }, Some(vec![number].into()));
+        }
+        let served: Vec<u8> = (0..10).filter(|number| blocks.body(&id(*number)).is_some()).collect();
+        assert_eq!(served, [1, 8, 9]);
     }
 
     #[test]

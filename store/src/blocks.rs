@@ -123,6 +123,11 @@ impl FoundBlock {
         }
     }
 
+    /// Whether a miner of this node found it.
+    pub fn is_own(&self) -> bool {
+        matches!(self.finder, Finder::Miner(_))
+    }
+
     /// Whether a bitcoind has taken it.
     pub fn accepted(&self) -> bool {
         self.fates.iter().any(|(_, fate)| *fate == Fate::Accepted)
@@ -136,10 +141,12 @@ impl FoundBlock {
         }
     }
 
-    /// Whether some bitcoind may still have to be given it: none has taken it, and Bitcoin's chain has not passed it by. A refusal decides
-    /// nothing: a bitcoind that is behind refuses what another takes.
+    /// Whether some bitcoind may still have to be given it: none has taken it, and Bitcoin's chain has neither passed it by nor grown far
+    /// upon it. A refusal decides nothing: a bitcoind that is behind refuses what another takes. Nor does the block's own header among
+    /// Bitcoin's: any peer that was told of the block can send that, and nobody has the block for it.
     pub fn wanted(&self, tree: &Tree) -> bool {
-        !self.accepted() && matches!(self.standing(tree), Standing::Open | Standing::Stale(0..BLOCK_STALE))
+        let open = matches!(self.standing(tree), Standing::Open | Standing::Best(0..BLOCK_STALE) | Standing::Stale(0..BLOCK_STALE));
+        open && !self.accepted()
     }
 }
 
@@ -178,16 +185,18 @@ impl BlockLog {
         self.blocks.iter().rev().find(|block| block.hash == *hash)
     }
 
-    /// Adds one that is not there yet, with itself if that is at hand.
+    /// Adds one that is not there yet, with itself if that is at hand. The oldest makes room: of our miners' one of theirs, or peers could
+    /// push them out, who find blocks for nothing on a test network.
     pub fn add(&mut self, block: FoundBlock, body: Option<&[u8]>) {
         if self.get(&block.hash).is_some() {
             return;
         }
-        let hash = block.hash;
+        let (hash, own) = (block.hash, block.is_own());
         self.blocks.push_back(FoundBlock { number: self.next, bytes: 0, ..block });
         self.next = self.next.wrapping_add(1);
-        while self.blocks.len() > BLOCKS_KEPT
-            && let Some(mut oldest) = self.blocks.pop_front()
+        if self.blocks.iter().filter(|block| block.is_own() == own).count() > BLOCKS_KEPT
+            && let Some(place) = self.blocks.iter().position(|block| block.is_own() == own)
+            && let Some(mut oldest) = self.blocks.remove(place)
         {
             drop_body(&mut oldest, &mut self.changes);
             self.changes.push(Op::Delete(Family::Blocks, record_key(oldest.number)));
@@ -198,22 +207,23 @@ impl BlockLog {
         }
     }
 
-    /// Keeps the block itself; the newest [`BLOCK_BODIES_KEPT`] are kept.
+    /// Keeps the block itself; of our miners' and of peers' the newest [`BLOCK_BODIES_KEPT`] each are kept.
     pub fn put_body(&mut self, hash: &ShareId, body: &[u8]) {
         if body.is_empty() || body.len() > BLOCK_BYTES_MAX {
             return;
         }
         let Some(block) = self.blocks.iter_mut().rev().find(|block| block.hash == *hash && block.bytes == 0) else { return };
         block.bytes = body.len() as u32;
+        let own = block.is_own();
         // The parts before the record that says that they are there.
         for (part, bytes) in body.chunks(BLOCK_PART_BYTES).enumerate() {
             self.changes.push(Op::Put(Family::Blocks, body_key(block.number, part as u8), bytes.to_vec()));
         }
-        self.changes.push(put(block));
-        let with_body = self.blocks.iter_mut().rev().filter(|block| block.bytes > 0);
+        put(block, &mut self.changes);
+        let with_body = self.blocks.iter_mut().rev().filter(|block| block.bytes > 0 && block.is_own() == own);
         for block in with_body.skip(BLOCK_BODIES_KEPT) {
             drop_body(block, &mut self.changes);
-            self.changes.push(put(block));
+            put(block, &mut self.changes);
         }
     }
 
@@ -224,7 +234,14 @@ impl BlockLog {
         if block.accepted() {
             drop_body(block, &mut self.changes);
         }
-        self.changes.push(put(block));
+        put(block, &mut self.changes);
+    }
+
+    /// A peer was given one. It is written with what else becomes of it: whoever asks all the time has nothing written.
+    pub fn served(&mut self, hash: &ShareId) {
+        if let Some(block) = self.blocks.iter_mut().rev().find(|block| block.hash == *hash) {
+            block.served = block.served.saturating_add(1);
+        }
     }
 
     /// What a bitcoind says of one, in place of what it said before.
@@ -253,7 +270,7 @@ impl BlockLog {
                 drop_body(block, &mut self.changes);
             }
             if dropped || elsewhere || standing.is_final() {
-                self.changes.push(put(block));
+                put(block, &mut self.changes);
             }
         }
         news
@@ -283,9 +300,11 @@ pub fn body(kv: &dyn Kv, block: &FoundBlock) -> Result<Option<Vec<u8>>, StoreErr
 fn drop_body(block: &mut FoundBlock, changes: &mut Vec<Op>) {
     let parts = (block.bytes as usize).div_ceil(BLOCK_PART_BYTES);
     // Parts that were not written yet need not be.
-    let number = block.number;
+    let (number, before) = (block.number, changes.len());
     changes.retain(|op| !matches!(op, Op::Put(_, key, _) if is_body(key, number)));
-    changes.extend((0..parts).map(|part| Op::Delete(Family::Blocks, body_key(number, part as u8))));
+    if changes.len() == before {
+        changes.extend((0..parts).map(|part| Op::Delete(Family::Blocks, body_key(number, part as u8))));
+    }
     block.bytes = 0;
 }
 
@@ -303,8 +322,11 @@ fn body_key(number: u32, part: u8) -> Vec<u8> {
     [&[BODY], &number.to_be_bytes()[..], &[part]].concat()
 }
 
-fn put(block: &FoundBlock) -> Op {
-    Op::Put(Family::Blocks, record_key(block.number), encode(block))
+/// Its record, in place of what of it was not written yet: a disk that hangs must not fill the memory.
+fn put(block: &FoundBlock, changes: &mut Vec<Op>) {
+    let row = record_key(block.number);
+    changes.retain(|op| !matches!(op, Op::Put(_, key, _) if *key == row));
+    changes.push(Op::Put(Family::Blocks, row, encode(block)));
 }
 
 fn encode(block: &FoundBlock) -> Vec<u8> {
@@ -472,16 +494,17 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_the_newest_few_themselves() {
         let (kv, mut log) = (MemKv::new(), BlockLog::default());
-        for number in 0..BLOCKS_KEPT + 10 {
+        // As many of our miners' as of peers'.
+        for number in 0..2 * BLOCKS_KEPT + 10 {
             log.add(found(number), Some(&[number as u8; 100]));
             store(&mut log, &kv);
         }
-        assert_eq!((log.iter().len(), rows(&kv)), (BLOCKS_KEPT, BLOCKS_KEPT + BLOCK_BODIES_KEPT));
+        assert_eq!((log.iter().len(), rows(&kv)), (2 * BLOCKS_KEPT, 2 * (BLOCKS_KEPT + BLOCK_BODIES_KEPT)));
         check(&log, &kv);
         let read = BlockLog::open(&kv).unwrap();
         for (place, block) in read.iter().rev().enumerate() {
             let body = body(&kv, block).unwrap();
-            assert_eq!(body.is_some(), place < BLOCK_BODIES_KEPT);
+            assert_eq!(body.is_some(), place < 2 * BLOCK_BODIES_KEPT);
             assert!(body.is_none_or(|body| body == vec![block.height as u8; 100]));
         }
         // It goes on behind what is stored.
@@ -489,7 +512,42 @@ mod tests {
         log.add(found(9_000), None);
         store(&mut log, &kv);
         check(&log, &kv);
-        assert_eq!(log.iter().len(), BLOCKS_KEPT);
+        assert_eq!(log.iter().len(), 2 * BLOCKS_KEPT);
+    }
+
+    #[test]
+    fn peers_blocks_push_none_of_ours_out() {
+        let (kv, mut log) = (MemKv::new(), BlockLog::default());
+        log.add(found(0), Some(&[7; 100]));
+        for number in 0..BLOCKS_KEPT + 10 {
+            log.add(found(2 * number + 1), Some(&[1; 100]));
+            store(&mut log, &kv);
+        }
+        assert_eq!((log.iter().len(), rows(&kv)), (BLOCKS_KEPT + 1, BLOCKS_KEPT + 1 + BLOCK_BODIES_KEPT + 1));
+        check(&log, &kv);
+        assert_eq!(body(&kv, log.get(&id(0)).unwrap()).unwrap(), Some(vec![7; 100]));
+    }
+
+    /// Whatever is said of blocks while nothing can be written, what waits to be written is bounded.
+    #[test]
+    fn what_waits_for_a_disk_that_hangs_is_bounded() {
+        let (kv, mut log) = (MemKv::new(), BlockLog::default());
+        log.add(found(1), Some(&[7; 100]));
+        store(&mut log, &kv);
+        for round in 0..1_000 {
+            log.served(&id(1));
+            log.change(&id(1), |block| block.told = round);
+            log.fate(&id(1), "here".into(), Fate::Unreachable("away".into()));
+        }
+        assert_eq!(log.changes.len(), 1);
+        store(&mut log, &kv);
+        check(&log, &kv);
+        // That a peer was given it is written with the next change.
+        log.served(&id(1));
+        assert!(log.is_clean());
+        log.change(&id(1), |_| {});
+        store(&mut log, &kv);
+        assert_eq!(BlockLog::open(&kv).unwrap().get(&id(1)).unwrap().served, 2 + 1_000 + 1);
     }
 
     #[test]
@@ -551,15 +609,15 @@ mod tests {
         let told: Vec<_> = log.follow(&tree).into_iter().map(|block| (block.hash, block.seen)).collect();
         assert_eq!(told, [(ours, Some(Standing::Best(1))), (id(1), Some(Standing::Stale(1)))]);
         assert_eq!((standing(&log, &tree, ours), standing(&log, &tree, id(1))), (Standing::Best(1), Standing::Stale(1)));
-        assert_eq!(wanted(&log, &tree), [false, true, true]);
+        assert_eq!(wanted(&log, &tree), [true; 3], "a header alone is no word of a bitcoind");
         for _ in 2..BLOCK_STALE {
             grow(&mut tree);
         }
         log.follow(&tree);
-        assert_eq!(log.iter().map(|block| block.bytes).collect::<Vec<_>>(), [0, 50, 50]);
+        assert_eq!(log.iter().map(|block| block.bytes).collect::<Vec<_>>(), [50, 50, 50]);
         grow(&mut tree);
         log.follow(&tree);
-        assert_eq!(log.iter().map(|block| block.bytes).collect::<Vec<_>>(), [0, 0, 50], "another block stands in its place");
+        assert_eq!(log.iter().map(|block| block.bytes).collect::<Vec<_>>(), [0, 0, 50], "far in Bitcoin's chain, or passed by");
         for _ in BLOCK_STALE + 1..BLOCK_FINAL {
             grow(&mut tree);
         }

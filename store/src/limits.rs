@@ -82,9 +82,11 @@ pub const PPLNS_ROWS_MAX: usize = 1 << 17;
 pub const PPLNS_SCRIPTS_MAX: usize = 1 << 14;
 /// What `check` finds wrong and tells one by one; the rest it counts.
 pub const FAULTS_LISTED: usize = 20;
-/// Found blocks that are remembered with what became of them: years of them for a pool, eight minutes on regtest.
+/// Found blocks that are remembered with what became of them, of our miners' and of peers' as many each: years of them for a pool, eight
+/// minutes on regtest.
 pub const BLOCKS_KEPT: usize = 500;
-/// Found blocks that are kept themselves while no bitcoind has taken them: more are not on their way at once but on regtest.
+/// Found blocks that are kept themselves while no bitcoind has taken them, of our miners' and of peers' as many each: more are not on
+/// their way at once but on regtest.
 pub const BLOCK_BODIES_KEPT: usize = 4;
 /// Bytes of a block: as many as its weight allows.
 pub const BLOCK_BYTES_MAX: usize = 4_000_000;
@@ -96,5 +98,5 @@ pub const BLOCK_FATES_MAX: usize = 8;
 pub const BLOCK_TEXT_BYTES: usize = 200;
 /// Confirmations, of a block or of the one in its place, from which on its end is certain: its coinbase can be spent then.
 pub const BLOCK_FINAL: u32 = 100;
-/// Confirmations of another block in a found one's place from which on it is not handed in again.
+/// Confirmations of a found block, or of another in its place, from which on it is not handed in again.
 pub const BLOCK_STALE: u32 = 6;
