@@ -127,6 +127,8 @@ struct Pull {
     /// What was asked of the peer, and the bytes of its answer so far.
     wanted: GetBlockBody,
     got: Vec<u8>,
+    /// Transactions of the answer that are read already, and their bytes: each part's as it comes, so that no turn has a whole block's.
+    read: (usize, usize),
     /// Bytes of transactions that this peer has sent.
     taken: usize,
     slots: Vec<Slot>,
@@ -172,6 +174,7 @@ impl Pulls {
             others,
             wanted,
             got,
+            read: (0, 0),
             taken: 0,
             slots,
             whole: false,
@@ -307,7 +310,7 @@ impl Pull {
     }
 
     fn forget(&mut self) {
-        (self.got, self.slots, self.taken, self.whole) = (Vec::new(), Vec::new(), 0, false);
+        (self.got, self.read, self.slots, self.taken, self.whole) = (Vec::new(), (0, 0), Vec::new(), 0, false);
         self.wanted = GetBlockBody { id: self.id, offset: 0, places: Vec::new() };
     }
 
@@ -335,7 +338,11 @@ impl Pull {
             return Err("a body of more than a block's bytes");
         }
         self.got.extend(part.bytes);
-        if self.got.len() < part.total as usize {
+        let all = self.got.len() == part.total as usize;
+        if !self.wanted.places.is_empty() {
+            self.transactions(all)?;
+        }
+        if !all {
             return Ok(Some(self.ask(now)));
         }
         let got = std::mem::take(&mut self.got);
@@ -343,7 +350,6 @@ impl Pull {
             self.shorts(&got)?;
         } else {
             self.taken += got.len();
-            self.transactions(&got)?;
         }
         self.go_on(now)
     }
@@ -353,6 +359,7 @@ impl Pull {
         loop {
             let missing = self.slots.iter().enumerate().filter(|(_, slot)| matches!(slot, Slot::Missing)).map(|(place, _)| place as u16);
             self.wanted.places = missing.take(BODY_PLACES_MAX).collect();
+            self.read = (0, 0);
             if !self.wanted.places.is_empty() {
                 return Ok(Some(self.ask(now)));
             }
@@ -381,16 +388,23 @@ impl Pull {
         Ok(())
     }
 
-    /// The transactions that were asked for, in their order.
-    fn transactions(&mut self, mut bytes: &[u8]) -> Result<(), &'static str> {
-        for place in &self.wanted.places {
-            let (tx, used) = deserialize_partial::<Transaction>(bytes).map_err(|_| "a transaction that does not decode")?;
+    /// The transactions that were asked for, in their order, as many as have come; with the last bytes it must be all of them.
+    fn transactions(&mut self, all: bool) -> Result<(), &'static str> {
+        let mut bytes = &self.got[self.read.1..];
+        for place in &self.wanted.places[self.read.0..] {
+            let (tx, used) = match deserialize_partial::<Transaction>(bytes) {
+                Ok(read) => read,
+                Err(_) if all => return Err("a transaction that does not decode"),
+                // Perhaps the rest of it comes with the next part.
+                Err(_) => return Ok(()),
+            };
             let (tx_bytes, rest) = bytes.split_at(used);
             if tx.base_size() == NODE_BYTES {
                 return Err("a transaction that could be a node of the merkle tree");
             }
             let ids = TxIds { txid: tx.compute_txid().to_byte_array(), wtxid: sha256d(tx_bytes) };
             self.slots[usize::from(*place)] = Slot::Theirs(tx_bytes.into(), ids);
+            self.read = (self.read.0 + 1, self.read.1 + used);
             bytes = rest;
         }
         if bytes.is_empty() { Ok(()) } else { Err("more transactions than were asked for") }

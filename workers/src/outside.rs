@@ -758,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn a_found_block_is_tried_again_for_ten_minutes_beside_few_others() {
+    fn a_found_block_is_tried_again_for_an_hour_beside_few_others() {
         let little = Duration::from_millis(1);
         assert!(worth_a_retry(SUBMIT_TIME_MAX - little, 0) && !worth_a_retry(SUBMIT_TIME_MAX, 0));
         assert!(worth_a_retry(little, SUBMIT_SLOTS - 1) && !worth_a_retry(little, SUBMIT_SLOTS));
