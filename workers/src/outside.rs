@@ -223,6 +223,8 @@ struct ChainInfo {
     /// Height of the best header that it has, blocks that it knows to be invalid apart.
     #[serde(default)]
     headers: u32,
+    #[serde(default)]
+    bestblockhash: String,
     signet_challenge: Option<String>,
 }
 
@@ -498,6 +500,8 @@ mod tests {
         Reset,
         /// No answer until the caller gives up.
         Hang,
+        /// This result, once that is sent.
+        After(Receiver<()>, Value),
     }
 
     fn result(value: Value) -> Act {
@@ -564,6 +568,15 @@ mod tests {
                         Act::Cut(body) => write(stream, 200, body.len() + 10, &body),
                         Act::Reset => drop(stream),
                         Act::Hang => hung.push(stream),
+                        Act::After(word, value) => {
+                            let Act::Say(status, body) = result(value) else { continue };
+                            let late = move || {
+                                if word.recv().is_ok() {
+                                    write(stream, status, body.len(), &body)
+                                }
+                            };
+                            thread::Builder::new().spawn(late).unwrap();
+                        }
                     }
                 }
             })
@@ -862,6 +875,49 @@ mod tests {
         drop(thread);
     }
 
+    /// bitcoind made what the long poll brings while the block before was the newest, and it takes its time on the wire. Meanwhile miners
+    /// have gone on to the next.
+    #[test]
+    fn an_answer_that_a_block_has_overtaken_sends_nobody_back() {
+        let genesis = sha256d(&rules(Network::Regtest).genesis);
+        let (hash, header) = header_on(genesis, 7);
+        let ((go, gone), (calls, seen)) = (bounded(1), bounded(ANSWERS_MAX));
+        let (mut gone, mut templates) = (Some(gone), 0);
+        let host = fake(move |method, params, _| match method {
+            "getblockchaininfo" if templates < 2 => info(&json!(shown(genesis)), 0, json!("207fffff"), 4.6e-10),
+            "getblockchaininfo" => info(&json!(shown(hash)), 1, json!("207fffff"), 4.6e-10),
+            "getconnectioncount" => result(json!(8)),
+            "getblockheader" => result(json!(header.to_lower_hex_string())),
+            _ => {
+                templates += 1;
+                calls.send(params[0]["longpollid"].clone()).unwrap();
+                let mut template = answer(&[]);
+                let (prev, height) = if templates < 3 { (genesis, 1) } else { (hash, 2) };
+                (template["previousblockhash"], template["height"]) = (json!(shown(prev)), json!(height));
+                template["longpollid"] = json!(format!("id{templates}"));
+                match templates {
+                    2 => Act::After(gone.take().unwrap(), template),
+                    4.. => Act::Hang,
+                    _ => result(template),
+                }
+            }
+        });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
+        let template = || loop {
+            if let Answer::Template(template) = answers.recv_timeout(SOON).unwrap() {
+                return (template.sequence, template.height, template.prev);
+            }
+        };
+        assert_eq!((template(), template()), ((1, 1, genesis), (2, 2, hash)));
+        go.send(()).unwrap();
+        assert_eq!(template(), (3, 2, hash));
+        let asked: Vec<Value> = seen.iter().take(4).collect();
+        assert_eq!(asked, [Value::Null, json!("id1"), json!("id2"), json!("id3")], "bitcoind answers the third at once");
+        drop(stop);
+        // It hangs in its long poll, as at every stop.
+        drop(thread);
+    }
+
     /// A header on another, and both as bitcoind shows them: (hash, header).
     fn header_on(prev: [u8; 32], salt: u8) -> ([u8; 32], [u8; 80]) {
         let mut header = [salt; 80];
@@ -986,7 +1042,9 @@ mod tests {
     fn heights_after_a_loss(peers: u32, headers: u32, knows: bool) -> Vec<u32> {
         let mut templates = 0;
         let host = fake(move |method, _, _| match method {
-            "getblockchaininfo" => result(json!({"chain": "regtest", "blocks": 6, "headers": headers})),
+            "getblockchaininfo" => {
+                result(json!({"chain": "regtest", "blocks": 6, "headers": headers, "bestblockhash": answer(&[])["previousblockhash"]}))
+            }
             "getconnectioncount" => result(json!(peers)),
             "getblockheader" if knows => result(json!("11".repeat(80))),
             "getblockheader" => error(500, -5, "Block not found"),
@@ -1013,6 +1071,27 @@ mod tests {
         assert_eq!(heights_after_a_loss(8, 8, true), [9, 9], "it has but the header");
         assert_eq!(heights_after_a_loss(8, 6, true), [9, 7], "it mines on another branch");
         assert_eq!(heights_after_a_loss(0, 6, false), [9, 7], "it has nobody to catch up from");
+    }
+
+    /// bitcoind keeps a thread for each long poll. One whose templates are no good is asked again and again, and must have threads left for
+    /// the block that somebody finds meanwhile.
+    #[test]
+    fn templates_that_are_no_good_leave_no_long_polls_behind() {
+        let (calls, seen) = bounded(ANSWERS_MAX);
+        let host = fake(move |method, params, _| {
+            if method != "getblocktemplate" {
+                return regtest_info();
+            }
+            calls.send(params[0]["longpollid"].clone()).unwrap();
+            let mut template = answer(&[]);
+            template["rules"] = json!(["!unheard-of"]);
+            if params[0]["longpollid"].is_null() { result(template) } else { Act::Hang }
+        });
+        let (answers, stop, thread) = run(move |node| watch(vec![config(&host)], Vec::new(), never(), node));
+        assert!(matches!(answers.recv_timeout(SOON).unwrap(), Answer::BitcoinDown(Some(why)) if why.contains("unheard-of")));
+        assert_eq!(seen.iter().take(3).collect::<Vec<_>>(), [Value::Null, Value::Null, Value::Null]);
+        drop(stop);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) fn watch_all(mut watches: Vec<Watch>, locator: Vec<Hash>, notified: R
                 log::info!("bitcoind at {} is back and goes before {}", watches[first].rpc.config.host, watches[at].rpc.config.host);
                 watches[at].leave();
                 at = first;
-                watches[at].take(raw, sequence + 1, &floor, &mut pool, node).map(Some)
+                watches[at].take(raw, sequence + 1, &floor, &mut pool, node)
             }
             None => watches[at].next(sequence + 1, &floor, &mut pool, &mut hint, node),
         };
@@ -213,12 +213,12 @@ impl Watch {
             }
             Some(raw) => raw?,
         };
-        self.take(raw, sequence, floor, pool, node).map(Some)
+        self.take(raw, sequence, floor, pool, node)
     }
 
     /// A small call while the long poll waits: whether there is another block than the last template builds on.
     fn look(&mut self, before: &Before, sequence: u64, floor: &Floor, node: &Outsider) -> Result<Look, Trouble> {
-        let tip: RawChainInfo = self.rpc.call("getblockchaininfo", json!([]), self.rpc.small, ANSWER_BYTES_MAX).map_err(Trouble::Later)?;
+        let tip: RawChainInfo = self.rpc.info().map_err(Trouble::Later)?;
         let now = node.now();
         match &self.news {
             None if tip.bestblockhash == before.prev => return Ok(Look::Wait),
@@ -243,14 +243,29 @@ impl Watch {
         Ok(first.map_or(Look::Wait, |template| Look::First(Box::new(template))))
     }
 
-    /// Waits for what comes after this template from now on.
-    fn take(&mut self, raw: RawTemplate, sequence: u64, floor: &Floor, pool: &mut Pool, node: &Outsider) -> Result<Template, Trouble> {
-        if raw.height < floor.height && floor.holds(node.now().mono) && self.rpc.lacks(floor.prev).map_err(Trouble::Later)? {
-            return Err(Trouble::Later(RpcError::Behind));
+    /// Waits for what comes after this template from now on. `None` if it was made before a block that miners work on already.
+    fn take(
+        &mut self,
+        raw: RawTemplate,
+        sequence: u64,
+        floor: &Floor,
+        pool: &mut Pool,
+        node: &Outsider,
+    ) -> Result<Option<Template>, Trouble> {
+        let longpollid = Some(raw.longpollid.clone());
+        if raw.height < floor.height {
+            let info: ChainInfo = self.rpc.info().map_err(Trouble::Later)?;
+            if info.bestblockhash != raw.previousblockhash {
+                // What is on that block comes by the next long poll, at once.
+                self.ask(longpollid, node);
+                return Ok(None);
+            }
+            if floor.holds(node.now().mono) && self.rpc.lacks(&info, floor.prev).map_err(Trouble::Later)? {
+                return Err(Trouble::Later(RpcError::Behind));
+            }
         }
         (self.checked, self.wrong) = (true, false);
         let prev = raw.previousblockhash.clone();
-        self.ask(Some(raw.longpollid.clone()), node);
         let mut template = raw.build(sequence, pool).map_err(Trouble::Template)?;
         self.news = None;
         self.before = Some(Before { prev: prev.clone(), version: template.version, bits: template.bits });
@@ -261,10 +276,12 @@ impl Watch {
             template.keep_bits(rules, prev.time);
         }
         let proposals = self.rpc.config.proposals;
-        match if proposals { self.rpc.propose(&template).map_err(Trouble::Later)? } else { None } {
-            Some(word) => Err(Trouble::Proposal(word)),
-            None => Ok(template),
+        if let Some(word) = if proposals { self.rpc.propose(&template).map_err(Trouble::Later)? } else { None } {
+            return Err(Trouble::Proposal(word));
         }
+        // Not before it is known to be good: who offers nothing good is asked again soon, and each time a long poll would be left behind.
+        self.ask(longpollid, node);
+        Ok(Some(template))
     }
 
     /// Has the thread ask. bitcoind still works on a long poll of which nobody wants the answer, so one for the same is kept; any other has
@@ -322,13 +339,13 @@ impl Floor {
 impl Rpc {
     /// Whether it is about to get this block, or one above it. It is not where it has no peers, nor where it has the block and mines on
     /// another one of more work.
-    fn lacks(&mut self, block: Hash) -> Result<bool, RpcError> {
+    fn lacks(&mut self, info: &ChainInfo, block: Hash) -> Result<bool, RpcError> {
         let peers: u32 = self.call("getconnectioncount", json!([]), self.small, ANSWER_BYTES_MAX)?;
-        if peers == 0 {
-            return Ok(false);
-        }
-        let info: ChainInfo = self.call("getblockchaininfo", json!([]), self.small, ANSWER_BYTES_MAX)?;
-        Ok(info.headers > info.blocks || self.headers(&[block])?.iter().all(Option::is_none))
+        Ok(peers > 0 && (info.headers > info.blocks || self.headers(&[block])?.iter().all(Option::is_none)))
+    }
+
+    fn info<T: DeserializeOwned>(&mut self) -> Result<T, RpcError> {
+        self.call("getblockchaininfo", json!([]), self.small, ANSWER_BYTES_MAX)
     }
 
     /// Whether it is there and of our network.
