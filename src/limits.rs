@@ -153,6 +153,9 @@ pub const GARBAGE_LINES_MAX: u32 = 8;
 pub const REFUSED_MAX: usize = 16;
 /// Stale and duplicate submits since the last good one of a device that does not get out by itself: sound ones send a few after a block.
 pub const STUCK_SUBMITS: u32 = 16;
+/// Time after work was taken away in which what is found in it is no sign that a device is stuck: a fast one with a slow line sends dozens,
+/// and would lose its new work over the old.
+pub const STALE_EXCUSED: Duration = Duration::from_secs(30);
 /// Time that a session can be taken up again after its connection has ended, as ckpool has it: a device restarts in one or two minutes.
 pub const RESUME_TIME: Duration = Duration::from_secs(600);
 /// Sessions kept to be taken up again: a household's and a shed's. Each is a few hundred bytes, and up to 80 KiB if it submitted all that

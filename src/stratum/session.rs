@@ -18,8 +18,8 @@ use serde_json::value::RawValue;
 use crate::config::Mode;
 use crate::journal::ended;
 use crate::limits::{
-    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, STUCK_SUBMITS,
-    TRANSACTIONS_BYTES_MAX,
+    AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, STALE_EXCUSED,
+    STUCK_SUBMITS, TRANSACTIONS_BYTES_MAX,
 };
 use crate::status::Serving;
 use crate::stratum::Server;
@@ -97,6 +97,8 @@ pub struct Miner {
     flood: Flood,
     /// Submits since its last good one that were stale or duplicates.
     stuck: u32,
+    /// Until then stale ones are no sign of that: it may not have heard yet that its work is worth nothing.
+    excused: Duration,
     /// It takes another extranonce1 while it works.
     extranonce: bool,
 }
@@ -136,6 +138,7 @@ impl Miner {
             told_refusal: false,
             flood: Flood::default(),
             stuck: 0,
+            excused: Duration::ZERO,
             extranonce: false,
         }
     }
@@ -278,8 +281,11 @@ impl Miner {
             show(conn, turn, "This device holds no coinbase of the pool: it plays a solo lottery for your address, and makes no shares");
             self.told_lottery = true;
         }
-        let clean = self.unstick(conn, server, turn) || clean || self.jobs.is_empty();
+        // Whoever asks for it: nobody is left with jobs on two blocks.
+        let moved = self.jobs.back().is_some_and(|job| job.board.work.template.prev != board.work.template.prev);
+        let clean = self.unstick(conn, server, turn) || clean || moved || self.jobs.is_empty();
         if clean {
+            self.excused = turn.now.mono + if self.jobs.is_empty() { Duration::ZERO } else { STALE_EXCUSED };
             // What it takes up again counts as long as it could have, and for the same payee.
             self.jobs = std::mem::take(&mut self.resumed);
             self.jobs.retain(|job| job.script == script && job.board.work.template.prev == board.work.template.prev);
@@ -428,7 +434,8 @@ impl Miner {
 
     fn reject(&mut self, conn: ConnId, id: &str, refused: SubmitRefusal, turn: &mut Turn<'_>) {
         turn.counters.shares_rejected.add(1);
-        self.stuck += u32::from(matches!(refused, SubmitRefusal::Stale | SubmitRefusal::Duplicate));
+        let late = refused == SubmitRefusal::Stale && turn.now.mono >= self.excused;
+        self.stuck += u32::from(late || refused == SubmitRefusal::Duplicate);
         match refused {
             SubmitRefusal::Stale => turn.counters.submits_stale.add(1),
             SubmitRefusal::Duplicate => turn.counters.submits_duplicate.add(1),

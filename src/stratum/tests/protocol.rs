@@ -1,15 +1,17 @@
 //! What is negotiated, pushed and taken up again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rockpool_store::params::{Network, params};
 use serde_json::{Value, json};
 
 use super::{SUBSCRIBE, authorize, difficulty, emitted, error_code, judge, miner, notify, serving, submit};
-use crate::limits::{JOBS_PAST_MAX, NOTIFY_EVERY, REFUSED_MAX, RESUME_TIME, STUCK_SUBMITS};
+use crate::limits::{JOBS_PAST_MAX, NOTIFY_EVERY, REFUSED_MAX, RESUME_TIME, STALE_EXCUSED, STUCK_SUBMITS};
 use crate::stratum::firmware::Firmware;
 use crate::stratum::jobs::share_difficulty;
 use crate::testing::{ADDRESS, Grower, STRATUM, World};
+use rockpool_workers::template::Template;
 use rockpool_workers::work::Kind;
 
 /// Another payee of regtest.
@@ -365,6 +367,33 @@ fn a_device_that_is_stuck_is_helped_out() {
         assert_eq!(after != before, stuck && takes);
         world.pass(NOTIFY_EVERY);
         assert_eq!(notify(&world.lines(conn)).unwrap()[8], false, "once helped is enough");
+    }
+}
+
+/// A fast miner far away goes on with a block for as long as word of the next one is under way, twice. Its new work is not taken away for
+/// that, or it would never get anything in while its line is slower than jobs follow each other.
+#[test]
+fn a_miner_with_a_slow_line_is_not_stuck() {
+    for (passed, stuck) in [(STALE_EXCUSED - Duration::from_secs(1), false), (STALE_EXCUSED, true)] {
+        let (mut world, bitcoin) = serving();
+        let (conn, old) = miner(&mut world);
+        world.line(conn, r#"{"id":3,"method":"mining.extranonce.subscribe","params":[]}"#);
+        let on_next = |sequence: u64| {
+            let template = bitcoin.template(1_700_000_000);
+            let (prev, height, mintime) = ([9; 32], template.height + 1, template.mintime + sequence as u32);
+            rockpool_workers::jobs::Answer::Template(Arc::new(Template { prev, height, mintime, sequence, ..template }))
+        };
+        world.mail(on_next(2), Vec::new());
+        let first = notify(&world.lines(conn)).unwrap().clone();
+        world.pass(passed);
+        (0..2 * STUCK_SUBMITS).for_each(|nonce| world.line(conn, &submit(&old, nonce)));
+        world.lines(conn);
+        world.mail(on_next(3), Vec::new());
+        let lines = world.lines(conn);
+        assert_eq!(notify(&lines).unwrap()[8], stuck);
+        assert_eq!(lines.iter().any(|line| line["method"] == "mining.set_extranonce"), stuck);
+        world.line(conn, &submit(&first, 1));
+        assert_eq!(emitted(&mut world).len(), usize::from(!stuck), "what it finds in the new work");
     }
 }
 
