@@ -13,14 +13,14 @@ use rockpool_net::time::Now;
 use rockpool_net::wire::share::{Class, Layout, Script};
 use rockpool_store::params::{Network, Params};
 use rockpool_store::payouts::Payouts;
-use rockpool_store::rules::target::target_bytes;
+use rockpool_store::rules::target::{compact_of, target_bytes};
 use rockpool_store::view::ChainView;
 use rockpool_workers::template::{Template, Tx};
-use rockpool_workers::work::{VERSION_MASK, Work, WorkError};
+use rockpool_workers::work::{Kind, VERSION_MASK, Work, WorkError};
 
 use crate::config::Mode;
 use crate::limits::{BOARD_AGE_MAX, BOARDS_MAX, FREE_DIFFICULTY_MAX, JOB_AGE_MAX, LINES_SHARED_MAX, SALTS_KEPT, TEMPLATES_PAST_BYTES_MAX};
-use crate::stratum::difficulty::difficulty_of;
+use crate::stratum::difficulty::{difficulty_of, target_of};
 
 /// Work with what all its jobs have in common, as text.
 #[derive(Debug)]
@@ -87,7 +87,18 @@ impl Board {
 
     /// The difficulty that none of its jobs which commit to these bits exceeds: that of the target.
     pub fn difficulty_max(&self, bits: u32) -> f64 {
-        self.free.unwrap_or_else(|| share_difficulty(bits))
+        self.free.unwrap_or_else(|| share_difficulty(if self.pooled() { self.work.draft.bits } else { bits }))
+    }
+
+    /// The bits that the coinbase of a job of this difficulty commits to, where these are the share's. In a pool of our own those of the
+    /// difficulty: it is what a submit is credited with, and whoever had jobs of many could credit each hash with the hardest that it meets.
+    pub fn committed(&self, bits: u32, difficulty: f64) -> u32 {
+        if self.pooled() { compact_of(&target_of(difficulty)) } else { bits }
+    }
+
+    /// Whether its submits are credited each.
+    pub fn pooled(&self) -> bool {
+        self.work.kind == Kind::Pool
     }
 
     /// Header version of its jobs: what the template asks for, with every bit clear that a miner may roll.

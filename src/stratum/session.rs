@@ -297,6 +297,7 @@ impl Miner {
     fn push_job(&mut self, conn: ConnId, board: Arc<Board>, script: Arc<Script>, clean: bool, server: &mut Server, turn: &mut Turn<'_>) {
         let bits = server.harder.bits(turn.now.mono, &turn.chain.view, &script, board.work.draft.bits);
         let difficulty = rounded(self.vardiff.current().min(board.difficulty_max(bits)));
+        let bits = board.committed(bits, difficulty);
         self.push_mask(conn, turn);
         if self.told != Some(difficulty) {
             // Display writes no exponent, and whole numbers without a point: firmware stumbles over both.

@@ -31,12 +31,13 @@ use rockpool_net::id::ConnId;
 use rockpool_net::wire::message::TxIds;
 use rockpool_net::wire::share::{Class, Layout};
 use rockpool_store::rules::difficulty::bits_in_range;
-use rockpool_store::rules::target::target_bytes;
+use rockpool_store::rules::target::{compact_of, target_bytes};
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::{Answer, EmissionJob, SubmitRefusal};
 use rockpool_workers::template::Tx;
 use serde_json::{Value, json};
 
+use crate::config::Mode;
 use crate::limits::{
     AUTHORIZE_MAX, BAN_TIME, BOARDS_MAX, FIRST_LINE_MAX, HARDER_SHARES_MIN, INVALID_SUBMITS_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX,
     NOTIFY_EVERY, SUBMITS_SEEN_MAX,
@@ -395,6 +396,29 @@ fn remembered_submits_are_bounded() {
     let lines = world.lines(conn);
     world.line(conn, &submit(notify(&lines).unwrap(), 0));
     assert!(emitted(&mut world)[0].unpaid.is_none(), "new work counts again");
+}
+
+/// Where each submit is credited, no hash can be handed in for the hardest of many jobs that it meets: they are jobs on other headers.
+#[test]
+fn in_a_pool_of_our_own_a_hash_is_credited_as_what_it_was_looked_for() {
+    let mut world = World::recorded(&[], true);
+    world.node.server.boards.mode = Mode::Standalone;
+    world.template(&EmbeddedChain::new(regtest(), None), 1);
+    let (conn, job) = miner(&mut world);
+    let mut coinbases = vec![job[3].clone()];
+    for difficulty in [1e-4, 2e-4, 5e-4] {
+        world.line(conn, &format!(r#"{{"id":5,"method":"mining.suggest_difficulty","params":[{difficulty}]}}"#));
+        let lines = world.lines(conn);
+        let other = notify(&lines).unwrap();
+        assert_eq!((&other[1], &other[2]), (&job[1], &job[2]));
+        assert!(!coinbases.contains(&other[3]), "{difficulty}");
+        coinbases.push(other[3].clone());
+        world.line(conn, &submit(other, 1));
+        let emission = emitted(&mut world).remove(0);
+        assert_eq!(emission.bits, compact_of(&emission.target));
+        judge(&mut world, emission, Err(SubmitRefusal::Refused("x")));
+        world.lines(conn);
+    }
 }
 
 #[test]

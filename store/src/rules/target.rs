@@ -58,7 +58,12 @@ pub fn work(bits: u32) -> u128 {
 
 /// The same of a target as hashes are compared: little-endian.
 pub fn work_of(target: &[u8; 32]) -> u128 {
-    work(compact(U256::from_le_bytes(*target)))
+    work(compact_of(target))
+}
+
+/// The compact number of a target as hashes are compared: little-endian.
+pub fn compact_of(target: &[u8; 32]) -> u32 {
+    compact(U256::from_le_bytes(*target))
 }
 
 /// Whether a hash, bytes as hashed, is at most the target.
