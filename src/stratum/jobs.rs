@@ -91,7 +91,8 @@ impl Board {
     }
 
     /// The bits that the coinbase of a job of this difficulty commits to, where these are the share's. In a pool of our own those of the
-    /// difficulty: it is what a submit is credited with, and whoever had jobs of many could credit each hash with the hardest that it meets.
+    /// difficulty, which is what a submit is credited with: else whoever has jobs of many could have each hash credited with the hardest
+    /// that it meets.
     pub fn committed(&self, bits: u32, difficulty: f64) -> u32 {
         if self.pooled() { compact_of(&target_of(difficulty)) } else { bits }
     }
