@@ -1,13 +1,16 @@
 //! Tickets: who gets none waits alone, and every ticket comes home.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use crate::common::{HTTP, STRATUM, World, lines, secs};
+use crate::common::{HTTP, STRATUM, World, config, lines, secs};
 use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, Lane};
-use rockpool_net::limits::{LINE_BYTES_MAX, TICKET_BYTES_STRATUM, TICKETS_HTTP, TICKETS_PER_CONN, TICKETS_PER_MINER, TICKETS_STRATUM};
+use rockpool_net::limits::{
+    FRAMES_A_ROUND, LINE_BYTES_MAX, TICKET_BYTES_STRATUM, TICKETS_HTTP, TICKETS_PER_CONN, TICKETS_PER_MINER, TICKETS_STRATUM,
+};
 use rockpool_net::pipes::Weather;
 
 /// A node that keeps the tickets of all frames of a lane, as jobs do whose stage is busy.
@@ -129,4 +132,35 @@ fn the_ticket_of_a_connection_that_is_gone_comes_home_to_its_lane() {
     assert!(!out.room(first) && out.room(second) && out.unsent() == 0);
     world.run_for(secs(2));
     assert_eq!((world.read(1, raw), world.nodes[0].closed.len(), world.nodes[0].timers.len()), (vec![], 1, 0));
+}
+
+/// So many flooders that they have all tickets of the lane, which come home as emission judges: a slice at a time, the oldest first. Whoever
+/// has one line to say stands behind what is in the house, and behind no more of theirs than their turns.
+#[test]
+fn flooders_with_all_tickets_take_turns_with_a_thousand_others() {
+    const FLOODERS: usize = TICKETS_STRATUM / TICKETS_PER_MINER as usize;
+    const HONEST: usize = 1_000;
+    const SLICE: usize = 64;
+    let weather = Weather { capacity: 1 << 20, ..Weather::fair() };
+    let mut world = World::with(7, 1, 1, weather, config(FLOODERS + HONEST));
+    let kept = keeping(&mut world, Lane::Stratum);
+    let flooders: Vec<_> = (0..FLOODERS).map(|_| world.connect(1, 0, STRATUM)).collect();
+    let honest: Vec<_> = (0..HONEST).map(|_| world.connect(1, 0, STRATUM)).collect();
+    flooders.iter().for_each(|&(raw, _)| assert!(world.write(1, raw, &lines(10_000, 80)) > 400_000));
+    world.run_for(secs(1));
+    assert_eq!((kept.borrow().len(), world.nodes[0].frames.len()), (TICKETS_STRATUM, TICKETS_STRATUM));
+    honest.iter().for_each(|&(raw, _)| assert_eq!(world.write(1, raw, b"{}\n"), 3));
+    // All that was written is there; from now on it is the hub's alone.
+    let soon = world.now() + std::time::Duration::from_millis(1);
+    world.net.advance(soon);
+    let from = world.nodes[0].frames.len();
+    let flooding: BTreeSet<ConnId> = flooders.iter().map(|&(_, conn)| conn).collect();
+    while world.nodes[0].frames[from..].iter().filter(|(conn, _)| !flooding.contains(conn)).count() < HONEST {
+        let slice = SLICE.min(kept.borrow().len());
+        let tickets: Vec<Ticket> = kept.borrow_mut().drain(..slice).collect();
+        world.mail[0].push_back(mail(0, tickets));
+        world.turn(0);
+    }
+    let flood = world.nodes[0].frames[from..].iter().filter(|(conn, _)| flooding.contains(conn)).count();
+    assert!(flood <= 2 * FLOODERS * FRAMES_A_ROUND, "{flood} of the flooders' lines came before the last of the others'");
 }
