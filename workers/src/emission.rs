@@ -48,8 +48,8 @@ impl EmissionWorker {
             return false;
         }
         let hash = sha256d(&work.header_of(&self.commitment(&work, &script, bits), &roll));
-        // The job's own bits are what its coinbase commits to; a hash that meets only easier ones is no share. In a pool of our own they are
-        // but the difficulty that it is credited with.
+        // The job's own bits are what its coinbase commits to; a hash that meets only easier ones is no share. In a pool of our own they
+        // are but the difficulty that it is credited with.
         let meets_bits = meets(&hash, &target_bytes(if work.kind == Kind::Pool { work.draft.bits } else { bits }));
         let is_share = meets_bits && work.kind == Kind::Chain;
         // On regtest only shares are submitted, or a CPU's every hash were a block (SHARECHAIN §3).
