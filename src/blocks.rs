@@ -49,7 +49,7 @@ impl Blocks {
         let mut again = Vec::new();
         for block in blocks.log.iter().filter(|block| block.bytes > 0 && block.wanted(tree)) {
             let Some(body) = store.block_body(block)? else { continue };
-            again.push(SubmitJob { hash: block.hash, height: block.height, block: body.into() });
+            again.push(SubmitJob { hash: block.hash, height: block.height, block: body.into(), own: block.is_own() });
         }
         for job in &again {
             log::warn!("block {} at height {} was taken by no bitcoind before the stop: it is handed in again", job.hash, job.height);

@@ -346,7 +346,7 @@ pub(crate) fn pulled(steps: impl IntoIterator<Item = Step>, turn: &mut Turn<'_>)
             Step::Done { share, block } => {
                 let (hash, height, block): (_, _, Arc<[u8]>) = (share.id(), share.bitcoin_height, block.into());
                 log::info!("block {hash} at height {height}: all of it has come from peers, {} bytes; handing it in too", block.len());
-                turn.jobs.submit.push(SubmitJob { hash, height, block: Arc::clone(&block) });
+                turn.jobs.submit.push(SubmitJob { hash, height, block: Arc::clone(&block), own: false });
                 turn.blocks.has_body(hash, block);
             }
         }

@@ -196,12 +196,13 @@ where
     run(driven.name, &post, move || driven.run(clock))
 }
 
-/// Hands found blocks to every bitcoind. What is to be told of those that take no more.
+/// Hands found blocks to every bitcoind. What is to be told of those that take no more. Half of the places are for our own miners' alone.
 fn submit_all(to: &[Sender<SubmitJob>], jobs: impl Iterator<Item = SubmitJob>) -> Vec<Answer> {
     let mut full = Vec::new();
     for job in jobs {
         for to in to {
-            if let Err(TrySendError::Full(job)) = to.try_send(job.clone()) {
+            let room = job.own || to.len() < SUBMIT_SLOTS / 2;
+            if !room || matches!(to.try_send(job.clone()), Err(TrySendError::Full(_))) {
                 // A bitcoind that takes nothing is no defect of ours.
                 let fate = Fate::Unreachable(format!("{SUBMIT_SLOTS} found blocks wait for it already"));
                 full.push(Answer::Fate { hash: job.hash, height: job.height, node: "bitcoind".into(), fate });
@@ -565,7 +566,7 @@ mod tests {
         let work = node.work();
         let share = work.share(regtest(), &script(1), work.draft.bits, &roll(&work, &script(1), true));
         let block: Arc<[u8]> = work.block(regtest(), &share).into();
-        node.crew.give(&mut Jobs { submit: vec![SubmitJob { hash: share.id(), height: 1, block }], ..Jobs::default() });
+        node.crew.give(&mut Jobs { submit: vec![SubmitJob { hash: share.id(), height: 1, block, own: true }], ..Jobs::default() });
         let answer = node.next();
         assert!(matches!(&answer, Answer::Fate { hash, fate: Fate::Accepted, .. } if *hash == share.id()), "{answer:?}");
     }
@@ -739,7 +740,7 @@ mod tests {
 
         fn step(&mut self, _now: Now, jobs: &mut Vec<()>, out: &mut Output) {
             jobs.clear();
-            out.submit.push(SubmitJob { hash: crate::testing::id(1), height: 1, block: Arc::from([]) });
+            out.submit.push(SubmitJob { hash: crate::testing::id(1), height: 1, block: Arc::from([]), own: true });
             out.mail.push((Answer::DiskFull(true), Vec::new()));
             out.organise.push(OrganiseJob::PeerGone(conn(1)));
             out.write.push(WriteJob { tickets: vec![ticket(1)], ..WriteJob::default() });
@@ -790,9 +791,15 @@ mod tests {
         });
         let (submit, _found) = bounded(SUBMIT_SLOTS);
         let mut outlets = Outlets { submit: vec![submit], ..Outlets::new(&post) };
-        let job = || SubmitJob { hash: crate::testing::id(1), height: 1, block: Arc::from([]) };
-        let submit = (0..SUBMIT_SLOTS + 1).map(|_| job()).collect();
-        assert_eq!(outlets.send(&mut Output { submit, ..Output::default() }), Ok(()));
-        assert!(matches!(&told.lock().unwrap()[..], [Mail { answer: Answer::Fate { fate: Fate::Unreachable(_), .. }, .. }]));
+        let job = |own| SubmitJob { hash: crate::testing::id(1), height: 1, block: Arc::from([]), own };
+        let mut refused = |own, count: usize| {
+            let submit = (0..count).map(|_| job(own)).collect();
+            assert_eq!(outlets.send(&mut Output { submit, ..Output::default() }), Ok(()));
+            let mail = std::mem::take(&mut *told.lock().unwrap());
+            assert!(mail.iter().all(|mail| matches!(mail.answer, Answer::Fate { fate: Fate::Unreachable(_), .. })));
+            mail.len()
+        };
+        assert_eq!(refused(false, SUBMIT_SLOTS), SUBMIT_SLOTS / 2, "peers' take no more than half of the places");
+        assert_eq!(refused(true, SUBMIT_SLOTS / 2 + 1), 1);
     }
 }

@@ -62,7 +62,7 @@ impl EmissionWorker {
         let share = (is_share || is_block).then(|| Arc::new(work.share(self.params, &script, bits, &roll)));
         if is_block && let Some(share) = &share {
             let (hash, height, block): (_, _, Arc<[u8]>) = (ShareId(hash), work.template.height, work.block(self.params, share).into());
-            out.submit.push(SubmitJob { hash, height, block: block.clone() });
+            out.submit.push(SubmitJob { hash, height, block: block.clone(), own: true });
             let (conn, value, share) = (claim.conn, share.value, is_share.then(|| share.clone()));
             out.mail.push((Answer::BlockFound { hash, height, conn, share, script, value, block }, Vec::new()));
         }

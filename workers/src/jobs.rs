@@ -212,6 +212,8 @@ pub struct SubmitJob {
     pub height: u32,
     /// The whole block, encoded with witnesses.
     pub block: Arc<[u8]>,
+    /// A miner of this node found it: it goes before those of peers, whose nodes hand them in too.
+    pub own: bool,
 }
 
 /// Why a peer's share was not taken.

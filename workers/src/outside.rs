@@ -391,12 +391,17 @@ pub(crate) fn submit(config: BitcoindConfig, found: &Receiver<SubmitJob>, node: 
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => open = false,
         }
-        waiting.extend(found.try_iter().take(SUBMIT_SLOTS).map(|job| (job, node.now().mono)));
         let mut again = VecDeque::new();
-        while let Some((job, since)) = waiting.pop_front() {
+        loop {
+            // Each call may take a minute: what has come meanwhile does not wait for all the others.
+            let room = SUBMIT_SLOTS.saturating_sub(waiting.len());
+            waiting.extend(found.try_iter().take(room).map(|job| (job, node.now().mono)));
+            let Some((job, since)) = first(&mut waiting) else { break };
+            // Those of peers are no reason to give up one of ours.
+            let others = waiting.iter().chain(&again).filter(|(other, _)| other.own || !job.own).count();
             let fate = match submit_once(&mut rpc, &job) {
                 Ok(fate) => fate,
-                Err(why) if open && worth_a_retry(node.now().mono.saturating_sub(since), waiting.len() + again.len()) => {
+                Err(why) if open && worth_a_retry(node.now().mono.saturating_sub(since), others) => {
                     log::error!("found block {} did not reach bitcoind at {}: {why}; trying again", job.hash, rpc.config.host);
                     // The next one is tried all the same: this one's trouble may be its own.
                     again.push_back((job, since));
@@ -411,6 +416,12 @@ pub(crate) fn submit(config: BitcoindConfig, found: &Receiver<SubmitJob>, node: 
         pause = if again.is_empty() { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
         waiting = again;
     }
+}
+
+/// The next to be handed in: our own miners' first.
+fn first(waiting: &mut VecDeque<(SubmitJob, Duration)>) -> Option<(SubmitJob, Duration)> {
+    let place = waiting.iter().position(|(job, _)| job.own).unwrap_or(0);
+    waiting.remove(place)
 }
 
 /// Whether a found block that has waited so long, beside so many others, is tried again.
@@ -1189,7 +1200,7 @@ mod tests {
         let (found, jobs) = bounded(SUBMIT_SLOTS);
         let (answers, _stop, thread) = run(move |node| submit(config(&host), &jobs, node));
         let fates = (0..6).map(|n| {
-            found.send(SubmitJob { hash: id(n), height: 1, block: Arc::from([0, 0xff]) }).unwrap();
+            found.send(SubmitJob { hash: id(n), height: 1, block: Arc::from([0, 0xff]), own: n < 2 }).unwrap();
             match answers.recv_timeout(SOON).unwrap() {
                 Answer::Fate { hash, fate, .. } if hash == id(n) => fate,
                 other => panic!("{other:?}"),
@@ -1203,11 +1214,34 @@ mod tests {
         thread.join().unwrap();
     }
 
+    /// However many of peers' a bitcoind refuses to answer for, ours goes before them and is not given up for their sake.
+    #[test]
+    fn our_own_block_goes_before_those_of_peers() {
+        let (calls, seen) = bounded(ANSWERS_MAX);
+        let mut away = SUBMIT_SLOTS + 2;
+        let host = fake(move |_, params, _| {
+            calls.send(params[0].as_str().map(str::to_owned)).unwrap();
+            away = away.saturating_sub(1);
+            if away > 0 { Act::Reset } else { result(Value::Null) }
+        });
+        let (found, jobs) = bounded(2 * SUBMIT_SLOTS);
+        let job = |n: u64, own: bool| SubmitJob { hash: id(n), height: 1, block: Arc::from([u8::from(own)]), own };
+        (0..=SUBMIT_SLOTS as u64).for_each(|n| found.send(job(n, false)).unwrap());
+        let (answers, _stop, thread) = run(move |node| submit(config(&host), &jobs, node));
+        let first = seen.recv_timeout(SOON).unwrap();
+        found.send(job(99, true)).unwrap();
+        let fate = std::iter::from_fn(|| answers.recv_timeout(SOON).ok())
+            .find_map(|answer| if let Answer::Fate { hash, fate, .. } = answer { (hash == id(99)).then_some(fate) } else { None });
+        assert_eq!((first.as_deref(), fate), (Some("00"), Some(Fate::Accepted)));
+        drop(found);
+        thread.join().unwrap();
+    }
+
     #[test]
     fn a_stop_does_not_wait_for_a_bitcoind_that_is_away() {
         let host = fake(|_, _, _| Act::Reset);
         let (found, jobs) = bounded(SUBMIT_SLOTS);
-        (0..3).for_each(|n| found.send(SubmitJob { hash: id(n), height: 1, block: Arc::from([0]) }).unwrap());
+        (0..3).for_each(|n| found.send(SubmitJob { hash: id(n), height: 1, block: Arc::from([0]), own: true }).unwrap());
         drop(found);
         let (answers, _stop, thread) = run(move |node| submit(config(&host), &jobs, node));
         thread.join().unwrap();
