@@ -45,10 +45,18 @@ impl Blocks {
     /// What is stored, and the blocks among it that no bitcoind has taken: they are to be handed in again.
     pub fn open(store: &StoreHandle, tree: &Tree) -> Result<(Blocks, Vec<SubmitJob>), StoreError> {
         let mut blocks = Blocks { log: store.block_log()?, ..Blocks::default() };
+        if blocks.log.damaged() > 0 {
+            log::error!("{} records of found blocks do not decode and are left out", blocks.log.damaged());
+        }
         blocks.follow(tree);
         let mut again = Vec::new();
         for block in blocks.log.iter().filter(|block| block.bytes > 0 && block.wanted(tree)) {
-            let Some(body) = store.block_body(block)? else { continue };
+            let Some(body) = store.block_body(block).unwrap_or_else(|error| {
+                log::error!("block {} cannot be handed in again: {error}", block.hash);
+                None
+            }) else {
+                continue;
+            };
             again.push(SubmitJob { hash: block.hash, height: block.height, block: body.into(), own: block.is_own() });
         }
         for job in &again {

@@ -155,24 +155,32 @@ impl FoundBlock {
 pub struct BlockLog {
     blocks: VecDeque<FoundBlock>,
     next: u32,
+    /// Rows that did not decode.
+    damaged: usize,
     changes: Vec<Op>,
 }
 
 impl BlockLog {
     /// What is stored.
     pub fn open(kv: &dyn Kv) -> Result<BlockLog, StoreError> {
-        let (mut blocks, mut result) = (VecDeque::new(), Ok(()));
+        let mut log = BlockLog::default();
         kv.scan(Family::Blocks, &[RECORD], &mut |key, value| {
             let Some((RECORD, number)) = key.split_first().map(|(kind, rest)| (*kind, rest)) else { return false };
-            match number.try_into().ok().and_then(|number| decode(u32::from_be_bytes(number), value).ok()) {
-                Some(block) => blocks.push_back(block),
-                None => result = Err(StoreError::Damaged("a found block's row does not decode".into())),
+            let number = number.try_into().ok().map(u32::from_be_bytes);
+            // The other blocks are worth no less for it, and no new one may take its place.
+            match number.and_then(|number| decode(number, value).ok()) {
+                Some(block) => log.blocks.push_back(block),
+                None => log.damaged += 1,
             }
-            result.is_ok()
+            log.next = number.map_or(log.next, |number| number.wrapping_add(1));
+            true
         })?;
-        result?;
-        let next = blocks.back().map_or(0, |last: &FoundBlock| last.number.wrapping_add(1));
-        Ok(BlockLog { blocks, next, changes: Vec::new() })
+        Ok(log)
+    }
+
+    /// Rows that did not decode.
+    pub fn damaged(&self) -> usize {
+        self.damaged
     }
 
     /// All, oldest first.
@@ -487,8 +495,15 @@ mod tests {
         assert_eq!(read.get(&id(4)).unwrap().fates, [("here".to_owned(), Fate::Refused("stale".into()))]);
         assert_eq!(read.get(&id(3)).unwrap().fates[0].1, Fate::Refused(long[..BLOCK_TEXT_BYTES].into()));
         assert!(log.iter().filter(|block| block.hash != id(3)).eq(read.iter().filter(|block| block.hash != id(3))));
-        kv.write(&[Op::Put(Family::Blocks, record_key(2), vec![1, 2, 3])], true).unwrap();
-        assert!(matches!(BlockLog::open(&kv), Err(StoreError::Damaged(_))));
+        // A row that does not decode takes nothing from the others, and its number is given to no other block.
+        for number in [2, 5] {
+            kv.write(&[Op::Put(Family::Blocks, record_key(number), vec![1, 2, 3])], true).unwrap();
+        }
+        let mut read = BlockLog::open(&kv).unwrap();
+        assert_eq!((read.iter().len(), read.damaged()), (4, 2));
+        read.add(found(9), None);
+        store(&mut read, &kv);
+        assert_eq!((rows(&kv), BlockLog::open(&kv).unwrap().iter().map(|block| block.number).max()), (7, Some(6)));
     }
 
     #[test]
