@@ -20,7 +20,8 @@ use serde_json::Value;
 
 use crate::config::Mode;
 use crate::exit::Failure;
-use crate::http::{ask, blocks, json};
+use crate::http::blocks::{self, date};
+use crate::http::{ask, json};
 use crate::limits::BLOCKS_SHOWN;
 use crate::stratum::jobs::own_payouts;
 
@@ -316,20 +317,6 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("-")
 }
 
-/// Unix seconds as date and time of day.
-pub fn date(unix: u64) -> String {
-    let (days, seconds) = (unix / 86_400, unix % 86_400);
-    // Years that begin in March end with the leap day: days since 1 March of year 0, in eras of 400 years.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month, year) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 }, era * 400 + year);
-    let year = year + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -452,21 +439,5 @@ mod tests {
         assert_eq!((failure.code(), failure.to_string()), (2, "data directory d holds no share chain".into()));
         let nobody = Place::Node("127.0.0.1:1".parse().unwrap());
         assert!(payouts(&nobody, false, &mut Vec::new()).unwrap_err().to_string().ends_with("is it running?"));
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (unix, wanted) in [
-            (0, "1970-01-01 00:00:00"),
-            (1_231_006_505, "2009-01-03 18:15:05"),
-            (951_782_399, "2000-02-28 23:59:59"),
-            (951_782_400, "2000-02-29 00:00:00"),
-            (1_709_251_200, "2024-03-01 00:00:00"),
-            (4_107_542_399, "2100-02-28 23:59:59"),
-            (4_107_542_400, "2100-03-01 00:00:00"),
-            (4_294_967_295, "2106-02-07 06:28:15"),
-        ] {
-            assert_eq!(date(unix), wanted);
-        }
     }
 }

@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::http::json::address;
-use crate::inspect::date;
 
 /// `GET /api/v1/blocks`.
 #[derive(Debug, Serialize)]
@@ -130,6 +129,20 @@ fn story(block: &Value) -> String {
     lines.join("\n")
 }
 
+/// Unix seconds as date and time of day.
+pub fn date(unix: u64) -> String {
+    let (days, seconds) = (unix / 86_400, unix % 86_400);
+    // Years that begin in March end with the leap day: days since 1 March of year 0, in eras of 400 years.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month, year) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 }, era * 400 + year);
+    let year = year + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use rockpool_net::id::ShareId;
@@ -170,5 +183,21 @@ mod tests {
             assert!(said.contains(line), "{line:?} in {said}");
         }
         assert_eq!(newest_first(&json!(null)), "");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (unix, wanted) in [
+            (0, "1970-01-01 00:00:00"),
+            (1_231_006_505, "2009-01-03 18:15:05"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_709_251_200, "2024-03-01 00:00:00"),
+            (4_107_542_399, "2100-02-28 23:59:59"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+            (4_294_967_295, "2106-02-07 06:28:15"),
+        ] {
+            assert_eq!(date(unix), wanted);
+        }
     }
 }
