@@ -155,6 +155,9 @@ impl<S: Stages> Node<S> {
 
     fn verdict(&mut self, now: Now, claim: &Claim, result: Result<(), SubmitRefusal>, out: &mut Outlet) {
         let Parts { sessions, server, mut turn, .. } = self.parts(now, out);
+        if claim.credited {
+            server.judged.comes_home(now.mono, result.is_ok());
+        }
         if let Some(miner) = sessions.miner_mut(claim.conn) {
             miner.on_verdict(claim, result, server, &mut turn);
         }

@@ -153,6 +153,10 @@ pub const GARBAGE_LINES_MAX: u32 = 8;
 pub const REFUSED_MAX: usize = 16;
 /// Stale and duplicate submits since the last good one of a device that does not get out by itself: sound ones send a few after a block.
 pub const STUCK_SUBMITS: u32 = 16;
+/// Submits of a pool of our own that are on their way to the disk at most: the rest of the tickets is for blocks, which do not wait for it.
+pub const JUDGED_OUT_MAX: usize = 768;
+/// Time in which none of them comes home after which the disk hangs: a card that is busy with itself takes half as long.
+pub const JUDGED_STALL_MAX: Duration = Duration::from_secs(2);
 /// Time after work was taken away in which what is found in it is no sign that a device is stuck: a fast one with a slow line sends dozens,
 /// and would lose its new work over the old.
 pub const STALE_EXCUSED: Duration = Duration::from_secs(30);

@@ -29,7 +29,7 @@ use rockpool_store::testing::bitcoin_header;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
 use rockpool_workers::fetcher::BlockFetcher;
-use rockpool_workers::jobs::{Answer, BitcoinNews, Jobs, OrganiseJob, Output, Stage, Stages, SubmitJob};
+use rockpool_workers::jobs::{Answer, BitcoinNews, Jobs, OrganiseJob, Output, Stage, Stages, SubmitJob, WriteJob};
 use rockpool_workers::organise::OrganiseWorker;
 use rockpool_workers::reader::Reader;
 use rockpool_workers::work::{Roll, Work, meets};
@@ -182,6 +182,9 @@ pub(crate) struct Inline {
     reader: Reader,
     /// Blocks that were found.
     pub(crate) found: usize,
+    /// The disk hangs: what is written waits.
+    pub(crate) hangs: bool,
+    waits: Vec<WriteJob>,
     /// They themselves.
     pub(crate) blocks: Vec<SubmitJob>,
     /// Blocks that the node handed in by itself.
@@ -208,7 +211,7 @@ impl Inline {
 
     /// Runs every stage until none has anything to do now. What they answer.
     fn run(&mut self, now: Now) -> Vec<Mail<Answer>> {
-        let (mut mail, mut write) = (Vec::new(), Vec::new());
+        let (mut mail, mut write) = (Vec::new(), std::mem::take(&mut self.waits));
         self.submitted.append(&mut self.jobs.submit);
         loop {
             let mut out = Output::default();
@@ -222,7 +225,11 @@ impl Inline {
             }
             write.append(&mut out.write);
             write.append(&mut self.jobs.write);
-            self.writer.step(now, &mut write, &mut out);
+            if self.hangs {
+                self.waits.append(&mut write);
+            } else {
+                self.writer.step(now, &mut write, &mut out);
+            }
             self.found += out.submit.len();
             self.blocks.append(&mut out.submit);
             mail.extend(out.mail.into_iter().map(|(answer, tickets)| Mail { answer, tickets }));
@@ -352,6 +359,8 @@ impl World<Inline> {
             fetcher: BlockFetcher::new(),
             reader: Reader::new(store),
             found: 0,
+            hangs: false,
+            waits: Vec::new(),
             blocks: Vec::new(),
             submitted: Vec::new(),
         };

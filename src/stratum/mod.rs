@@ -6,6 +6,7 @@
 //! | `session` | a miner's connection |
 //! | `answers` | what miners are told, as lines |
 //! | `resume` | sessions that outlive their connection |
+//! | `judged` | submits on their way through the stages |
 //! | `seen` | submits, to tell duplicates |
 //! | `jobs` | work as text, shared by all miners |
 //! | `vardiff` | how often a miner submits |
@@ -20,6 +21,7 @@ pub mod difficulty;
 pub mod firmware;
 pub mod harder;
 pub mod jobs;
+pub mod judged;
 pub mod request;
 pub mod resume;
 pub mod seen;
@@ -31,6 +33,7 @@ use crate::stratum::bans::Bans;
 use crate::stratum::firmware::Firmware;
 use crate::stratum::harder::Harder;
 use crate::stratum::jobs::Boards;
+use crate::stratum::judged::Judged;
 use crate::stratum::request::EXTRANONCE1_BYTES;
 use crate::stratum::resume::Resumable;
 
@@ -45,6 +48,8 @@ pub struct Server {
     pub serving: Serving,
     /// Nothing can be stored.
     pub disk_full: bool,
+    /// Submits that the stages have.
+    pub judged: Judged,
     /// Addresses that are kept out.
     pub bans: Bans,
     /// What is known of firmware, the operator's rules among it.
@@ -62,6 +67,7 @@ impl Server {
             harder: Harder::default(),
             serving: Serving::NoTemplate,
             disk_full: false,
+            judged: Judged::default(),
             bans: Bans::default(),
             firmware: Firmware::default(),
             resumable: Resumable::default(),

@@ -364,7 +364,7 @@ impl Miner {
         }
     }
 
-    fn submit(&mut self, conn: ConnId, line: &Line<'_>, submit: Result<Submit, &'static str>, server: &Server, turn: &mut Turn<'_>) {
+    fn submit(&mut self, conn: ConnId, line: &Line<'_>, submit: Result<Submit, &'static str>, server: &mut Server, turn: &mut Turn<'_>) {
         let raw = line.id.map_or("null", RawValue::get);
         if self.agent.is_none() || self.login.is_none() {
             refuse(conn, turn, raw, if self.agent.is_none() { NOT_SUBSCRIBED } else { UNAUTHORISED });
@@ -395,17 +395,23 @@ impl Miner {
             return refuse(conn, turn, raw, (20, "the node is busy; try again"));
         };
         // A block may be in it all the same: it is judged whatever the pool says.
-        let unpaid = match (server.disk_full, self.seen.is_whole(job.board.serial)) {
-            (true, _) => Some("the pool's disk is full: it cannot remember what you did"),
-            (false, false) => Some("too many submits of one job: later ones are not counted"),
-            (false, true) => None,
+        let unpaid = if server.disk_full {
+            Some("the pool's disk is full: it cannot remember what you did")
+        } else if server.judged.hangs(turn.now.mono) {
+            Some("the pool's disk does not keep up: it cannot remember what you did")
+        } else {
+            (!self.seen.is_whole(job.board.serial)).then_some("too many submits of one job: later ones are not counted")
         };
+        let credited = unpaid.is_none() && job.board.pooled();
+        if credited {
+            server.judged.leaves(turn.now.mono);
+        }
         let request = Arc::from(raw);
         let mut extranonce = [0; EXTRANONCE1_BYTES + EXTRANONCE2_BYTES];
         extranonce[..EXTRANONCE1_BYTES].copy_from_slice(&self.extranonce1);
         extranonce[EXTRANONCE1_BYTES..].copy_from_slice(&roll.extranonce2);
         turn.jobs.emission.push(EmissionJob {
-            claim: Claim { conn, request, difficulty: job.difficulty },
+            claim: Claim { conn, request, difficulty: job.difficulty, credited },
             work: Arc::clone(&job.board.work),
             script: *job.script,
             bits: job.bits,

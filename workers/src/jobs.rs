@@ -23,6 +23,8 @@ pub struct Claim {
     pub request: Arc<str>,
     /// Difficulty that the submit is credited with in the miner's statistics.
     pub difficulty: f64,
+    /// Whether it is to be credited in a pool of our own: then `true` comes once that is stored.
+    pub credited: bool,
 }
 
 /// A miner's submit, as dispatch found it: job known, not a duplicate.

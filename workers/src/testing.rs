@@ -39,7 +39,7 @@ pub(crate) fn ticket(slot: u32) -> Ticket {
 }
 
 pub(crate) fn claim(slot: u32) -> Claim {
-    Claim { conn: conn(slot), request: Arc::from(slot.to_string()), difficulty: 1.0 }
+    Claim { conn: conn(slot), request: Arc::from(slot.to_string()), difficulty: 1.0, credited: false }
 }
 
 pub(crate) fn regtest() -> &'static Params {

@@ -15,7 +15,7 @@ use rockpool_workers::jobs::{Fate, SubmitJob};
 use rockpool_workers::limits::{CREDITS_TOLD, DISK_FULL_LOOK};
 
 use crate::config::Mode;
-use crate::limits::{BOARD_AGE_MAX, FREE_DIFFICULTY_MAX};
+use crate::limits::{BOARD_AGE_MAX, FREE_DIFFICULTY_MAX, JUDGED_STALL_MAX};
 use crate::miner::{State, Tally, hello};
 use crate::stratum::request::login;
 use crate::testing::{ADDRESS, Inline, STRATUM, World, regtest};
@@ -156,6 +156,32 @@ fn standalone_the_first_block_of_a_pool_pays_its_finder() {
 }
 
 /// Every submit waits for the disk there; a block in it must not.
+/// A card that is busy with itself for a minute: what was sent before it was known waits, and no block with it.
+#[test]
+fn standalone_a_disk_that_hangs_holds_back_pay_and_no_block() {
+    let mut world = World::whole_in(Mode::Standalone, &Arc::new(MemKv::new()));
+    world.template(&EmbeddedChain::new(regtest(), None), 1);
+    let mut device = Device::plug_in(&mut world, OTHER, 1e-5);
+    world.node.stages_mut().hangs = true;
+    let mut found = Vec::new();
+    for number in 0..4 * u32::from(TICKETS_PER_MINER) {
+        let nonce = std::iter::repeat_with(|| device.state.search(1 << 20).1).find_map(|nonce| nonce).unwrap();
+        let line = device.state.submit(device.user, nonce).unwrap();
+        world.feed(device.conn, &line);
+        device.listen(&mut world);
+        found.push(blocks(&mut world).len());
+        if number == 3 {
+            world.pass(JUDGED_STALL_MAX);
+        }
+    }
+    assert!(found[found.len() / 2..].contains(&1), "{found:?}");
+    assert_eq!(device.tally.accepted.load(Relaxed), 0);
+    world.node.stages_mut().hangs = false;
+    device.listen(&mut world);
+    assert_eq!(device.tally.accepted.load(Relaxed), 4, "what was under way is paid");
+    device.submit(&mut world, 1);
+}
+
 #[test]
 fn standalone_a_full_disk_holds_back_pay_and_no_block() {
     let kv = Arc::new(MemKv::new());
