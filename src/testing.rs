@@ -535,7 +535,7 @@ impl<S: Stages> World<S> {
 
     /// A new template of this chain.
     pub(crate) fn template(&mut self, bitcoin: &EmbeddedChain, sequence: u64) {
-        self.mail(Answer::Bitcoin(BitcoinNews::Headers(bitcoin.headers(0).0)), Vec::new());
+        self.mail(Answer::Bitcoin(BitcoinNews::Headers(bitcoin.headers(0).0.concat())), Vec::new());
         let mut template = bitcoin.template(self.now().unix());
         template.sequence = sequence;
         // Each is a little different work, as bitcoind's are.

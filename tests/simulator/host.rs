@@ -185,10 +185,10 @@ impl Machine {
         let tip = bitcoin.tip().hash;
         if process.template != tip {
             process.template = tip;
-            let (headers, seen) = bitcoin.headers(process.headers);
+            let (messages, seen) = bitcoin.headers(process.headers);
             process.headers = seen;
-            let headers = Answer::Bitcoin(BitcoinNews::Headers(headers));
-            process.stages.mailbox.push_back(Mail { answer: headers, tickets: Vec::new() });
+            let messages = messages.into_iter().map(|headers| Answer::Bitcoin(BitcoinNews::Headers(headers)));
+            process.stages.mailbox.extend(messages.map(|answer| Mail { answer, tickets: Vec::new() }));
             let template = Answer::Template(Arc::new(filled(bitcoin.template(now.unix()), &self.traffic)));
             process.stages.mailbox.push_back(Mail { answer: template, tickets: Vec::new() });
         }

@@ -15,7 +15,7 @@ use rockpool_store::params::Params;
 
 use crate::crew::Outsider;
 use crate::jobs::{Answer, BitcoinNews, Fate, SubmitJob};
-use crate::limits::{EMBEDDED_KEPT, EMBEDDED_REFRESH, HEADERS_MAX, TEMPLATE_MIN};
+use crate::limits::{EMBEDDED_HEADERS_KEPT, EMBEDDED_KEPT, EMBEDDED_REFRESH, HEADERS_MAX, TEMPLATE_MIN};
 use crate::template::{Template, Tx, branch};
 use crate::trim::Trim;
 
@@ -64,7 +64,8 @@ struct State {
     tip: Tip,
     /// The newest blocks of all branches, with their parents.
     blocks: BTreeMap<[u8; 32], (Tip, [u8; 32])>,
-    /// The newest headers of all branches in the order in which they came, at most [`HEADERS_MAX`], and how many came before these.
+    /// The newest headers of all branches in the order in which they came, at most [`EMBEDDED_HEADERS_KEPT`], and how many came before
+    /// these.
     headers: VecDeque<[u8; 80]>,
     before: u64,
     /// Templates given out.
@@ -89,7 +90,7 @@ impl EmbeddedChain {
         let newest = |count: usize| std::iter::successors(Some(best), |block| tree.prev(block)).take(count);
         let tip = |block: &rockpool_store::bitcoin::Block| Tip { hash: block.hash, height: block.height, time: block.time() };
         let blocks = newest(EMBEDDED_KEPT).map(|block| (block.hash, (tip(block), block.prev()))).collect();
-        let mut headers: VecDeque<_> = newest(HEADERS_MAX).map(|block| block.header).collect();
+        let mut headers: VecDeque<_> = newest(EMBEDDED_HEADERS_KEPT).map(|block| block.header).collect();
         headers.make_contiguous().reverse();
         EmbeddedChain::with(params, tip(best), blocks, headers)
     }
@@ -130,12 +131,14 @@ impl EmbeddedChain {
         }
     }
 
-    /// The headers that came after the first `seen` of them, of the newest [`HEADERS_MAX`], each after its parent; and how many there are
-    /// by now, for the next question. Whoever asks after it was given a template has the one that this builds on.
-    pub fn headers(&self, seen: u64) -> (Vec<[u8; 80]>, u64) {
+    /// The headers that came after the first `seen` of them, of the newest [`EMBEDDED_HEADERS_KEPT`], each after its parent, in messages of
+    /// at most [`HEADERS_MAX`]; and how many there are by now, for the next question. Whoever asks after it was given a template has the
+    /// one that this builds on.
+    pub fn headers(&self, seen: u64) -> (Vec<Vec<[u8; 80]>>, u64) {
         let state = self.lock();
         let skip = usize::try_from(seen.saturating_sub(state.before)).unwrap_or(usize::MAX);
-        (state.headers.iter().skip(skip).copied().collect(), state.before + state.headers.len() as u64)
+        let headers: Vec<_> = state.headers.iter().skip(skip).copied().collect();
+        (headers.chunks(HEADERS_MAX).map(<[_]>::to_vec).collect(), state.before + state.headers.len() as u64)
     }
 
     /// Takes a block as `submitblock` does: checked by itself, then by its place.
@@ -233,9 +236,9 @@ pub(crate) fn serve(chain: &EmbeddedChain, found: &Receiver<SubmitJob>, node: &O
         let now = node.now();
         if now.mono >= due {
             let template = Arc::new(chain.template(now.unix()));
-            let (headers, next) = chain.headers(seen);
+            let (messages, next) = chain.headers(seen);
             seen = next;
-            let told = headers.is_empty() || node.say(|| Answer::Bitcoin(BitcoinNews::Headers(headers.clone())));
+            let told = messages.into_iter().all(|headers| node.say(|| Answer::Bitcoin(BitcoinNews::Headers(headers.clone()))));
             if !told || !node.say(|| Answer::Template(template.clone())) {
                 return;
             }
@@ -260,7 +263,7 @@ impl State {
         let mut bytes = [0; 80];
         bytes.copy_from_slice(&consensus::serialize(header));
         self.headers.push_back(bytes);
-        if self.headers.len() > HEADERS_MAX {
+        if self.headers.len() > EMBEDDED_HEADERS_KEPT {
             self.headers.pop_front();
             self.before += 1;
         }
@@ -437,6 +440,7 @@ mod tests {
         let mut follow = |tree: &mut Tree, chain: &EmbeddedChain| {
             let (headers, next) = chain.headers(seen);
             seen = next;
+            let headers = headers.concat();
             headers.iter().for_each(|header| assert!(tree.add(header).is_ok()));
             headers.len()
         };
@@ -453,23 +457,26 @@ mod tests {
         // Times go on from the eleven newest, not from the newest alone.
         let resumed = EmbeddedChain::resume(regtest(), &tree);
         assert_eq!((resumed.tip(), resumed.template(0).mintime), (chain.tip(), tree.best().unwrap().median_time + 1));
-        assert_eq!(resumed.headers(0).0.len(), 41);
+        assert_eq!(resumed.headers(0).0.concat().len(), 41);
         assert_eq!(resumed.submit(&block(&resumed.template(0), |_| {}), NOW), Fate::Accepted);
         let (headers, seen) = resumed.headers(41);
+        let headers = headers.concat();
         assert_eq!((headers.len(), seen, tree.add(&headers[0]).is_ok()), (1, 42, true));
         assert_eq!((tree.best().unwrap().hash, tree.best().unwrap().height), (resumed.tip().hash, 41));
     }
 
     #[test]
-    fn no_more_headers_are_kept_than_one_message_holds() {
+    fn headers_are_kept_to_a_limit_and_told_of_in_messages() {
         let chain = chain();
-        for height in 1..=HEADERS_MAX as u32 + 5 {
+        for height in 1..=EMBEDDED_HEADERS_KEPT as u32 + 5 {
             assert_eq!(chain.submit(&block(&chain.template(NOW + height), |_| {}), NOW + height), Fate::Accepted);
         }
-        let (headers, seen) = chain.headers(0);
-        assert_eq!((headers.len(), seen), (HEADERS_MAX, HEADERS_MAX as u64 + 5));
-        assert_eq!(chain.headers(seen - 3).0, headers[HEADERS_MAX - 3..]);
-        assert_eq!(rockpool_net::sha256::sha256d(&headers[HEADERS_MAX - 1]), chain.tip().hash);
+        let (messages, seen) = chain.headers(0);
+        assert!(messages.len() > 1 && messages.iter().all(|headers| !headers.is_empty() && headers.len() <= HEADERS_MAX));
+        let headers = messages.concat();
+        assert_eq!((headers.len(), seen), (EMBEDDED_HEADERS_KEPT, EMBEDDED_HEADERS_KEPT as u64 + 5));
+        assert_eq!(chain.headers(seen - 3).0.concat(), headers[EMBEDDED_HEADERS_KEPT - 3..]);
+        assert_eq!(rockpool_net::sha256::sha256d(&headers[EMBEDDED_HEADERS_KEPT - 1]), chain.tip().hash);
     }
 
     #[test]

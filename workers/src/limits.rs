@@ -214,5 +214,7 @@ pub const LATE_KEPT: usize = rockpool_store::limits::SIDE_MAX;
 pub const KNOWN_KEPT: usize = 16;
 /// How often the embedded chain offers a template with a fresh time.
 pub const EMBEDDED_REFRESH: Duration = Duration::from_secs(20);
+/// Headers that the embedded chain remembers, those of lost branches among them: of half an hour in which a flood finds four a second.
+pub const EMBEDDED_HEADERS_KEPT: usize = 8_192;
 /// Blocks that the embedded chain remembers: more than any branch is deep, and the eleven that its median time asks for.
 pub const EMBEDDED_KEPT: usize = 288;

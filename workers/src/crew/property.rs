@@ -127,7 +127,7 @@ impl World {
         let (headers, heard) = self.bitcoin.headers(self.headers);
         if !headers.is_empty() && self.organise.len() < ORGANISE_FREE_SLOTS {
             self.headers = heard;
-            give(&self.organise, vec![OrganiseJob::Bitcoin(BitcoinNews::Headers(headers))]).unwrap();
+            give(&self.organise, vec![OrganiseJob::Bitcoin(BitcoinNews::Headers(headers.concat()))]).unwrap();
         }
         if self.works.is_empty() || self.draw(4) == 0 {
             let chain = self.organiser.stage.chain();
