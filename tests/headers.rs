@@ -187,7 +187,7 @@ fn work_leaves_a_share_while_a_real_bitcoind_calls_its_block_invalid_or_lacks_it
         assert_eq!(peer.offer(late, &share, Source::Peer), Offer::Taken);
         peer.confirm(1);
         let id = share.id();
-        node.organise(OrganiseJob::Blocks { headers: vec![block.header], ticket: ticket() });
+        node.organise(OrganiseJob::Blocks { headers: vec![block.header], own: false, ticket: ticket() });
         node.organise(OrganiseJob::Tip { share: Arc::new(share), ticket: ticket() });
         id
     };

@@ -53,7 +53,8 @@ impl Sync {
     pub fn new(made: &Made, shares: &[Share]) -> Sync {
         let ticket = || Ticket::for_test(Lane::Peer, PEER);
         let blocks = made.headers.chunks(HEADERS);
-        let mut jobs: VecDeque<_> = blocks.map(|headers| OrganiseJob::Blocks { headers: headers.to_vec(), ticket: ticket() }).collect();
+        let mut jobs: VecDeque<_> =
+            blocks.map(|headers| OrganiseJob::Blocks { headers: headers.to_vec(), own: false, ticket: ticket() }).collect();
         let bulk = |shares: &[Share]| OrganiseJob::Bulk { sync: PEER, shares: shares.to_vec(), base: false, ticket: ticket() };
         jobs.extend(shares.chunks(SYNC_SHARES).map(bulk));
         Sync { jobs }

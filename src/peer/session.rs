@@ -324,7 +324,7 @@ impl Peer {
             && let Some(ticket) = turn.out.take_ticket()
         {
             self.gave = true;
-            turn.jobs.organise.push(OrganiseJob::Blocks { headers, ticket });
+            turn.jobs.organise.push(OrganiseJob::Blocks { headers, own: false, ticket });
         }
     }
 

@@ -86,6 +86,8 @@ pub enum BitcoinNews {
     Tips(Tips),
     /// bitcoind cannot be reached: what was said of its branches says nothing any more.
     Lost,
+    /// No Bitcoin peer can be reached: what they told says nothing any more of what they have.
+    PeersLost,
 }
 
 /// The ends of bitcoind's branches, in place of all that was said of them before. Of each kind at most [`crate::limits::TIPS_MAX`].
@@ -138,10 +140,12 @@ pub enum OrganiseJob {
         /// The frame's ticket.
         ticket: Ticket,
     },
-    /// Bitcoin headers that a peer sent along.
+    /// Bitcoin headers that a peer sent along, or that a Bitcoin peer told of.
     Blocks {
         /// The headers, ascending.
         headers: Vec<[u8; 80]>,
+        /// Whether a Bitcoin peer of the configuration told of them: our own side of Bitcoin, like bitcoind. It has these blocks.
+        own: bool,
         /// Who sent them (the ticket's connection).
         ticket: Ticket,
     },

@@ -32,7 +32,7 @@ pub struct OrganiseWorker {
     // The lanes. Bounded by the tickets: each entry holds one.
     own: VecDeque<(Arc<Share>, Claim, Ticket)>,
     tip: VecDeque<(Arc<Share>, Ticket)>,
-    blocks: VecDeque<(Vec<[u8; 80]>, Ticket)>,
+    blocks: VecDeque<(Vec<[u8; 80]>, bool, Ticket)>,
     bulk: VecDeque<Bulk>,
     /// Shares that may no longer have to wait. Bounded as what waits is.
     retry: VecDeque<Waiting>,
@@ -141,7 +141,7 @@ impl OrganiseWorker {
                 self.synced = now.mono;
                 self.bulk.push_back(Bulk { sync, shares: shares.into_iter().peekable(), base, waits: None, ticket, best: 0, new: false });
             }
-            OrganiseJob::Blocks { headers, ticket } => self.blocks.push_back((headers, ticket)),
+            OrganiseJob::Blocks { headers, own, ticket } => self.blocks.push_back((headers, own, ticket)),
             OrganiseJob::BeginAnew => {
                 self.chain.end_sync();
                 self.chain.begin_anew();
@@ -163,6 +163,7 @@ impl OrganiseWorker {
                 }
             }
             OrganiseJob::Bitcoin(BitcoinNews::Lost) => self.policy.lost(),
+            OrganiseJob::Bitcoin(BitcoinNews::PeersLost) => {}
             OrganiseJob::Bitcoin(BitcoinNews::Tips(tips)) => self.policy.tips(now.mono, self.chain.bitcoin(), tips),
             OrganiseJob::PeerGone(conn) => {
                 self.pending.peer_gone(conn);
@@ -182,8 +183,8 @@ impl OrganiseWorker {
             self.take_own(now, share, claim, ticket);
         } else if let Some(waiting) = self.retry.pop_front() {
             self.take_peers(now, waiting, true);
-        } else if let Some((headers, ticket)) = self.blocks.pop_front() {
-            self.take_blocks(now, headers, ticket);
+        } else if let Some((headers, own, ticket)) = self.blocks.pop_front() {
+            self.take_blocks(now, headers, own, ticket);
         } else if let Some((share, ticket)) = self.tip.pop_front() {
             let waiting = Waiting { id: share.id(), share, from: ticket.conn(), since: now.mono };
             let taken = self.take_peers(now, waiting, false);
@@ -302,12 +303,13 @@ impl OrganiseWorker {
 
     /// Takes Bitcoin headers that a peer sent, once our own side of Bitcoin has said where its chain begins. As Bitcoin has it, none from
     /// the far future: on testnet4 these cost little, and no clock is looked at further in.
-    fn take_blocks(&mut self, now: Now, mut headers: Vec<[u8; 80]>, ticket: Ticket) {
+    fn take_blocks(&mut self, now: Now, mut headers: Vec<[u8; 80]>, own: bool, ticket: Ticket) {
         let latest = now.unix().saturating_add(HEADER_AHEAD_MAX_S);
         let timely = headers.iter().take_while(|header| u32::from_le_bytes([68, 69, 70, 71].map(|at| header[at])) <= latest).count();
+        self.heard |= own;
         headers.truncate(if self.heard { timely } else { 0 });
         let blocks = self.chain.offer_blocks(&headers);
-        if let Some(missing) = blocks.missing {
+        if let Some(missing) = blocks.missing.filter(|_| !own) {
             self.report.missing.push(Missing { id: missing, from: ticket.conn(), bulk: true });
         }
         if let Some(why) = blocks.bad {
@@ -819,7 +821,7 @@ mod tests {
         // The uncle comes, of another peer, and then the header has as much time again.
         assert_eq!(told(&steps(&mut worker, wait - 1, vec![tip(&uncle, 2)])), (lacks(ShareId(block.0)), vec![]));
         assert_eq!(told(&steps(&mut worker, 2 * wait - 2, vec![])), (vec![], vec![]));
-        let blocks = OrganiseJob::Blocks { headers, ticket: ticket(2) };
+        let blocks = OrganiseJob::Blocks { headers, own: false, ticket: ticket(2) };
         assert_eq!(told(&steps(&mut worker, 2 * wait - 2, vec![blocks])), (vec![], vec![(conn(1), 3)]));
         assert_eq!((worker.chain.tip().id, worker.bulk.len()), (shares[2].id(), 0));
         // Nobody has the uncle: so far the message was of use, and its ticket comes home.
@@ -912,7 +914,7 @@ mod tests {
     fn work_leaves_a_share_when_its_block_was_lacked_for_long_enough_and_nothing_else_happens() {
         let Some((mut worker, shares, [_, second])) = with_bitcoind() else { panic!("no world") };
         steps(&mut worker, 2_000, vec![tip(&shares[0], 1)]);
-        let blocks = OrganiseJob::Blocks { headers: vec![second.header], ticket: ticket(1) };
+        let blocks = OrganiseJob::Blocks { headers: vec![second.header], own: false, ticket: ticket(1) };
         let outs = steps(&mut worker, 3_000, vec![blocks, tip(&shares[1], 1)]);
         assert!(outs.iter().filter(|out| !out.mail.is_empty()).all(|out| upon(out) == Some(None)));
         let due = Duration::from_secs(3) + LACKED_MAX;

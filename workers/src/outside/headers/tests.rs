@@ -115,7 +115,7 @@ impl Node {
                 headers.iter().for_each(|header| assert!(!matches!(self.tree.add(header), Err(_) | Ok(Added::Orphan(_)))));
             }
             BitcoinNews::Tips(tips) => assert!(self.tree.get(&tips.active).is_some()),
-            BitcoinNews::Lost => panic!("nobody who follows says that"),
+            BitcoinNews::Lost | BitcoinNews::PeersLost => panic!("nobody who follows says that"),
         }
     }
 
