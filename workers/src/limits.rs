@@ -185,9 +185,6 @@ pub const COOKIE_BYTES_MAX: u64 = 1 << 10;
 pub const STOP_SUBMIT_MAX: Duration = Duration::from_millis(500);
 /// Bitcoin headers in one message: as many as Bitcoin's own nodes send at once.
 pub const HEADERS_MAX: usize = 2_000;
-/// Heights below bitcoind's tip at which a fresh node's headers begin at the latest: four retarget periods. Shares are kept for four weeks,
-/// and the oldest of them ask for the first block of the period that they are in.
-pub const HEADERS_BELOW: u32 = 8_064;
 /// Heights below bitcoind's tip down to which is remembered what the node was told of, and down to which branches are told of: a week.
 pub const HEADERS_TOLD: u32 = 1_008;
 /// Blocks of a branch that are asked for one by one: longer ones are asked for by height, if the chain is on them, or left alone.

@@ -163,7 +163,7 @@ impl OrganiseWorker {
                 }
             }
             OrganiseJob::Bitcoin(BitcoinNews::Lost) => self.policy.lost(),
-            OrganiseJob::Bitcoin(BitcoinNews::PeersLost) => {}
+            OrganiseJob::Bitcoin(BitcoinNews::PeersLost) => self.policy.peers_lost(),
             OrganiseJob::Bitcoin(BitcoinNews::Tips(tips)) => self.policy.tips(now.mono, self.chain.bitcoin(), tips),
             OrganiseJob::PeerGone(conn) => {
                 self.pending.peer_gone(conn);
@@ -301,14 +301,14 @@ impl OrganiseWorker {
         self.end_bulk(bulk);
     }
 
-    /// Takes Bitcoin headers that a peer sent, once our own side of Bitcoin has said where its chain begins. As Bitcoin has it, none from
-    /// the far future: on testnet4 these cost little, and no clock is looked at further in.
+    /// Takes Bitcoin headers that a peer sent, once our own side of Bitcoin has said where its chain begins, or that a Bitcoin peer told of.
+    /// As Bitcoin has it, none from the far future: on testnet4 these cost little, and no clock is looked at further in.
     fn take_blocks(&mut self, now: Now, mut headers: Vec<[u8; 80]>, own: bool, ticket: Ticket) {
         let latest = now.unix().saturating_add(HEADER_AHEAD_MAX_S);
         let timely = headers.iter().take_while(|header| u32::from_le_bytes([68, 69, 70, 71].map(|at| header[at])) <= latest).count();
         self.heard |= own;
         headers.truncate(if self.heard { timely } else { 0 });
-        let blocks = self.chain.offer_blocks(&headers);
+        let blocks = if own { self.chain.follow_blocks(&headers) } else { self.chain.offer_blocks(&headers) };
         if let Some(missing) = blocks.missing.filter(|_| !own) {
             self.report.missing.push(Missing { id: missing, from: ticket.conn(), bulk: true });
         }
@@ -317,6 +317,10 @@ impl OrganiseWorker {
             self.report.fates.push((ticket.conn(), hash, ShareFate::BadHeader(why)));
         }
         self.came(&blocks.new);
+        let tree = self.chain.bitcoin();
+        if let Some(block) = headers.iter().rev().filter(|_| own).find_map(|header| tree.get(&sha256d(header))) {
+            self.policy.heard(now.mono, tree, block);
+        }
         self.report.done.push(ticket);
     }
 

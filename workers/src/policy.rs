@@ -2,7 +2,8 @@
 //! are checked here. So a share may build on a block that is invalid, or that nobody gets to see, and a coinbase on such a share would be
 //! work for whoever made it. The best chain stays what it is: only our own work builds on the best share that is fit.
 //!
-//! Of bitcoind is asked how its branches end. Which block it has follows: those up to such ends.
+//! Of bitcoind is asked how its branches end. Which block it has follows: those up to such ends. While it cannot be reached, Bitcoin peers
+//! stand in for it, which tell of the headers of blocks that they have.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,9 +22,11 @@ use crate::limits::{KNOWN_KEPT, LACKED_KEPT, LACKED_MAX, LATE_AFTER, LATE_KEPT, 
 pub struct Policy {
     /// The easiest bits of this network.
     easiest: u32,
-    /// How bitcoind's branches end. Unknown while it cannot be reached, and on the embedded chain, which lacks nothing: then every share is
-    /// fit.
+    /// How bitcoind's branches end. Unknown while it cannot be reached, and on the embedded chain, which lacks nothing: then, unless Bitcoin
+    /// peers have told of headers, every share is fit.
     tips: Option<Tips>,
+    /// The block of most work that Bitcoin peers told of; unknown while none can be reached.
+    heard: Option<[u8; 32]>,
     /// The newest block that bitcoind told of since then.
     told: Option<[u8; 32]>,
     /// Blocks that it lacks, and since when a share needed them.
@@ -49,7 +52,7 @@ impl Policy {
     /// Of a network.
     pub fn new(params: &Params) -> Policy {
         let easiest = params.bitcoin.limit_bits;
-        Policy { easiest, tips: None, told: None, lacked: BTreeMap::new(), known: VecDeque::new(), late: BTreeSet::new() }
+        Policy { easiest, tips: None, heard: None, told: None, lacked: BTreeMap::new(), known: VecDeque::new(), late: BTreeSet::new() }
     }
 
     /// bitcoind has told of headers; this is the hash of the last.
@@ -62,12 +65,7 @@ impl Policy {
         if let Some(active) = tree.get(&tips.active) {
             // What it went back from was no better.
             self.known.retain(|(work, _)| *work <= active.work);
-            if self.known.back().is_none_or(|(work, _)| *work < active.work) {
-                self.known.push_back((active.work, now));
-            }
-            if self.known.len() > KNOWN_KEPT {
-                self.known.pop_front();
-            }
+            self.know(active.work, now);
         }
         (self.tips, self.told) = (Some(tips), None);
         let mut lacked = std::mem::take(&mut self.lacked);
@@ -75,10 +73,41 @@ impl Policy {
         self.lacked = lacked;
     }
 
+    /// A Bitcoin peer has told of headers up to this block.
+    pub fn heard(&mut self, now: Duration, tree: &Tree, block: &Block) {
+        let best = self.heard.and_then(|hash| tree.get(&hash)).map(|best| best.work);
+        if best.is_none_or(|best| best < block.work) {
+            self.heard = Some(block.hash);
+            self.know(block.work, now);
+        }
+        if self.tips.is_none() {
+            let best = best.unwrap_or(0).max(block.work);
+            self.lacked.retain(|hash, _| tree.get(hash).is_some_and(|block| block.work > best));
+        }
+    }
+
     /// bitcoind cannot be reached: what it lacks nobody knows.
     pub fn lost(&mut self) {
         (self.tips, self.told) = (None, None);
         self.lacked.clear();
+    }
+
+    /// No Bitcoin peer can be reached.
+    pub fn peers_lost(&mut self) {
+        self.heard = None;
+        if self.tips.is_none() {
+            self.lacked.clear();
+        }
+    }
+
+    /// There is Bitcoin work of this much now.
+    fn know(&mut self, work: u128, now: Duration) {
+        if self.known.back().is_none_or(|(known, _)| *known < work) {
+            self.known.push_back((work, now));
+        }
+        if self.known.len() > KNOWN_KEPT {
+            self.known.pop_front();
+        }
     }
 
     /// A share was taken that arrived by itself at this time: whether it is late.
@@ -150,6 +179,9 @@ impl Policy {
     /// Whether bitcoind has a block; `None` if it calls it invalid. Of a branch that holds an invalid block it names the end alone. What
     /// builds on that is invalid as well, and what is below it if it has more work than the chain that bitcoind mines on instead.
     fn has(&self, tree: &Tree, block: &Block) -> Option<bool> {
+        if self.tips.is_none() {
+            return Some(self.heard_has(tree, block));
+        }
         let Some((tips, active)) = self.tips.as_ref().and_then(|tips| Some((tips, tree.get(&tips.active)?))) else { return Some(true) };
         let is_below = |end: &[u8; 32]| tree.is_ancestor(&block.hash, end);
         if is_below(&tips.active) {
@@ -160,6 +192,13 @@ impl Policy {
             return None;
         }
         Some(tips.valid.iter().chain(&self.told).any(is_below))
+    }
+
+    /// Whether Bitcoin peers have a block, as far as they tell. They tell of the best chain alone, so a block of no more work than its best
+    /// one may be on a branch beside it.
+    fn heard_has(&self, tree: &Tree, block: &Block) -> bool {
+        let best = self.heard.and_then(|hash| tree.get(&hash));
+        best.is_none_or(|best| block.work <= best.work)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::rules::target::hash_meets;
 use bitcoin::hashes::Hash;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use rockpool_net::id::ShareId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -226,7 +227,7 @@ fn mains_first_blocks_are_taken_and_forged_ones_are_not() {
          22c90f9bb0bc6649ffff001d08d2bd61",
     );
     assert_eq!(tree.add(&genesis), Ok(Added::Orphan([0; 32])));
-    assert_eq!((tree.locator(), tree.path(&[0; 32], &[0; 32], 9), tree.prune(9)), (vec![], vec![], vec![]));
+    assert_eq!((tree.path(&[0; 32], &[0; 32], 9), tree.prune(9)), (vec![], vec![]));
     assert!(tree.root_at(0, &genesis).unwrap().is_some());
     new(tree.add(&first));
     let second = new(tree.add(&second));
@@ -237,7 +238,10 @@ fn mains_first_blocks_are_taken_and_forged_ones_are_not() {
         forged[byte] ^= 1;
         assert!(tree.add(&forged).is_err(), "byte {byte}");
     }
-    assert_eq!((tree.len(), tree.root_at(2_016, &real(RETARGETS[0].1))), (3, Ok(None)));
+    // All of these are below it, and no share builds on one.
+    let root = tree.root_at(2_016, &real(RETARGETS[0].1)).unwrap().unwrap();
+    assert_eq!((tree.len(), tree.best()), (1, Some(&root)));
+    tree.sanity_check().unwrap();
 }
 
 #[test]
@@ -266,9 +270,27 @@ fn a_root_is_a_periods_first_block_and_bitcoins_own_where_it_is_the_first_of_all
     // Another one while nothing grows on it, and none afterwards.
     assert_eq!(tree.root_at(4_032, &header), Ok(None));
     let root = tree.root_at(2_016, &header_on([9; 32], 1_700_000_001, EASY, 0)).unwrap().unwrap();
-    grow(&mut tree, &root, 1, 0);
-    assert_eq!(tree.root_at(4_032, &header_on([8; 32], 1, EASY, 0)), Ok(None));
+    let above = grow(&mut tree, &root, 1, 0);
+    assert_eq!(tree.root_at(2_016, &header_on([8; 32], 1, EASY, 0)), Ok(None));
     assert_eq!((tree.root(), tree.len()), (Some(&root), 2));
+    // Higher than all there is: the rest is old, unless a share builds on it.
+    let higher = header_on([8; 32], 1, EASY, 0);
+    assert!(tree.clone().root_at(4_032, &higher).unwrap().is_some());
+    tree.hold(&above[0].hash);
+    assert_eq!(tree.root_at(4_032, &higher), Ok(None));
+}
+
+#[test]
+fn every_network_starts_at_a_periods_first_block() {
+    for network in Network::ALL {
+        let (height, header) = start(network);
+        let mut tree = Tree::new(params(network));
+        assert_eq!(tree.locator(), [sha256d(header)]);
+        assert_eq!(tree.root_at(height, header).unwrap().is_some(), network == Network::Main);
+        assert_eq!((tree.root().unwrap().hash, tree.len()), (sha256d(header), 1));
+    }
+    let hash = ShareId(sha256d(start(Network::Main).1)).to_string();
+    assert_eq!(hash, "00000000000000000002819359a9af460f342404bec23e7478512a619584083b");
 }
 
 #[test]
@@ -725,10 +747,14 @@ fn a_copy_follows_roots_and_ignores_what_it_cannot_place() {
     copy.insert(chain[0].clone());
     copy.insert(chain[0].clone());
     assert_eq!((copy.len(), copy.root(), copy.best()), (2, Some(&root), Some(&chain[0])));
-    copy.insert(Arc::new(Block::root(4_032, &header_on([8; 32], 1, EASY, 0))));
+    copy.insert(Arc::new(Block::root(2_016, &header_on([8; 32], 1, EASY, 0))));
     assert_eq!(copy.len(), 2);
     chain[1..].iter().cloned().for_each(|block| copy.insert(block));
     same(&tree, &copy);
+    let root = tree.root_at(4_032, &header_on([8; 32], 1, EASY, 0)).unwrap().unwrap();
+    copy.insert(root);
+    same(&tree, &copy);
+    assert_eq!(copy.len(), 1);
 }
 
 #[test]

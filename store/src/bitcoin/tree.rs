@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rockpool_net::sha256::sha256d;
 use thiserror::Error;
 
-use super::{Block, Rules, prev, required_bits, warps, word};
+use super::{Block, Rules, prev, required_bits, start, warps, word};
 use crate::limits::{MEDIAN_SPAN, PERIOD_BLOCKS, PERIODS_KEPT, SIDE_HEADERS_MAX};
 use crate::params::{Network, Params};
 use crate::rules::difficulty::median_time;
@@ -114,18 +114,23 @@ impl Tree {
     }
 
     /// Begins the tree anew with this block, on the word of one's own bitcoind alone: only with a period's first block, whose bits need
-    /// none before it, and only while nothing grows on the root that is there. `None` where the tree stays as it is.
+    /// none before it, and only while nothing grows on the root that is there, or all of it is lower (Bitcoin peers have told of old headers)
+    /// and no share builds on it. `None` where the tree stays as it is.
     pub fn root_at(&mut self, height: u32, header: &[u8; 80]) -> Result<Option<Arc<Block>>, HeaderError> {
         let root = Arc::new(Block::root(height, header));
         check_alone(self.params.bitcoin, &root.hash, header)?;
         if !height.is_multiple_of(PERIOD_BLOCKS) || height == 0 && *header != self.params.bitcoin.genesis {
             return Err(HeaderError::Root);
         }
-        if self.nodes.len() > 1 || self.nodes.contains_key(&root.hash) {
+        if self.nodes.contains_key(&root.hash) || !self.may_begin_at(height) {
             return Ok(None);
         }
         self.plant(root.clone());
         Ok(Some(root))
+    }
+
+    fn may_begin_at(&self, height: u32) -> bool {
+        self.nodes.len() <= 1 || self.held.is_empty() && self.best().is_some_and(|best| best.height < height)
     }
 
     /// Adds a header. Its hash must meet its bits; these must be what Bitcoin demands there; its time must be above the median time of the
@@ -165,7 +170,7 @@ impl Tree {
         }
         if self.nodes.contains_key(&block.prev()) {
             self.attach(block);
-        } else if self.nodes.len() <= 1 && block.height.is_multiple_of(PERIOD_BLOCKS) {
+        } else if self.may_begin_at(block.height) && block.height.is_multiple_of(PERIOD_BLOCKS) {
             self.plant(block);
         }
     }
@@ -270,9 +275,13 @@ impl Tree {
         self.chain.iter().skip(skip).take(shared).chain(side.into_iter().rev()).take(most).cloned().collect()
     }
 
-    /// Hashes of the best chain from its tip down: the newest one by one, then in steps that double, the root last.
+    /// Hashes of the best chain from its tip down: the newest one by one, then in steps that double, the root last. Of an empty tree that of
+    /// the block at which the network [starts](start).
     pub fn locator(&self) -> Vec<[u8; 32]> {
         let mut locator = Vec::new();
+        if self.is_empty() {
+            locator.push(sha256d(start(self.params.network).1));
+        }
         let (mut at, mut step) = (self.chain.len(), 1);
         while at > 1 {
             locator.push(self.chain[at - 1].hash);

@@ -99,9 +99,15 @@ impl Chain {
         lowest.uncles().iter().for_each(|uncle| self.rows.delete(uncle.height, uncle.id));
         self.news.base = true;
         let below = lowest.bitcoin.height.saturating_sub(BITCOIN_BELOW);
-        for block in self.bitcoin.prune(below) {
-            self.rows.delete_block(&block);
+        self.forget_blocks(below);
+    }
+
+    /// Forgets Bitcoin headers below this height, as far as none are asked for.
+    pub(super) fn forget_blocks(&mut self, below: u32) {
+        let forgotten = self.bitcoin.prune(below);
+        if !forgotten.is_empty() {
+            forgotten.iter().for_each(|block| self.rows.delete_block(block));
+            self.news.blocks_below = Some(below);
         }
-        self.news.blocks_below = Some(below);
     }
 }

@@ -7,8 +7,8 @@ use rockpool_net::time::Now;
 use rockpool_net::wire::share::Share;
 
 use super::{BUILDS_ON_INVALID, Chain, Live, Named};
-use crate::bitcoin::Added;
-use crate::limits::{AROUND_BASE_MAX, REACH, SIDE_MAX, SPAM_DEPTH, UNCLE_DEPTH};
+use crate::bitcoin::{Added, start};
+use crate::limits::{AROUND_BASE_MAX, BITCOIN_BELOW, HEADERS_BELOW, REACH, SIDE_MAX, SPAM_DEPTH, UNCLE_DEPTH};
 use crate::record::{Place, Record, Uncle};
 use crate::rules::share::{RuleError, check_alone, check_context};
 use crate::rules::uncles::{self, Unreached};
@@ -155,9 +155,25 @@ impl Chain {
         blocks
     }
 
+    /// The same, of our own side of Bitcoin, which may tell of all headers there are: begins where the network starts, and forgets those
+    /// further below the best one than a fresh node would begin at and than any share asks for.
+    pub fn follow_blocks(&mut self, headers: &[[u8; 80]]) -> Blocks {
+        if self.bitcoin.is_empty() {
+            let (height, header) = start(self.params.network);
+            self.root_at(height, header);
+        }
+        let blocks = self.offer_blocks(headers);
+        let best = self.bitcoin.best().map_or(0, |best| best.height);
+        let asked = if self.tip().height > 0 { self.lowest().bitcoin.height.saturating_sub(BITCOIN_BELOW) } else { u32::MAX };
+        self.forget_blocks(best.saturating_sub(HEADERS_BELOW).min(asked));
+        blocks
+    }
+
     /// Takes the word of our own bitcoind for the lowest header, where nothing is built in.
     pub fn root_at(&mut self, height: u32, header: &[u8; 80]) -> Option<ShareId> {
+        let lower: Vec<_> = self.bitcoin.iter().cloned().collect();
         let block = self.bitcoin.root_at(height, header).ok()??;
+        lower.iter().for_each(|block| self.rows.delete_block(block));
         self.rows.put_block(&block);
         self.news.blocks.push(Arc::clone(&block));
         Some(ShareId(block.hash))

@@ -9,7 +9,7 @@ use rockpool_net::wire::share::Share;
 use super::rows::Rows;
 use super::side::{Live, Named, Side};
 use super::{Chain, News, Told};
-use crate::bitcoin::{Added, Tree};
+use crate::bitcoin::{Added, Block, HeaderError, Tree};
 use crate::error::StoreError;
 use crate::kv::{Family, Kv};
 use crate::limits::{CREDITED_DEPTH, REACH, UNCLE_DEPTH};
@@ -50,7 +50,9 @@ impl Chain {
     /// better: a crash can have hit between the rows of a branch and the tip row. So there may be a change to take at once.
     pub fn open(params: &'static Params, key: [u64; 2], kv: &dyn Kv) -> Result<Chain, StoreError> {
         let mut chain = Chain::fresh(params, Keyed::new(key));
-        chain.bitcoin = bitcoin_tree(params, kv)?;
+        let (tree, left) = read_tree(params, kv)?;
+        chain.bitcoin = tree;
+        left.iter().for_each(|block| chain.rows.delete_block(block));
         let base = schema::base(kv)?;
         let scanned = chain.scan(kv, base)?;
         if let Some(base) = base {
@@ -222,10 +224,15 @@ impl Chain {
 
 /// Bitcoin's headers as the rows hold them. The lowest was a root before, so it is one again.
 pub fn bitcoin_tree(params: &'static Params, kv: &dyn Kv) -> Result<Tree, StoreError> {
-    let mut tree = Tree::unlimited(params);
+    read_tree(params, kv).map(|(tree, _)| tree)
+}
+
+/// The same, and blocks below its root whose rows a crash has left.
+fn read_tree(params: &'static Params, kv: &dyn Kv) -> Result<(Tree, Vec<Arc<Block>>), StoreError> {
+    let (mut tree, mut left) = (Tree::unlimited(params), Vec::new());
     schema::blocks(kv, |height, header| {
         let added = match tree.add(header) {
-            Ok(Added::Orphan(_)) => tree.root_at(height, header).map(|root| root.is_some()),
+            Ok(Added::Orphan(_)) => begin_anew(&mut tree, height, header, &mut left),
             other => other.map(|_| true),
         };
         match added {
@@ -233,7 +240,17 @@ pub fn bitcoin_tree(params: &'static Params, kv: &dyn Kv) -> Result<Tree, StoreE
             _ => Err(StoreError::Damaged(format!("a Bitcoin header at height {height} does not follow from the rows below it"))),
         }
     })?;
-    Ok(tree)
+    Ok((tree, left))
+}
+
+/// The tree goes on with a block above all that it holds, which is `left` behind. Whether it may.
+fn begin_anew(tree: &mut Tree, height: u32, header: &[u8; 80], left: &mut Vec<Arc<Block>>) -> Result<bool, HeaderError> {
+    let lower: Vec<_> = tree.iter().cloned().collect();
+    let begun = tree.root_at(height, header)?.is_some();
+    // The network's first block alone has no row.
+    let rows = begun && lower.len() > 1;
+    left.extend(lower.into_iter().filter(|_| rows));
+    Ok(begun)
 }
 
 /// A share that is to be proved again, with the uncles it names.

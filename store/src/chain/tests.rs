@@ -2,6 +2,7 @@
 
 mod base;
 mod failures;
+mod headers;
 mod hostile;
 mod uncles;
 

@@ -5,13 +5,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use rockpool_net::sha256::sha256d;
-use rockpool_store::bitcoin::rules;
-use rockpool_store::limits::PERIOD_BLOCKS;
+use rockpool_store::bitcoin::{rules, start};
+use rockpool_store::limits::{HEADERS_BELOW, PERIOD_BLOCKS};
 use rockpool_store::params::Network;
 use thiserror::Error;
 
 use crate::jobs::{BitcoinNews, Tips};
-use crate::limits::{BRANCH_WALK_MAX, BRANCHES_MAX, HEADERS_BELOW, HEADERS_MAX, HEADERS_TOLD, TIPS_MAX};
+use crate::limits::{BRANCH_WALK_MAX, BRANCHES_MAX, HEADERS_MAX, HEADERS_TOLD, TIPS_MAX};
 
 /// Bytes of a hash, as hashed.
 pub(super) type Hash = [u8; 32];
@@ -164,9 +164,8 @@ impl Follower {
 
     /// Looks up where the node stands on the active chain, or where a fresh one begins.
     fn begin<S: Source>(&mut self, source: &mut S, height: u32) -> Result<Option<BitcoinNews>, FollowError<S::Error>> {
-        let genesis = sha256d(&rules(self.network).genesis);
-        // The first block alone is what every fresh node has.
-        if self.locator.is_empty() || self.locator == [genesis] {
+        // The block at which the network starts is all that a fresh node has.
+        if self.locator.is_empty() || self.locator == [sha256d(start(self.network).1)] {
             return self.root(source, height);
         }
         let heights = source.active(&self.locator)?;

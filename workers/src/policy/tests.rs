@@ -83,6 +83,53 @@ fn while_bitcoind_cannot_be_reached_every_share_is_fit() {
     assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, Some(world.now + LACKED_MAX)));
 }
 
+/// SHARECHAIN §3: Bitcoin peers are the source where bitcoind is silent.
+#[test]
+fn while_bitcoind_cannot_be_reached_bitcoin_peers_say_which_blocks_there_are() {
+    let mut world = World::new(false);
+    let first = world.block(&world.root(), 600);
+    let beside = world.block(&world.root(), 601);
+    let second = world.block(&first, 600);
+    let fit = world.share(&first);
+    world.share(&second);
+    world.policy.heard(world.now, &world.tree, &first);
+    assert_eq!(world.upon(), Upon::Tip);
+    assert_eq!(world.policy.due(world.now), Some(world.now + LACKED_MAX));
+    world.now += LACKED_MAX;
+    assert_eq!(world.upon(), Upon::Other(fit), "two minutes after it was needed no peer has told of it");
+    // bitcoind's word counts while it can be reached, and theirs again afterwards.
+    world.tips(&second, &[], &[]);
+    assert_eq!(world.upon(), Upon::Tip);
+    world.policy.lost();
+    assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, Some(world.now + LACKED_MAX)));
+    world.policy.heard(world.now, &world.tree, &second);
+    assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, None));
+    // A block beside the best one has no more work, so that they would not tell of it.
+    world.share(&beside);
+    world.now += LACKED_MAX;
+    assert_eq!(world.upon(), Upon::Tip);
+    // When the last of them has left, nobody knows what there is.
+    let third = world.block(&second, 600);
+    world.share(&third);
+    assert_eq!(world.upon(), Upon::Tip);
+    world.policy.peers_lost();
+    world.now += LACKED_MAX;
+    assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, None));
+}
+
+#[test]
+fn a_share_is_late_by_what_a_bitcoin_peer_told_first() {
+    let mut world = World::new(false);
+    let first = world.block(&world.root(), 600);
+    let second = world.block(&first, 600);
+    world.tips(&first, &[], &[]);
+    let fit = world.share(&first);
+    world.policy.heard(world.now, &world.tree, &second);
+    world.now += LATE_AFTER + MS;
+    world.arrives(&first);
+    assert_eq!(world.upon(), Upon::Other(fit));
+}
+
 #[test]
 fn a_share_two_blocks_ahead_of_bitcoind_is_not_mined_upon_since_no_work_on_it_could_be_valid() {
     let mut world = World::new(false);
