@@ -12,6 +12,7 @@ use rockpool_net::wire::message::Message;
 use rockpool_net::wire::share::{Class, Layout, Script, Share};
 use rockpool_store::blocks::{Finder, FoundBlock};
 use rockpool_store::handle::Found;
+use rockpool_store::kv::Family;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::record::Record;
 use rockpool_store::rules::coinbase::coinbase_of;
@@ -63,7 +64,9 @@ impl<S: Stages> Node<S> {
             }
             Answer::Credited(weights) => self.credited(weights),
             Answer::TemplateStored => self.templates.line.credit(),
-            Answer::BlocksStored => self.blocks.credit(),
+            Answer::RowsStored(Family::Blocks) => self.blocks.line.credit(),
+            // The node gives no rows of other families.
+            Answer::RowsStored(_) => {}
             Answer::DiskFull(full) => {
                 self.server.disk_full = full;
                 out.publish(Event::DiskFull(full));

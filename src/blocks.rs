@@ -12,19 +12,19 @@ use rockpool_store::bitcoin::Tree;
 use rockpool_store::blocks::{BlockLog, Fate, Finder, FoundBlock, Standing};
 use rockpool_store::error::StoreError;
 use rockpool_store::handle::StoreHandle;
-use rockpool_store::kv::Op;
-use rockpool_store::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX};
+use rockpool_store::kv::Family;
 use rockpool_workers::jobs::{SubmitJob, WriteJob};
 
 use crate::limits::{BLOCKS_SHOWN, BODIES_SERVED, EARLY_FATES_MAX};
 use crate::peer::body::Contents;
+use crate::rows::RowLine;
 
 /// Found blocks, as the node knows them.
 #[derive(Debug, Default)]
 pub struct Blocks {
     log: BlockLog,
-    /// Rows are out, and the word that they are stored is not back.
-    out: bool,
+    /// Where its rows go.
+    pub line: RowLine,
     /// Words of bitcoinds that overtook the word of the block itself.
     early: VecDeque<(ShareId, String, Fate)>,
     /// The newest themselves.
@@ -168,35 +168,10 @@ impl Blocks {
 
     /// The rows that may go to the disk now, as one message: no ticket pays for them, so one is on its way at a time.
     pub fn take(&mut self) -> Vec<WriteJob> {
-        if self.out || self.log.is_clean() {
+        if self.line.is_out() {
             return Vec::new();
         }
-        self.out = true;
-        let mut jobs = vec![WriteJob { sync: true, ..WriteJob::default() }];
-        let mut bytes = 0;
-        for op in self.log.take() {
-            let size = match &op {
-                Op::Put(_, key, value) => key.len() + value.len(),
-                Op::Delete(_, key) => key.len(),
-            };
-            if jobs.last().is_some_and(|job| job.ops.len() == BATCH_OPS_MAX || bytes + size > BATCH_BYTES_MAX) {
-                jobs.push(WriteJob { sync: true, ..WriteJob::default() });
-                bytes = 0;
-            }
-            bytes += size;
-            if let Some(job) = jobs.last_mut() {
-                job.ops.push(op);
-            }
-        }
-        if let Some(last) = jobs.last_mut() {
-            last.last_of_blocks = true;
-        }
-        jobs
-    }
-
-    /// What was out is stored.
-    pub fn credit(&mut self) {
-        self.out = false;
+        self.line.give(Family::Blocks, self.log.take())
     }
 
     /// Whether all that is known was given to the writer.
@@ -215,8 +190,8 @@ pub fn finder(user: Option<&str>) -> Finder {
 mod tests {
     use super::*;
     use rockpool_net::wire::share::Script;
-    use rockpool_store::kv::{Family, Kv, MemKv};
-    use rockpool_store::limits::{BLOCK_BYTES_MAX, BLOCK_STALE};
+    use rockpool_store::kv::{Kv, MemKv, Op};
+    use rockpool_store::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, BLOCK_BYTES_MAX, BLOCK_STALE};
     use rockpool_store::params::{Network, params};
     use rockpool_store::testing::bitcoin_header;
 
@@ -232,8 +207,8 @@ mod tests {
     fn store(blocks: &mut Blocks, kv: &MemKv) -> usize {
         let jobs = blocks.take();
         jobs.iter().for_each(|job| kv.write(&job.ops, job.sync).unwrap());
-        if jobs.last().is_some_and(|job| job.last_of_blocks) {
-            blocks.credit();
+        if jobs.last().is_some_and(|job| job.ends == [Family::Blocks]) {
+            blocks.line.credit();
         }
         jobs.len()
     }
@@ -245,11 +220,11 @@ mod tests {
         let jobs = blocks.take();
         let bytes = |job: &WriteJob| job.ops.iter().map(|op| if let Op::Put(_, _, value) = op { value.len() } else { 0 }).sum::<usize>();
         assert!(jobs.len() > 3 && jobs.iter().all(|job| job.sync && bytes(job) <= BATCH_BYTES_MAX));
-        assert_eq!(jobs.iter().map(|job| job.last_of_blocks).collect::<Vec<_>>(), [false, false, false, false, true][5 - jobs.len()..]);
+        assert_eq!(jobs.iter().map(|job| !job.ends.is_empty()).collect::<Vec<_>>(), [false, false, false, false, true][5 - jobs.len()..]);
         blocks.fate(id(1), "here".into(), Fate::Unreachable("away".into()));
         assert!(blocks.take().is_empty() && !blocks.is_clean(), "the first are not stored yet");
         jobs.iter().for_each(|job| kv.write(&job.ops, job.sync).unwrap());
-        blocks.credit();
+        blocks.line.credit();
         assert_eq!((store(&mut blocks, &kv), blocks.is_clean(), store(&mut blocks, &kv)), (1, true, 0));
         for number in 0..=BATCH_OPS_MAX {
             blocks.found(FoundBlock { hash: ShareId([number as u8, 9].repeat(16).try_into().unwrap()), ..found(0) }, None);
@@ -276,7 +251,7 @@ mod tests {
         let mut blocks = Blocks::default();
         blocks.found(found(1), None);
         let first = blocks.take();
-        blocks.credit();
+        blocks.line.credit();
         blocks.has_body(id(1), vec![7; BLOCK_BYTES_MAX].into());
         let then = blocks.take();
         for written in 0..=then.len() {

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod miner;
 pub mod node;
 pub mod peer;
+mod rows;
 pub mod run;
 pub mod session;
 pub mod signals;

@@ -304,7 +304,7 @@ fn json_of_damaged(path: &str) -> Value {
 fn a_chain_of_another_format_is_refused_with_what_to_do() {
     let dir = made();
     let path = dir.path().to_str().unwrap();
-    for (format, says) in [(schema::FORMAT - 2, "--resync"), (schema::FORMAT + 1, "use a newer version")] {
+    for (format, says) in [(schema::FORMAT_OLDEST - 1, "--resync"), (schema::FORMAT + 1, "use a newer version")] {
         let kv = RocksKv::open(&dir.path().join("chain")).unwrap();
         kv.write(&[Op::Put(Family::Meta, b"format".to_vec(), format.to_be_bytes().to_vec())], true).unwrap();
         drop(kv);

@@ -20,6 +20,8 @@ pub enum Family {
     Pplns,
     /// kind u8 ‖ number u32, big-endian ‖ part → found blocks and what became of them.
     Blocks,
+    /// kind u8 ‖ address 16 ‖ port u16 or bits u8 → addresses of peers, anchors, bans.
+    Peers,
     /// Small rows: format number, network, base, tip.
     Meta,
 }

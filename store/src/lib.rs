@@ -13,6 +13,7 @@ pub mod limits;
 pub mod organised;
 pub mod params;
 pub mod payouts;
+pub mod peers;
 pub mod pplns;
 pub mod record;
 #[cfg(feature = "rocks")]

@@ -101,5 +101,13 @@ pub const BLOCK_FATES_MAX: usize = 8;
 pub const BLOCK_TEXT_BYTES: usize = 200;
 /// Confirmations, of a block or of the one in its place, from which on its end is certain: its coinbase can be spent then.
 pub const BLOCK_FINAL: u32 = 100;
+/// Addresses of peers that are kept: as many as the book has places.
+pub const PEER_ADDRS_MAX: usize = 5_120;
+/// Outbound peers that are dialled first at a start, so that who floods the book gains nothing by having a node restart.
+pub const ANCHORS_MAX: usize = 2;
+/// Bans that are kept, so that nobody fills a disk by misbehaving.
+pub const BANS_MAX: usize = 1_000;
+/// Bytes of a ban's reason.
+pub const BAN_TEXT_BYTES: usize = 200;
 /// Confirmations of a found block, or of another in its place, from which on it is not handed in again.
 pub const BLOCK_STALE: u32 = 6;

@@ -48,10 +48,11 @@ const BITCOIN: &str = "bitcoin";
 const TEMPLATES: &str = "templates";
 const PPLNS: &str = "pplns";
 const BLOCKS: &str = "blocks";
+const PEERS: &str = "peers";
 /// The family that RocksDB has anyway.
 const META: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 /// All of them.
-const FAMILIES: [&str; 6] = [META, SHARES, BITCOIN, TEMPLATES, PPLNS, BLOCKS];
+const FAMILIES: [&str; 7] = [META, SHARES, BITCOIN, TEMPLATES, PPLNS, BLOCKS, PEERS];
 
 /// Rows in RocksDB.
 pub struct RocksKv {
@@ -110,6 +111,7 @@ impl RocksKv {
             Family::Templates => TEMPLATES,
             Family::Pplns => PPLNS,
             Family::Blocks => BLOCKS,
+            Family::Peers => PEERS,
             Family::Meta => META,
         };
         self.db.cf_handle(name).ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))
@@ -132,8 +134,8 @@ impl Kv for RocksKv {
     }
 
     fn scan(&self, family: Family, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        // One of format 2, opened to be read, has no such family yet.
-        if family == Family::Blocks && self.db.cf_handle(BLOCKS).is_none() {
+        // One of an older format, opened to be read, has no such family yet.
+        if matches!(family, Family::Blocks | Family::Peers) && self.family(family).is_err() {
             return Ok(());
         }
         let mut options = ReadOptions::default();

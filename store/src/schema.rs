@@ -7,9 +7,9 @@ use crate::kv::{Family, Kv, Op};
 use crate::params::{Network, Params, params};
 
 /// The format that this version writes and reads. Format 1 knew no Bitcoin headers.
-pub const FORMAT: u32 = 3;
-/// The format that a store is taken over from as it is: it only knew no found blocks.
-const FORMAT_BEFORE: u32 = 2;
+pub const FORMAT: u32 = 4;
+/// The oldest format that a store is taken over from as it is: it only knew no found blocks, and 3 no peers.
+pub const FORMAT_OLDEST: u32 = 2;
 
 const FORMAT_KEY: &[u8] = b"format";
 const NETWORK_KEY: &[u8] = b"network";
@@ -97,20 +97,20 @@ pub fn open(kv: &dyn Kv, params: &Params, dir: &str) -> Result<(), StoreError> {
     if found != network_row(params) {
         return Err(StoreError::WrongNetwork { dir: dir.into(), found: name_in(&found), wanted: params.name.into() });
     }
-    if kv.get(Family::Meta, FORMAT_KEY)?.is_some_and(|format| format == FORMAT_BEFORE.to_be_bytes()) {
+    if kv.get(Family::Meta, FORMAT_KEY)?.is_some_and(|format| format != FORMAT.to_be_bytes()) {
         kv.write(&[Op::Put(Family::Meta, FORMAT_KEY.to_vec(), FORMAT.to_be_bytes().to_vec())], true)?;
     }
     Ok(())
 }
 
-/// Whether a store has a format number, which must be ours or the one before; an empty one has none. `dir` is named in errors.
+/// Whether a store has a format number, which must be ours or one that is taken over; an empty one has none. `dir` is named in errors.
 pub fn has_format(kv: &dyn Kv, dir: &str) -> Result<bool, StoreError> {
     let Some(format) = kv.get(Family::Meta, FORMAT_KEY)? else {
         return if is_empty(kv)? { Ok(false) } else { Err(StoreError::Damaged("there are rows, but no format number".into())) };
     };
     let format = format.try_into().map_err(|_| StoreError::Damaged("the format number is not four bytes".into()))?;
     match u32::from_be_bytes(format) {
-        FORMAT | FORMAT_BEFORE => Ok(true),
+        FORMAT_OLDEST..=FORMAT => Ok(true),
         found => Err(StoreError::WrongFormat { dir: dir.into(), found, wanted: FORMAT }),
     }
 }
@@ -169,7 +169,7 @@ pub fn place_of(key: &[u8]) -> Option<(u32, ShareId)> {
 
 fn is_empty(kv: &dyn Kv) -> Result<bool, StoreError> {
     let mut empty = true;
-    for family in [Family::Shares, Family::Bitcoin, Family::Templates, Family::Pplns, Family::Blocks, Family::Meta] {
+    for family in [Family::Shares, Family::Bitcoin, Family::Templates, Family::Pplns, Family::Blocks, Family::Peers, Family::Meta] {
         kv.scan(family, &[], &mut |_, _| {
             empty = false;
             false
@@ -210,7 +210,7 @@ mod tests {
     fn another_format_is_refused() {
         let kv = MemKv::new();
         open(&kv, params(Network::Regtest), "d").unwrap();
-        for (format, says) in [(FORMAT_BEFORE - 1, "--resync"), (FORMAT + 1, "a newer version")] {
+        for (format, says) in [(FORMAT_OLDEST - 1, "--resync"), (FORMAT + 1, "a newer version")] {
             kv.write(&[Op::Put(Family::Meta, FORMAT_KEY.to_vec(), format.to_be_bytes().to_vec())], true).unwrap();
             let error = open(&kv, params(Network::Regtest), "d").unwrap_err();
             assert!(matches!(error, StoreError::WrongFormat { found, wanted: FORMAT, .. } if found == format), "{error}");
@@ -219,16 +219,18 @@ mod tests {
     }
 
     #[test]
-    fn a_store_of_the_format_before_is_taken_over_when_a_node_opens_it() {
-        let kv = MemKv::new();
-        open(&kv, params(Network::Regtest), "d").unwrap();
-        kv.write(&[Op::Put(Family::Meta, FORMAT_KEY.to_vec(), FORMAT_BEFORE.to_be_bytes().to_vec())], true).unwrap();
-        assert!(has_format(&kv, "d").unwrap(), "it can be read");
-        assert!(open(&kv, params(Network::Main), "d").is_err());
-        assert_eq!(kv.get(Family::Meta, FORMAT_KEY).unwrap().unwrap(), FORMAT_BEFORE.to_be_bytes(), "what is refused stays as it is");
-        open(&kv, params(Network::Regtest), "d").unwrap();
-        assert_eq!(kv.get(Family::Meta, FORMAT_KEY).unwrap().unwrap(), FORMAT.to_be_bytes());
-        assert_eq!(kv.unsynced(), 0);
+    fn a_store_of_a_format_before_is_taken_over_when_a_node_opens_it() {
+        for before in FORMAT_OLDEST..FORMAT {
+            let kv = MemKv::new();
+            open(&kv, params(Network::Regtest), "d").unwrap();
+            kv.write(&[Op::Put(Family::Meta, FORMAT_KEY.to_vec(), before.to_be_bytes().to_vec())], true).unwrap();
+            assert!(has_format(&kv, "d").unwrap(), "it can be read");
+            assert!(open(&kv, params(Network::Main), "d").is_err());
+            assert_eq!(kv.get(Family::Meta, FORMAT_KEY).unwrap().unwrap(), before.to_be_bytes(), "what is refused stays as it is");
+            open(&kv, params(Network::Regtest), "d").unwrap();
+            assert_eq!(kv.get(Family::Meta, FORMAT_KEY).unwrap().unwrap(), FORMAT.to_be_bytes());
+            assert_eq!(kv.unsynced(), 0);
+        }
     }
 
     #[test]

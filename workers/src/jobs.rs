@@ -7,7 +7,7 @@ use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::share::{Script, Share};
 pub use rockpool_store::blocks::Fate;
-use rockpool_store::kv::Op;
+use rockpool_store::kv::{Family, Op};
 use rockpool_store::organised::ChainChange;
 use rockpool_store::pplns::PplnsShare;
 
@@ -177,8 +177,8 @@ pub struct WriteJob {
     pub claims: Vec<Claim>,
     /// Tickets whose last answer is `Stored`.
     pub tickets: Vec<Ticket>,
-    /// Whether it ends what the node gave of found blocks: `BlocksStored` follows.
-    pub last_of_blocks: bool,
+    /// Families of which it ends what the node gave: `RowsStored` follows for each.
+    pub ends: Vec<Family>,
 }
 
 /// What the fetcher is told: in one message a turn, one message at a time (its answer gives the credit back).
@@ -299,8 +299,8 @@ pub enum Answer {
     Credited(Arc<[(Script, u128)]>),
     /// Rows of an own template are stored: the next may come.
     TemplateStored,
-    /// Rows of found blocks are stored: the next may come.
-    BlocksStored,
+    /// What the node gave of its own rows in this family is stored: the next may come.
+    RowsStored(Family),
     /// The disk is full (true) or has room again (false).
     DiskFull(bool),
     /// Whom to ask for what: the one answer to a message of `FetchJob`s. Empty when nothing is to be asked: it gives the credit back.

@@ -78,11 +78,11 @@ pub const ORGANISE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + ORGANISE_FREE
 pub const ORGANISE_FREE_SLOTS: usize = 64;
 /// Messages to the writer: one a step of the organiser, each with a ticket, but for one of rows that no ticket pays for (progress of the
 /// confirmed chain, shares that waited for the clock): such rows are held back while the channel is not empty.
-pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1 + TEMPLATE_SLOTS + BLOCK_SLOTS;
+pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1 + TEMPLATE_SLOTS + ROW_SLOTS;
 /// Messages to the writer with rows of an own template: the node holds one credit.
 pub const TEMPLATE_SLOTS: usize = 1;
-/// Messages to the writer with rows of found blocks: the node holds one credit.
-pub const BLOCK_SLOTS: usize = 1;
+/// Messages to the writer with rows of found blocks, and with rows of peers: the node holds one credit for each of the two.
+pub const ROW_SLOTS: usize = 2;
 /// Messages to the fetcher: the node holds one credit.
 pub const FETCH_SLOTS: usize = 1;
 /// Messages to the reader: each holds a ticket of a peer's frame or of an HTTP request.
@@ -110,7 +110,7 @@ pub const UNASKED_SLOTS: usize = in_a_turn(PROGRESS_MIN)
     + EMISSION_MAX
     + 16;
 /// Messages that the mailbox must hold. The root builds the reactor with it.
-pub const MAILBOX_SLOTS: usize = ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + TEMPLATE_SLOTS + BLOCK_SLOTS + UNASKED_SLOTS;
+pub const MAILBOX_SLOTS: usize = ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + TEMPLATE_SLOTS + ROW_SLOTS + UNASKED_SLOTS;
 
 const fn in_a_turn(every: Duration) -> usize {
     (TURN_MAX.as_millis() / every.as_millis()) as usize + 1
@@ -119,10 +119,7 @@ const fn in_a_turn(every: Duration) -> usize {
 // What must hold between them.
 const _: () = {
     assert!(EMISSION_SLOTS >= TICKETS_STRATUM, "a submit's ticket must find room at its emission worker");
-    assert!(
-        WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER + TEMPLATE_SLOTS + BLOCK_SLOTS,
-        "each ticketed batch must find room at the writer"
-    );
+    assert!(WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER + TEMPLATE_SLOTS + ROW_SLOTS, "each ticketed batch must find room at the writer");
     assert!(
         ORGANISE_SLOTS >= TICKETS_STRATUM + TICKETS_PEER + ORGANISE_FREE_SLOTS && ORGANISE_FREE_SLOTS > 0,
         "all shares, and what no ticket pays for, must find room at the organiser"

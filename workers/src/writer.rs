@@ -40,9 +40,8 @@ impl StoreWriter {
         let room = self.kv.free_space().and_then(|free| if free < FREE_SPACE_MIN { Err(StoreError::NoSpace) } else { Ok(()) });
         match room.and_then(|()| self.kv.write(&batch.ops, batch.sync)) {
             Ok(()) => {
-                // The node gives one template at a time, and waits for the word; and so with found blocks.
+                // The node gives one template at a time, and waits for the word; and so with other rows of its own.
                 let template = batch.ops.iter().any(|op| matches!(op, Op::Put(Family::Templates, ..)));
-                let blocks = batch.last_of_blocks;
                 if self.state != State::Writes {
                     out.mail.push((Answer::DiskFull(false), Vec::new()));
                 }
@@ -51,9 +50,7 @@ impl StoreWriter {
                 if template {
                     out.mail.push((Answer::TemplateStored, Vec::new()));
                 }
-                if blocks {
-                    out.mail.push((Answer::BlocksStored, Vec::new()));
-                }
+                out.mail.extend(batch.ends.into_iter().map(|family| (Answer::RowsStored(family), Vec::new())));
             }
             Err(StoreError::NoSpace) => {
                 self.queue.push_front(batch);
@@ -79,7 +76,7 @@ impl StoreWriter {
             bytes += size(&next.ops);
             batch.ops.extend(next.ops);
             batch.sync |= next.sync;
-            batch.last_of_blocks |= next.last_of_blocks;
+            batch.ends.extend(next.ends);
             batch.ids.extend(next.ids);
             batch.claims.extend(next.claims);
             batch.tickets.extend(next.tickets);
@@ -242,12 +239,21 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_found_blocks_are_told_of_when_the_last_of_them_is_stored() {
+    fn rows_of_a_family_are_told_of_when_the_last_of_them_is_stored() {
         let mut writer = StoreWriter::new(Arc::new(MemKv::new()));
-        let rows = |last| WriteJob { ops: vec![Op::Put(Family::Blocks, vec![1], vec![2])], last_of_blocks: last, ..WriteJob::default() };
-        let told = |out: &Output| out.mail.iter().filter(|(answer, _)| matches!(answer, Answer::BlocksStored)).count();
-        assert_eq!(told(&step(&mut writer, 0, vec![rows(false)])), 0);
-        assert_eq!(told(&step(&mut writer, 0, vec![job(1, true), rows(false), rows(true), job(2, true)])), 1);
+        let rows = |family, ends: &[Family]| {
+            let ops = vec![Op::Put(family, vec![1], vec![2])];
+            WriteJob { ops, ends: ends.to_vec(), ..WriteJob::default() }
+        };
+        let (blocks, peers) = (|ends| rows(Family::Blocks, ends), |ends| rows(Family::Peers, ends));
+        let told = |out: &Output| {
+            let of = |answer: &Answer| if let Answer::RowsStored(family) = answer { Some(*family) } else { None };
+            out.mail.iter().filter_map(|(answer, _)| of(answer)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&step(&mut writer, 0, vec![blocks(&[])])), []);
+        assert_eq!(told(&step(&mut writer, 0, vec![job(1, true), blocks(&[]), blocks(&[Family::Blocks]), job(2, true)])), [Family::Blocks]);
+        let both = vec![blocks(&[]), peers(&[Family::Peers]), blocks(&[Family::Blocks])];
+        assert_eq!(told(&step(&mut writer, 0, both)), [Family::Peers, Family::Blocks]);
     }
 
     #[test]

@@ -2,7 +2,7 @@ use super::*;
 use crate::kv::Op;
 use crate::limits::SIDE_MAX;
 use crate::rules::target::hash_meets;
-use crate::schema::{FORMAT, block_key, share_key};
+use crate::schema::{FORMAT_OLDEST, block_key, share_key};
 use crate::testing::{ShareBuilder, least_time};
 
 /// Heights of the chain that most tests damage.
@@ -165,7 +165,7 @@ fn a_store_of_another_network_or_format_is_not_judged() {
     let made = Made::of(3);
     let of = |kv: &MemKv, wanted| check(kv, [3, 4], wanted, "d", &mut |_, _| {}).unwrap_err();
     assert!(matches!(of(&made.kv, Some(Network::Main)), StoreError::WrongNetwork { .. }));
-    made.kv.write(&[Op::Put(Family::Meta, b"format".to_vec(), (FORMAT - 2).to_be_bytes().to_vec())], true).unwrap();
+    made.kv.write(&[Op::Put(Family::Meta, b"format".to_vec(), (FORMAT_OLDEST - 1).to_be_bytes().to_vec())], true).unwrap();
     assert!(matches!(of(&made.kv, None), StoreError::WrongFormat { .. }));
 }
 

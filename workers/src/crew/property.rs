@@ -16,7 +16,7 @@ use rockpool_store::view::ChainView;
 
 use super::*;
 use crate::jobs::{BitcoinNews, Claim};
-use crate::limits::{ANSWERS_PER_TICKET_MAX, BLOCK_SLOTS, FREE_SPACE_MIN, MAILBOX_SLOTS, ORGANISE_FREE_SLOTS, TEMPLATE_SLOTS};
+use crate::limits::{ANSWERS_PER_TICKET_MAX, FREE_SPACE_MIN, MAILBOX_SLOTS, ORGANISE_FREE_SLOTS, ROW_SLOTS, TEMPLATE_SLOTS};
 use crate::testing::{Grower, at, claim, fresh_chain, regtest, roll, script, work_on};
 use crate::work::{Roll, Work};
 
@@ -33,8 +33,8 @@ struct World {
     write: Sender<Vec<WriteJob>>,
     /// Own templates on their way to the disk, and those that were stored.
     templates: usize,
-    /// Rows of found blocks on their way to the disk.
-    blocks: usize,
+    /// Rows of the node's own, of each family, on their way to the disk.
+    rows: BTreeSet<Family>,
     templates_stored: u32,
     /// Until when the writer stands in its write.
     stalled: u64,
@@ -85,7 +85,7 @@ impl World {
             writer: Driven::new("writer", StoreWriter::new(kv.clone()), write_inbox, Outlets::new(&post)),
             write,
             templates: 0,
-            blocks: 0,
+            rows: BTreeSet::new(),
             templates_stored: 0,
             rng: ChaCha12Rng::seed_from_u64(seed),
             bitcoin: EmbeddedChain::new(regtest(), None),
@@ -230,7 +230,7 @@ impl World {
                     self.told(claim, &mut about);
                 }
             }
-            Answer::BlocksStored => self.blocks -= 1,
+            Answer::RowsStored(family) => assert!(self.rows.remove(&family), "{family:?} twice"),
             Answer::TemplateStored => {
                 self.templates -= 1;
                 self.templates_stored += 1;
@@ -311,11 +311,12 @@ impl World {
             let ops = vec![Op::Put(Family::Templates, row, vec![0; 100])];
             give(&self.write, vec![WriteJob { ops, ..WriteJob::default() }]).unwrap();
         }
-        while self.blocks < BLOCK_SLOTS && count < usize::MAX {
-            self.blocks += 1;
-            let part =
-                |last| WriteJob { ops: vec![Op::Put(Family::Blocks, vec![1], vec![0; 100])], last_of_blocks: last, ..WriteJob::default() };
-            give(&self.write, vec![part(false), part(true)]).unwrap();
+        let families: [Family; ROW_SLOTS] = [Family::Blocks, Family::Peers];
+        for family in families.into_iter().filter(|_| count < usize::MAX) {
+            if self.rows.insert(family) {
+                let part = |ends| WriteJob { ops: vec![Op::Put(family, vec![1], vec![0; 100])], ends, ..WriteJob::default() };
+                give(&self.write, vec![part(Vec::new()), part(vec![family])]).unwrap();
+            }
         }
         for job in self.found.try_iter() {
             self.bitcoin.submit(&job.block, at(self.ms).unix());
@@ -332,7 +333,7 @@ impl World {
             self.reactor(usize::MAX);
             let busy =
                 self.emission.iter().any(|(_, driven)| driven.stage.due().is_some()) || self.organiser.stage.due() == Some(Duration::ZERO);
-            if self.out.is_empty() && self.templates + self.blocks == 0 && !busy {
+            if self.out.is_empty() && self.templates + self.rows.len() == 0 && !busy {
                 return;
             }
         }
