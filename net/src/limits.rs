@@ -39,6 +39,10 @@ pub const BODY_BYTES_MAX: usize = 4_000_000;
 pub const BODY_PART_BYTES: usize = 500_000;
 /// Most transactions that one `getblockbody` names, so that it may come unasked: three times a full block's.
 pub const BODY_PLACES_MAX: usize = 16_000;
+/// Most addresses in one `addrv2`, as BIP155 has it.
+pub const ADDRS_MAX: usize = 1_000;
+/// Most bytes of an address in it, as BIP155 has it.
+pub const ADDR_BYTES_MAX: usize = 512;
 /// Most bytes of a share (SHARECHAIN §1). Three uncles, a 32-byte script and a branch of 16 are 884.
 pub const SHARE_BYTES_MAX: usize = 900;
 /// Fewest bytes of a share: no uncle, a 20-byte script, no branch.

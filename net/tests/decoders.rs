@@ -7,7 +7,7 @@ use std::alloc::System;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rockpool_net::id::ShareId;
-use rockpool_net::limits::{GETDATA_MAX, SHARE_BYTES_MAX, SHARE_BYTES_MIN, SHARE_HEADERS_BYTES_MAX};
+use rockpool_net::limits::{ADDRS_MAX, GETDATA_MAX, SHARE_BYTES_MAX, SHARE_BYTES_MIN, SHARE_HEADERS_BYTES_MAX};
 use rockpool_net::wire::codec::Writer;
 use rockpool_net::wire::message::{Command, Message};
 use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share};
@@ -82,6 +82,8 @@ fn decoders_allocate_no_more_than_a_few_times_what_arrived() {
     assert!(check(Command::ShareHeaders, &full));
     assert!(check(Command::ShareHeaders, &[&[1], &longest[..]].concat()));
     assert!(check(Command::GetData, &[counted(GETDATA_MAX), vec![7; 32 * GETDATA_MAX]].concat()));
+    let addr = [&[1, 2, 3, 4, 9, 99, 0, 0, 1][..]].concat();
+    assert!(check(Command::AddrV2, &[counted(ADDRS_MAX), addr.repeat(ADDRS_MAX)].concat()));
     assert!(check(Command::Share, &longest));
     // Anything.
     let mut read = 0;

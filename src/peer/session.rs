@@ -247,6 +247,8 @@ impl Peer {
             Message::Ping(nonce) => turn.out.send_copy(conn, &Message::pong(turn.config.params.magic, nonce, checksum)),
             // Any word shows that it lives.
             Message::Pong(_) => {}
+            // This node keeps no addresses yet.
+            Message::GetAddr | Message::AddrV2(_) => {}
             Message::ChainTip(tip) => self.on_chain_tip(tip, peers, turn)?,
             Message::GetHeaders(wanted) => self.on_request(conn, Wanted::Headers(wanted), turn),
             Message::GetData(ids) => self.on_request(conn, Wanted::Data(ids), turn),

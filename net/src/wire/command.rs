@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::limits::{
-    BODY_PART_BYTES, BODY_PLACES_MAX, BTC_HEADERS_MAX, GETDATA_MAX, INV_MAX, LOCATOR_MAX, SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX,
-    TEMPLATE_PART_MAX, UNKNOWN_BYTES_MAX, VERSION_BYTES_MAX,
+    ADDRS_MAX, BODY_PART_BYTES, BODY_PLACES_MAX, BTC_HEADERS_MAX, GETDATA_MAX, INV_MAX, LOCATOR_MAX, SHARE_BYTES_MAX,
+    SHARE_HEADERS_BYTES_MAX, TEMPLATE_PART_MAX, UNKNOWN_BYTES_MAX, VERSION_BYTES_MAX,
 };
+use crate::wire::addr::ENTRY_BYTES;
 use crate::wire::body::PART_COUNT_BYTES;
 use crate::wire::message::{BTC_HEADER_BYTES, COUNT_BYTES, ID_BYTES, TX_IDS_BYTES};
 
@@ -46,13 +47,17 @@ pub enum Command {
     GetBlockBody,
     /// Part of such a body: the answer to `getblockbody`.
     BlockBody,
+    /// Asks for addresses of peers.
+    GetAddr,
+    /// Addresses of peers.
+    AddrV2,
     /// Anything else: skipped, never given to anyone.
     Unknown,
 }
 
 impl Command {
     /// All of them; a command's place here is its number.
-    pub const ALL: [Command; 18] = [
+    pub const ALL: [Command; 20] = [
         Command::Version,
         Command::Verack,
         Command::Ping,
@@ -70,6 +75,8 @@ impl Command {
         Command::BlockFound,
         Command::GetBlockBody,
         Command::BlockBody,
+        Command::GetAddr,
+        Command::AddrV2,
         Command::Unknown,
     ];
 
@@ -95,6 +102,8 @@ impl Command {
             Command::GetBlockBody => ("getblockbody", ID_BYTES + 4 + COUNT_BYTES + 2 * BODY_PLACES_MAX, 50),
             // The last part has all transactions hashed.
             Command::BlockBody => ("blockbody", ID_BYTES + 8 + PART_COUNT_BYTES + BODY_PART_BYTES, 1_000),
+            Command::GetAddr => ("getaddr", 0, 50),
+            Command::AddrV2 => ("addrv2", COUNT_BYTES + ADDRS_MAX * ENTRY_BYTES, 200),
             Command::Unknown => ("unknown", UNKNOWN_BYTES_MAX, 1),
         }
     }

@@ -18,6 +18,8 @@
 //! | `blockfound` | one share, which is a Bitcoin block |
 //! | `getblockbody` | id 32 · offset 4 · count · places 2n: transactions of the block as a stream from this byte on; no place: short ids |
 //! | `blockbody` | id 32 · offset 4 · total 4 · count · bytes: part of that stream, the answer to `getblockbody` and nothing else |
+//! | `getaddr` | nothing |
+//! | `addrv2` | count · (time 4 · services CompactSize · network 1 · length · address · port 2 big-endian)n, as in BIP155 |
 //!
 //! A range is a locator of one id, or a height, with a stop; a stop of zeros is none. A list of transactions can be checked against the
 //! share: the txids fold to its branch, the wtxids to its witness commitment.
@@ -33,6 +35,8 @@ use crate::limits::{
 use crate::payload::Payload;
 use crate::sha256::Checksum;
 use crate::wire::WireError;
+pub use crate::wire::addr::{AddrEntry, Host};
+use crate::wire::addr::{read_addrs, write_addrs};
 pub use crate::wire::body::{BlockBodyPart, GetBlockBody};
 use crate::wire::codec::{Reader, Writer};
 pub use crate::wire::command::Command;
@@ -184,6 +188,10 @@ pub enum Message {
     GetBlockBody(GetBlockBody),
     /// [`Command::BlockBody`]
     BlockBody(BlockBodyPart),
+    /// [`Command::GetAddr`]
+    GetAddr,
+    /// [`Command::AddrV2`]
+    AddrV2(Vec<AddrEntry>),
 }
 
 impl Message {
@@ -207,6 +215,8 @@ impl Message {
             Message::BlockFound(_) => Command::BlockFound,
             Message::GetBlockBody(_) => Command::GetBlockBody,
             Message::BlockBody(_) => Command::BlockBody,
+            Message::GetAddr => Command::GetAddr,
+            Message::AddrV2(_) => Command::AddrV2,
         }
     }
 
@@ -220,7 +230,7 @@ impl Message {
         let mut writer = unsealed(8);
         match self {
             Message::Version(version) => version.write(&mut writer)?,
-            Message::Verack => {}
+            Message::Verack | Message::GetAddr => {}
             Message::Ping(nonce) | Message::Pong(nonce) => writer.u64(*nonce),
             Message::ChainTip(tip) => tip.write(&mut writer),
             Message::GetHeaders(wanted) => wanted.write(&mut writer)?,
@@ -236,6 +246,7 @@ impl Message {
             Message::Template(part) => part.write(&mut writer)?,
             Message::GetBlockBody(wanted) => wanted.write(&mut writer)?,
             Message::BlockBody(part) => part.write(&mut writer)?,
+            Message::AddrV2(addrs) => write_addrs(&mut writer, addrs)?,
         }
         let (command, message) = (self.command(), writer.into_bytes());
         match message.len() - HEADER_BYTES {
@@ -279,6 +290,8 @@ impl Message {
             Command::BlockFound => Message::BlockFound(Box::new(Share::read(&mut reader)?)),
             Command::GetBlockBody => Message::GetBlockBody(GetBlockBody::read(&mut reader)?),
             Command::BlockBody => Message::BlockBody(BlockBodyPart::read(&mut reader)?),
+            Command::GetAddr => Message::GetAddr,
+            Command::AddrV2 => Message::AddrV2(read_addrs(&mut reader)?),
             Command::Unknown => return Err(WireError::Unknown),
         };
         reader.finish()?;
@@ -548,8 +561,8 @@ mod tests {
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
     use super::*;
-    use crate::limits::{UNASKED_BYTES_MAX, UNCLES_MAX};
-    use crate::wire::sample::{ids, messages, share, share_of, template_part, version};
+    use crate::limits::{ADDRS_MAX, UNASKED_BYTES_MAX, UNCLES_MAX};
+    use crate::wire::sample::{addrs, ids, messages, share, share_of, template_part, version};
 
     const MAGIC: [u8; 4] = [0xf4, 0xc4, 0xb7, 0xd4];
 
@@ -647,7 +660,10 @@ mod tests {
         let most = (SHARE_HEADERS_BYTES_MAX - COUNT_BYTES) / SHARE_BYTES_MIN;
         let btc = |count| Message::BtcHeaders(vec![[7; 80]; count]);
         let template = |count| Message::Template(template_part(TEMPLATE_TXS_MAX - count, count));
-        let cases: [(Message, Message); 8] = [
+        let addr = |number: usize| AddrEntry { host: Host::Other(4, vec![number as u8; 32].into()), ..addrs()[0].clone() };
+        let gossip = |count| Message::AddrV2((0..count).map(addr).collect());
+        let cases: [(Message, Message); 9] = [
+            (gossip(ADDRS_MAX), gossip(ADDRS_MAX + 1)),
             (btc(BTC_HEADERS_MAX), btc(BTC_HEADERS_MAX + 1)),
             (template(TEMPLATE_PART_MAX), template(TEMPLATE_PART_MAX + 1)),
             (headers(ids(LOCATOR_MAX)), headers(ids(LOCATOR_MAX + 1))),
@@ -672,6 +688,7 @@ mod tests {
             (Command::NotFound, GETDATA_MAX, ID_BYTES),
             (Command::ShareHeaders, SHARE_HEADERS_MAX, SHARE_BYTES_MIN),
             (Command::BtcHeaders, BTC_HEADERS_MAX, BTC_HEADER_BYTES),
+            (Command::AddrV2, ADDRS_MAX, 9),
         ] {
             let claim = |count: usize| {
                 let mut writer = Writer::default();
@@ -721,6 +738,7 @@ mod tests {
     fn few_bitcoin_headers_may_come_unasked_and_many_may_not() {
         let bytes = |count| payload(&Message::BtcHeaders(vec![[7; 80]; count])).unwrap().len();
         assert!(bytes(800) <= UNASKED_BYTES_MAX && bytes(BTC_HEADERS_MAX) > UNASKED_BYTES_MAX);
+        assert!(Command::AddrV2.cap() <= UNASKED_BYTES_MAX);
         assert!(Command::Template.cap() > UNASKED_BYTES_MAX && Command::Template.cap() <= SHARE_HEADERS_BYTES_MAX);
     }
 

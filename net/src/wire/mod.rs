@@ -1,5 +1,6 @@
 //! What peers say to each other: messages and the share, with their one encoding.
 
+mod addr;
 mod body;
 pub mod codec;
 mod command;

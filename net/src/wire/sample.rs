@@ -1,7 +1,9 @@
 //! Shares and messages for tests.
 
+use std::net::SocketAddr;
+
 use super::message::{
-    BlockBodyPart, ChainTip, GetBlockBody, GetHeaders, GetTemplate, Message, NetAddr, Start, TemplatePart, TxIds, Version,
+    AddrEntry, BlockBodyPart, ChainTip, GetBlockBody, GetHeaders, GetTemplate, Host, Message, NetAddr, Start, TemplatePart, TxIds, Version,
 };
 use super::share::{Class, Layout, Proof, Script, Share};
 use crate::id::ShareId;
@@ -116,6 +118,14 @@ pub(crate) fn template_part(before: usize, count: usize) -> TemplatePart {
     TemplatePart { id: ShareId([4; 32]), first: before as u32, total: (before + count) as u32, txs }
 }
 
+/// Addresses of every kind.
+pub(crate) fn addrs() -> Vec<AddrEntry> {
+    let ips = [SocketAddr::from(([203, 0, 113, 7], 9_333)), SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7], 1))];
+    let others = [Host::Other(4, [5; 32].into()), Host::Other(99, Box::default())];
+    let plain = ips.map(|addr| AddrEntry::new(addr, 1 << 40, 1_800_000_000)).into_iter();
+    plain.chain(others.map(|host| AddrEntry { time: 0, services: 9, host, port: 0 })).collect()
+}
+
 /// One or more of every message.
 pub(crate) fn messages() -> Vec<Message> {
     let tip = ChainTip { genesis: GENESIS, tip: ShareId([2; 32]), height: 7, score: u128::MAX - 5, features: 1 << 63 };
@@ -147,5 +157,8 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::GetBlockBody(GetBlockBody { id: ShareId([4; 32]), offset: 500_000, places: vec![1, 2, 65_534] }),
         Message::GetBlockBody(GetBlockBody { id: ShareId([4; 32]), offset: 0, places: Vec::new() }),
         Message::BlockBody(BlockBodyPart { id: ShareId([4; 32]), offset: 5, total: 12, bytes: vec![9; 7] }),
+        Message::GetAddr,
+        Message::AddrV2(addrs()),
+        Message::AddrV2(Vec::new()),
     ]
 }
