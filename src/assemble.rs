@@ -34,7 +34,7 @@ use crate::config::{Config, Mode};
 use crate::exit::Failure;
 use crate::limits::{
     FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, LEAVE_MAX, MINERS_MAX, MINERS_PER_ADDR,
-    OUTBOUND_MIN, PEERS_PER_ADDR,
+    OUTBOUND_MIN, PEERS_PER_ADDR, PEERS_PER_GROUP, PEERS_RESERVE,
 };
 use crate::node::{Node, NodeConfig, Stopping};
 use crate::status::Listen;
@@ -208,8 +208,9 @@ fn listeners(config: &Config) -> Vec<Listening> {
         let row = ListenerRow {
             lane: Lane::Peer,
             framer: FramerKind::V1,
-            conns_max: config.max_peers,
+            conns_max: config.max_peers + PEERS_RESERVE,
             per_addr_max: PEERS_PER_ADDR,
+            per_group_max: PEERS_PER_GROUP,
             spare_private: false,
             first_frame: HANDSHAKE_MAX,
         };
@@ -220,6 +221,8 @@ fn listeners(config: &Config) -> Vec<Listening> {
         framer: FramerKind::LineOrHttp,
         conns_max: MINERS_MAX,
         per_addr_max: MINERS_PER_ADDR,
+        // A power plant of miners may be behind one provider, and each has to show its work.
+        per_group_max: MINERS_MAX,
         spare_private: true,
         first_frame: FIRST_LINE_MAX,
     };
@@ -228,6 +231,7 @@ fn listeners(config: &Config) -> Vec<Listening> {
         framer: FramerKind::Http,
         conns_max: HTTP_CONNS_MAX,
         per_addr_max: HTTP_PER_ADDR,
+        per_group_max: HTTP_CONNS_MAX,
         spare_private: false,
         first_frame: HTTP_MAX,
     };
@@ -387,10 +391,11 @@ mod tests {
     fn every_listener_has_its_caps_and_its_deadline() {
         let config = Config { max_peers: 77, ..config() };
         let rows = listeners(&config);
-        let caps: Vec<_> = rows.iter().map(|(flag, _, row)| (*flag, row.conns_max, row.per_addr_max, row.first_frame)).collect();
-        let peers = ("--p2p", 77, PEERS_PER_ADDR, HANDSHAKE_MAX);
-        let miners = ("--stratum", MINERS_MAX, MINERS_PER_ADDR, FIRST_LINE_MAX);
-        assert_eq!(caps, [peers, miners, ("--http", HTTP_CONNS_MAX, HTTP_PER_ADDR, HTTP_MAX)]);
+        let caps: Vec<_> =
+            rows.iter().map(|(flag, _, row)| (*flag, row.conns_max, (row.per_addr_max, row.per_group_max), row.first_frame)).collect();
+        let peers = ("--p2p", 77 + PEERS_RESERVE, (PEERS_PER_ADDR, PEERS_PER_GROUP), HANDSHAKE_MAX);
+        let miners = ("--stratum", MINERS_MAX, (MINERS_PER_ADDR, MINERS_MAX), FIRST_LINE_MAX);
+        assert_eq!(caps, [peers, miners, ("--http", HTTP_CONNS_MAX, (HTTP_PER_ADDR, HTTP_CONNS_MAX), HTTP_MAX)]);
         let spared: Vec<_> = rows.iter().map(|(.., row)| row.spare_private).collect();
         assert_eq!(spared, [false, true, false], "a farm is behind one address; what has no proof of work is not spared");
     }

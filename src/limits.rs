@@ -219,6 +219,19 @@ pub const PEERS_DEFAULT: usize = 1_000;
 pub const PEERS_MAX: usize = 10_000;
 /// Connections at once of one address on the peers' port: two nodes of a household and one that is being restarted.
 pub const PEERS_PER_ADDR: usize = 3;
+/// Connections at once of one network, an IPv4 /16 or an IPv6 /32, on the peers' port: a large provider's honest nodes, and 63 networks to
+/// fill the default.
+pub const PEERS_PER_GROUP: usize = 16;
+/// Slots above the peers that may be there: newcomers wait in them for somebody to be evicted, [`EVICT_EVERY`] at most.
+pub const PEERS_RESERVE: usize = 64;
+/// Least time between two looks at whom to evict. A look at 1,000 peers takes some 0.1 ms, and a reconnect storm so one per cent of a core.
+pub const EVICT_EVERY: Duration = Duration::from_millis(10);
+/// Of those who dialled us, the last to give us a share that we had not got are never evicted: shares cost work.
+pub const EVICT_KEEP_GAVE: usize = 8;
+/// Nor are those with the fastest answers to a ping: it takes a machine nearby. As many as Bitcoin Core keeps.
+pub const EVICT_KEEP_PING: usize = 8;
+/// Nor the oldest of so many networks, by a secret order: nobody knows where to rent machines. As many as Bitcoin Core keeps.
+pub const EVICT_KEEP_GROUPS: usize = 4;
 /// Fewest slots for nodes that we dial (DESIGN §4: outbound target 8).
 pub const OUTBOUND_MIN: usize = 8;
 /// Miners connected at once: a large farm, at 2 KiB each while idle. An empty slot costs a few hundred bytes at most.

@@ -259,6 +259,7 @@ fn hub() -> Hub<Answer> {
         framer,
         conns_max: 64,
         per_addr_max: 64,
+        per_group_max: 64,
         spare_private: true,
         first_frame: Duration::from_secs(600),
     };

@@ -11,10 +11,12 @@
 //! | `found` | news of Bitcoin blocks |
 //! | `body` | the blocks themselves, as they are pulled |
 //! | `dial` | peers from the configuration |
+//! | `evict` | who goes when too many come in |
 
 pub mod base;
 pub mod body;
 pub mod dial;
+pub mod evict;
 pub mod found;
 pub mod handshake;
 pub mod relay;

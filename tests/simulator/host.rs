@@ -124,6 +124,7 @@ impl Machine {
             framer,
             conns_max,
             per_addr_max,
+            per_group_max: conns_max,
             spare_private,
             first_frame: Duration::from_secs(10),
         };

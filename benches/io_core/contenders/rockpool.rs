@@ -30,6 +30,7 @@ pub fn serve(peers: usize) -> io::Result<()> {
         framer: FramerKind::V1,
         conns_max: peers,
         per_addr_max: peers,
+        per_group_max: peers,
         spare_private: false,
         first_frame: HANDSHAKE_MAX,
     };

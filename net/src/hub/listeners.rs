@@ -1,8 +1,9 @@
 //! Accepting: in bursts, within the caps of each row, with a rest when the process has no file descriptor left.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::hub::io::{Input, Io, Stage};
 use crate::hub::timers::Due;
@@ -15,6 +16,8 @@ pub(crate) struct Listeners {
     rows: Vec<Row>,
     /// Connections by row and address, of addresses that are not spared.
     by_addr: BTreeMap<(u16, IpAddr), usize>,
+    /// The same by row and network.
+    by_group: BTreeMap<(u16, IpAddr), usize>,
 }
 
 #[derive(Debug)]
@@ -77,7 +80,7 @@ impl<A> Hub<A> {
 impl Listeners {
     pub fn new(rows: Vec<ListenerRow>) -> Listeners {
         let rows = rows.into_iter().map(|config| Row { config, ready: false, rests: Due::NEVER, conns: 0 });
-        Listeners { rows: rows.collect(), by_addr: BTreeMap::new() }
+        Listeners { rows: rows.collect(), by_addr: BTreeMap::new(), by_group: BTreeMap::new() }
     }
 
     /// There may be connections at a row.
@@ -95,15 +98,17 @@ impl Listeners {
     /// Panics if these, all that were accepted, are not the connections that are counted.
     #[cfg(feature = "sim")]
     pub fn audit(&self, accepted: impl Iterator<Item = (u16, SocketAddr)>) {
-        let (mut by_row, mut by_addr) = (vec![0; self.rows.len()], BTreeMap::new());
+        let (mut by_row, mut by_addr, mut by_group) = (vec![0; self.rows.len()], BTreeMap::new(), BTreeMap::new());
         for (row, addr) in accepted {
             by_row[usize::from(row)] += 1;
             if let Some(addr) = counted(addr, self.rows[usize::from(row)].config.spare_private) {
                 *by_addr.entry((row, addr)).or_default() += 1;
+                *by_group.entry((row, netgroup(addr))).or_default() += 1;
             }
         }
         assert_eq!(self.rows.iter().map(|row| row.conns).collect::<Vec<_>>(), by_row, "connections by listener");
         assert_eq!(self.by_addr, by_addr, "connections by address");
+        assert_eq!(self.by_group, by_group, "connections by network");
     }
 
     /// When the first of those that rest goes on.
@@ -119,11 +124,13 @@ impl Listeners {
             return false;
         }
         if let Some(addr) = counted(addr, config.spare_private) {
-            let of_addr = self.by_addr.entry((row as u16, addr)).or_default();
-            if *of_addr >= config.per_addr_max {
+            let (addr, group) = ((row as u16, addr), (row as u16, netgroup(addr)));
+            let [of_addr, of_group] = [(&self.by_addr, addr), (&self.by_group, group)].map(|(counts, key)| counts.get(&key).copied());
+            if of_addr.unwrap_or(0) >= config.per_addr_max || of_group.unwrap_or(0) >= config.per_group_max {
                 return false;
             }
-            *of_addr += 1;
+            *self.by_addr.entry(addr).or_default() += 1;
+            *self.by_group.entry(group).or_default() += 1;
         }
         *conns += 1;
         true
@@ -133,13 +140,18 @@ impl Listeners {
     pub fn leave(&mut self, row: u16, addr: SocketAddr) {
         let Row { config, conns, .. } = &mut self.rows[usize::from(row)];
         *conns -= 1;
-        if let Some(addr) = counted(addr, config.spare_private)
-            && let Some(of_addr) = self.by_addr.get_mut(&(row, addr))
-        {
-            *of_addr -= 1;
-            if *of_addr == 0 {
-                self.by_addr.remove(&(row, addr));
-            }
+        if let Some(addr) = counted(addr, config.spare_private) {
+            count_out(&mut self.by_addr, (row, addr));
+            count_out(&mut self.by_group, (row, netgroup(addr)));
+        }
+    }
+}
+
+fn count_out(counts: &mut BTreeMap<(u16, IpAddr), usize>, key: (u16, IpAddr)) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
     }
 }
@@ -166,6 +178,14 @@ pub fn counted(addr: SocketAddr, spare_private: bool) -> Option<IpAddr> {
     })
 }
 
+/// The network that an address belongs to, as far as addresses tell: the IPv4 /16 or the IPv6 /32, what one provider is usually given.
+pub fn netgroup(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !0xffff)),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !(u128::MAX >> 32))),
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -175,8 +195,33 @@ mod tests {
     use std::time::Duration;
 
     fn listeners(conns_max: usize, per_addr_max: usize, spare_private: bool) -> Listeners {
-        let first_frame = Duration::from_secs(10);
-        Listeners::new(vec![ListenerRow { lane: Lane::Peer, framer: FramerKind::V1, conns_max, per_addr_max, spare_private, first_frame }])
+        grouped(conns_max, per_addr_max, conns_max, spare_private)
+    }
+
+    fn grouped(conns_max: usize, per_addr_max: usize, per_group_max: usize, spare_private: bool) -> Listeners {
+        let (lane, framer, first_frame) = (Lane::Peer, FramerKind::V1, Duration::from_secs(10));
+        Listeners::new(vec![ListenerRow { lane, framer, conns_max, per_addr_max, per_group_max, spare_private, first_frame }])
+    }
+
+    #[test]
+    fn a_network_has_its_cap_and_gives_back_what_it_has() {
+        let mut listeners = grouped(9, 2, 3, true);
+        let addr = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        for taken in ["8.8.1.1:1", "8.8.1.1:2", "8.8.255.9:1"] {
+            assert!(listeners.enter(0, addr(taken)), "{taken}");
+        }
+        for refused in ["8.8.7.7:1", "[::ffff:8.8.0.0]:1"] {
+            assert!(!listeners.enter(0, addr(refused)), "{refused}: a fourth of the /16");
+        }
+        assert!(listeners.enter(0, addr("8.9.0.1:1")));
+        assert!(["[2001:db8:1::1]:1", "[2001:db8:2::1]:1", "[2001:db8:3::1]:1"].iter().all(|of| listeners.enter(0, addr(of))));
+        assert!(!listeners.enter(0, addr("[2001:db8:4::1]:1")), "a fourth of the /32");
+        listeners.leave(0, addr("8.8.1.1:1"));
+        assert!(listeners.enter(0, addr("8.8.7.7:1")) && !listeners.enter(0, addr("8.8.6.6:1")));
+        let mut spared = grouped(9, 9, 0, true);
+        assert!(spared.enter(0, addr("127.0.0.1:1")) && spared.enter(0, addr("10.1.1.1:1")) && !spared.enter(0, addr("8.8.8.8:1")));
+        spared.leave(0, addr("10.1.1.1:1"));
+        assert_eq!(spared.rows[0].conns, 1);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
 
-pub use self::listeners::counted;
+pub use self::listeners::{counted, netgroup};
 pub use self::outlet::Outlet;
 
 use self::io::{Dispatch, Event, Input, Io, Ready, Stage};
@@ -68,6 +68,8 @@ pub struct ListenerRow {
     pub conns_max: usize,
     /// Connections at once of one IPv4 address or one IPv6 /64. Loopback is spared.
     pub per_addr_max: usize,
+    /// Connections at once of one IPv4 /16 or one IPv6 /32. Loopback is spared.
+    pub per_group_max: usize,
     /// Spare private networks too: a farm behind one address.
     pub spare_private: bool,
     /// Time from accepting to the first complete frame.

@@ -214,6 +214,7 @@ impl World {
             framer,
             conns_max: [3, 40][usize::from(config % 2)],
             per_addr_max: [2, 40][usize::from(config >> 1) % 2],
+            per_group_max: [40, 3][usize::from(config >> 1) % 2],
             spare_private: config & 4 > 0,
             first_frame: Duration::from_secs(30),
         };

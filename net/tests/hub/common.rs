@@ -91,7 +91,8 @@ impl Dispatch for Node {
 }
 
 pub fn row(lane: Lane, framer: FramerKind, conns_max: usize) -> ListenerRow {
-    ListenerRow { lane, framer, conns_max, per_addr_max: conns_max, spare_private: true, first_frame: Duration::from_secs(10) }
+    let (per_addr_max, per_group_max, first_frame) = (conns_max, conns_max, Duration::from_secs(10));
+    ListenerRow { lane, framer, conns_max, per_addr_max, per_group_max, spare_private: true, first_frame }
 }
 
 pub fn config(conns_max: usize) -> HubConfig {

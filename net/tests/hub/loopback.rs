@@ -55,6 +55,7 @@ impl House {
             framer: FramerKind::LineOrHttp,
             conns_max: 300,
             per_addr_max: 1,
+            per_group_max: 1,
             spare_private: true,
             first_frame,
         };

@@ -356,6 +356,7 @@ fn miners_are_limited_in_all_and_by_address() {
         framer: FramerKind::LineOrHttp,
         conns_max: MINERS_MAX,
         per_addr_max: MINERS_PER_ADDR,
+        per_group_max: MINERS_PER_ADDR,
         spare_private: true,
         first_frame: Duration::from_secs(600),
     };
