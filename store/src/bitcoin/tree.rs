@@ -114,8 +114,8 @@ impl Tree {
     }
 
     /// Begins the tree anew with this block, on the word of one's own bitcoind alone: only with a period's first block, whose bits need
-    /// none before it, and only while nothing grows on the root that is there, or all of it is lower (Bitcoin peers have told of old headers)
-    /// and no share builds on it. `None` where the tree stays as it is.
+    /// none before it, and only while nothing grows on the root that is there, or all of it is lower (Bitcoin peers have told of old
+    /// headers) and no share builds on it. `None` where the tree stays as it is.
     pub fn root_at(&mut self, height: u32, header: &[u8; 80]) -> Result<Option<Arc<Block>>, HeaderError> {
         let root = Arc::new(Block::root(height, header));
         check_alone(self.params.bitcoin, &root.hash, header)?;
