@@ -1,7 +1,7 @@
 //! Hostile peers: each on a host of its own, each with one way of being a nuisance. They speak over the same pipes as everyone.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rockpool_net::limits::HEADER_BYTES;
 use rockpool_net::pipes::Net;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::time::Now;
-use rockpool_net::wire::message::{ChainTip, Command, GetHeaders, Message, NetAddr, PROTOCOL_VERSION, Start, Version};
+use rockpool_net::wire::message::{AddrEntry, ChainTip, Command, GetHeaders, Message, NetAddr, PROTOCOL_VERSION, Start, Version};
 use rockpool_net::wire::share::Share;
 use rockpool_store::chain::{Chain, Source};
 use rockpool_store::kv::MemKv;
@@ -33,6 +33,9 @@ const HEARD_MAX: usize = 32;
 const WRONG_CHAIN: usize = 1_500;
 /// Shares in a full answer.
 const ANSWER: usize = 500;
+
+/// Addresses in a message.
+const ADDRS: usize = 200;
 
 /// Work of the hardest share that it works for.
 const DEMAND_MAX: u128 = 1_000;
@@ -74,10 +77,12 @@ pub enum Kind {
     Liar,
     /// Claims a better chain and answers with worked shares without end that break the rules.
     EndlessSync,
+    /// Tells of addresses where nobody is, and of the node's own, as if seen in the future; and asks for all that the node knows.
+    Addrs,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::LyingLength,
         Kind::TooLong,
         Kind::SlowLoris,
@@ -96,6 +101,7 @@ impl Kind {
         Kind::WithheldHeaders,
         Kind::Liar,
         Kind::EndlessSync,
+        Kind::Addrs,
     ];
 
     /// Whether a node ends its connections. The others are borne: their tickets and their turns are all that they get.
@@ -103,7 +109,7 @@ impl Kind {
         match self {
             Kind::LyingLength | Kind::TooLong | Kind::SlowLoris | Kind::HalfHandshake | Kind::NonReader | Kind::Junk => true,
             Kind::WrongChecksum | Kind::BadShares | Kind::WithheldHeaders | Kind::Liar | Kind::EndlessSync => true,
-            Kind::Storm | Kind::Pings | Kind::Invs | Kind::Unknown => false,
+            Kind::Storm | Kind::Pings | Kind::Invs | Kind::Unknown | Kind::Addrs => false,
             Kind::InvalidShares | Kind::Replay | Kind::WithheldShares => false,
         }
     }
@@ -113,7 +119,7 @@ impl Kind {
         match self {
             Kind::SlowLoris | Kind::LyingLength | Kind::HalfHandshake | Kind::WithheldHeaders | Kind::Liar | Kind::EndlessSync => 1_000,
             Kind::TooLong | Kind::Junk | Kind::WrongChecksum | Kind::BadShares => 300,
-            Kind::InvalidShares | Kind::WithheldShares => 500,
+            Kind::InvalidShares | Kind::WithheldShares | Kind::Addrs => 500,
             Kind::Storm => 40,
             Kind::NonReader | Kind::Pings | Kind::Invs | Kind::Unknown | Kind::Replay => 100,
         }
@@ -267,6 +273,7 @@ impl Attacker {
             }
             Kind::BadShares | Kind::InvalidShares | Kind::Replay | Kind::WithheldShares => self.shares(now, view),
             Kind::WithheldHeaders | Kind::Liar | Kind::EndlessSync => self.claim(),
+            Kind::Addrs => self.addrs(now),
         }
     }
 
@@ -321,6 +328,17 @@ impl Attacker {
             features: 0,
         };
         self.say(&Message::ChainTip(tip));
+    }
+
+    fn addrs(&mut self, now: Now) {
+        let seen = now.unix().wrapping_add(draw(&mut self.rng, 1 << 20) as u32);
+        let mut addrs = vec![AddrEntry::new(self.client.server, 0, seen)];
+        addrs.extend((1..ADDRS).map(|_| {
+            let ip = Ipv4Addr::from_bits(0x0a00_0000 | draw(&mut self.rng, 1 << 24) as u32);
+            AddrEntry::new(SocketAddr::from((ip, 1 + draw(&mut self.rng, 60_000) as u16)), 0, seen)
+        }));
+        self.say(&Message::AddrV2(addrs));
+        self.say(&Message::GetAddr);
     }
 
     fn ask_for_all(&mut self, view: Option<&ChainView>) {

@@ -20,7 +20,7 @@ pub enum Line {
 /// A client, alone on its host.
 pub struct Client {
     pub host: usize,
-    server: SocketAddr,
+    pub server: SocketAddr,
     conn: ConnId,
     pub line: Line,
     /// Whether it reads what comes.
