@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rockpool_net::limits::{BODY_BYTES_MAX, SHARE_BYTES_MAX, SHARE_HEADERS_BYTES_MAX};
+use rockpool_store::limits::PEER_ADDRS_MAX;
 use rockpool_workers::limits::FETCH_MISSING_MAX;
 
 // Peers
@@ -33,6 +34,64 @@ pub const ASKED_MAX: usize = 256;
 /// Requests of one peer that wait to be served, over which it is not heard meanwhile; what was cut before comes on top. A node asks for a
 /// sync's part and 256 shares at most, three messages.
 pub const REQUESTS_MAX: usize = 4;
+
+// The address book
+
+/// Buckets of *new*, the addresses that we were told of.
+pub const NEW_BUCKETS: usize = 256;
+/// Buckets of *tried*, the addresses that we have been connected to.
+pub const TRIED_BUCKETS: usize = 64;
+/// Addresses in a bucket: 5,120 in all, with 1.5 MB of memory; the network is expected to have hundreds of nodes, Bitcoin's book has four
+/// times as many places in *new*.
+pub const BUCKET_SLOTS: usize = 16;
+const _: () = assert!((NEW_BUCKETS + TRIED_BUCKETS) * BUCKET_SLOTS == PEER_ADDRS_MAX);
+/// Buckets of *new* that one netgroup of sources can reach: a sixteenth, as in Bitcoin.
+pub const NEW_PER_SOURCE: usize = 16;
+/// Buckets of *tried* that the addresses of one netgroup can reach: a thirty-second, as in Bitcoin.
+pub const TRIED_PER_GROUP: usize = 2;
+/// Seconds after which an address that was not seen gives way to another.
+pub const ADDR_HORIZON_S: u32 = 30 * 86_400;
+/// Dials in vain after which one gives way that never answered.
+pub const ADDR_FAILURES_EVER: u8 = 3;
+/// Dials in vain after which one gives way that has not answered for [`ADDR_FAILURES_S`].
+pub const ADDR_FAILURES_MAX: u8 = 10;
+/// Seconds that one that answered is kept whatever happens.
+pub const ADDR_FAILURES_S: u32 = 7 * 86_400;
+/// Addresses that wait for another's place in *tried*.
+pub const BOOK_RIVALS_MAX: usize = 10;
+/// Seconds since its last answer in which an address keeps its place in *tried* undoubted.
+pub const RIVAL_FRESH_S: u32 = 4 * 3_600;
+/// Seconds after which a place in *tried* goes to who waits for it though nobody has dialled who stands there.
+pub const RIVAL_TEST_S: u32 = 40 * 60;
+/// Addresses that are remembered to be our own.
+pub const BOOK_OWN_MAX: usize = 16;
+/// Seconds by which a word of an address must be newer to be taken down, and between two writes of such words.
+pub const SEEN_STEP_S: u32 = 3_600;
+/// Part of the book that a stranger is told, percent.
+pub const GETADDR_PERCENT: usize = 23;
+/// Addresses that a stranger is told in any case: a network of so few has nothing to hide, and its nodes have to find each other.
+pub const GETADDR_FEW: usize = 16;
+
+// Dials from the address book
+
+/// Peers that we dial and keep (DESIGN §4), those of the configuration among them.
+pub const OUTBOUND_TARGET: usize = 8;
+/// Connections of the book's at once whose handshake is not done: a network that has failed is not stormed when it is back.
+pub const DIALS_AT_ONCE: usize = 3;
+/// Least time between two dials from the book.
+pub const DIAL_PAUSE: Duration = Duration::from_millis(500);
+/// Time after which the book is asked again where it had nobody to dial.
+pub const DIAL_LOOK: Duration = Duration::from_secs(10);
+/// Seconds from a dial to the next of the same address, a quarter more or less; they double with every failure.
+pub const BACKOFF_FIRST_S: u32 = 15;
+/// Most of them.
+pub const BACKOFF_LAST_S: u32 = 3_600;
+/// Mean time between two feelers, as Bitcoin's.
+pub const FEELER_EVERY: Duration = Duration::from_secs(120);
+/// Time that a peer must have been up to become an anchor, and how often it is looked who is behind.
+pub const ANCHOR_AFTER: Duration = Duration::from_secs(60);
+/// Time after which a dialled peer makes room that has been far behind or said nothing of its chain, while another of them has kept up.
+pub const BEHIND_MAX: Duration = Duration::from_secs(1_200);
 
 // Own templates
 

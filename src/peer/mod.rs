@@ -12,13 +12,19 @@
 //! | `body` | the blocks themselves, as they are pulled |
 //! | `dial` | peers from the configuration |
 //! | `evict` | who goes when too many come in |
+//! | `book` | addresses of others |
+//! | `outbound` | whom of them to dial |
+//! | `place` | which addresses can be reached, and which are one owner's |
 
 pub mod base;
 pub mod body;
+pub mod book;
 pub mod dial;
 pub mod evict;
 pub mod found;
 pub mod handshake;
+pub mod outbound;
+pub mod place;
 pub mod relay;
 pub mod serve;
 pub mod session;
