@@ -65,6 +65,7 @@ impl<S: Stages> Node<S> {
             Answer::Credited(weights) => self.credited(weights),
             Answer::TemplateStored => self.templates.line.credit(),
             Answer::RowsStored(Family::Blocks) => self.blocks.line.credit(),
+            Answer::RowsStored(Family::Peers) => self.peers.kept.line.credit(),
             // The node gives no rows of other families.
             Answer::RowsStored(_) => {}
             Answer::DiskFull(full) => {
@@ -107,6 +108,8 @@ impl<S: Stages> Node<S> {
         peers.compare(sessions, &mut turn);
         peers.on_time(&mut turn);
         peers.dials.dial(now.mono, turn.out);
+        peers.dial_book(sessions, &mut turn);
+        peers.relay_addrs(sessions, &mut turn);
         let wake = peers.due();
         out.set_wake(wake);
         let serving = self.serving();

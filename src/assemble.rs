@@ -34,7 +34,7 @@ use crate::config::{Config, Mode};
 use crate::exit::Failure;
 use crate::limits::{
     FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, LEAVE_MAX, MINERS_MAX, MINERS_PER_ADDR,
-    OUTBOUND_MIN, PEERS_PER_ADDR, PEERS_PER_GROUP, PEERS_RESERVE,
+    OUTBOUND_TARGET, PEERS_PER_ADDR, PEERS_PER_GROUP, PEERS_RESERVE,
 };
 use crate::node::{Node, NodeConfig, Stopping};
 use crate::status::Listen;
@@ -124,7 +124,7 @@ pub fn bitcoin_tree(config: &Config, kv: &dyn Kv) -> Result<Tree, Failure> {
 pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assembly, Failure> {
     let params = params(config.network);
     let (flags, rows): (Vec<_>, Vec<_>) = listeners(config).into_iter().map(|(flag, addr, row)| ((flag, addr), row)).unzip();
-    let dials_max = config.peers.len().max(OUTBOUND_MIN);
+    let dials_max = config.peers.len() + OUTBOUND_TARGET + 1;
     let hub_config = HubConfig { magic: params.magic, listeners: rows, dials_max };
     let (reactor, listen) = bind(&flags, hub_config.conns_max())?;
     raise_file_limit(hub_config.conns_max());

@@ -93,6 +93,42 @@ pub const ANCHOR_AFTER: Duration = Duration::from_secs(60);
 /// Time after which a dialled peer makes room that has been far behind or said nothing of its chain, while another of them has kept up.
 pub const BEHIND_MAX: Duration = Duration::from_secs(1_200);
 
+// What is said of addresses
+
+/// Addresses that one peer may tell of at once without being asked.
+pub const ADDR_BURST: usize = 100;
+/// Time for one more.
+pub const ADDR_EVERY: Duration = Duration::from_secs(10);
+/// Addresses in a message up to which it is news, to be passed on.
+pub const ADDR_NEWS_MAX: usize = 10;
+/// Seconds since an address was seen in which it is news; and by which it may lie ahead of our clock.
+pub const ADDR_FRESH_S: u32 = 600;
+/// Seconds by which another's word on when an address was seen counts less than our own, as in Bitcoin.
+pub const ADDR_PENALTY_S: u32 = 7_200;
+/// Seconds ago that an address is taken to be seen whose time lies ahead of our clock, as in Bitcoin.
+pub const ADDR_PUSHED_BACK_S: u32 = 5 * 86_400;
+/// Peers that an address is passed on to.
+pub const RELAY_PEERS: usize = 2;
+/// Time in which an address is not passed on again.
+pub const RELAY_AGAIN: Duration = Duration::from_secs(3_600);
+/// Addresses that wait to be passed on, for the end of the turn.
+pub const RELAYS_MAX: usize = 64;
+/// Addresses passed on in [`RELAY_AGAIN`] at most: a network of a thousand nodes, each of which tells of itself once a day to eight.
+pub const RELAYED_MAX: usize = 1_000;
+/// Time that all who ask hear the same addresses.
+pub const ANSWER_LIFE: Duration = Duration::from_secs(86_400);
+/// Time between two words to a peer on our own address.
+pub const ANNOUNCE_EVERY: Duration = Duration::from_secs(86_400);
+
+// Rows of peers
+
+/// Least time between two writes of the address book.
+pub const BOOK_WRITE_EVERY: Duration = Duration::from_secs(60);
+/// Least time between two writes of what was only seen again.
+pub const BOOK_STAMPS_EVERY: Duration = Duration::from_secs(3_600);
+/// Anchors and bans that wait for the disk.
+pub const KEPT_WAITING_MAX: usize = 2_048;
+
 // Own templates
 
 /// Shares of ours whose lists of transactions are served (SHARECHAIN §10).
@@ -291,8 +327,6 @@ pub const EVICT_KEEP_GAVE: usize = 8;
 pub const EVICT_KEEP_PING: usize = 8;
 /// Nor the oldest of so many networks, by a secret order: nobody knows where to rent machines. As many as Bitcoin Core keeps.
 pub const EVICT_KEEP_GROUPS: usize = 4;
-/// Fewest slots for nodes that we dial (DESIGN §4: outbound target 8).
-pub const OUTBOUND_MIN: usize = 8;
 /// Miners connected at once: a large farm, at 2 KiB each while idle. An empty slot costs a few hundred bytes at most.
 pub const MINERS_MAX: usize = 10_240;
 /// Miners at once behind one public address.

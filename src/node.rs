@@ -14,6 +14,7 @@ use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::time::Now;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_store::params::Params;
+use rockpool_store::peers::PeerRows;
 use rockpool_store::templates::TemplateLog;
 use rockpool_workers::jobs::{Answer, Jobs, Stages, SubmitJob, WriteJob};
 
@@ -119,8 +120,16 @@ impl<S: Stages> Node<S> {
             log::error!("found blocks: {error}");
             <(Blocks, Vec<SubmitJob>)>::default()
         });
+        // Without these rows peers are looked for anew, from those of the configuration on.
+        let rows = chain.store.peer_rows().unwrap_or_else(|error| {
+            log::error!("peers: {error}");
+            PeerRows::default()
+        });
+        if !rows.bad.is_empty() {
+            log::error!("{} rows of peers do not decode or are too many; they are deleted", rows.bad.len());
+        }
         Node {
-            peers: Peers::new(&config.peers),
+            peers: Peers::new(&config, &rows, &mut rng),
             server,
             config,
             chain,
@@ -177,6 +186,7 @@ impl<S: Stages> Node<S> {
     pub fn stop(&mut self, now: Now, why: Stopping) {
         if self.stopping.is_none() {
             self.stopping = Some((why, now.mono));
+            self.peers.kept.hurry();
         }
     }
 
@@ -195,6 +205,7 @@ impl<S: Stages> Node<S> {
             claimed_height: self.peers.ahead,
             sync: self.peers.progress(&self.chain.view, now.mono),
             peers: self.peers.up,
+            book: self.peers.book.sizes(),
             miners: self.sessions.miners(),
             accepted: self.counters.shares_accepted.get(),
             rejected: self.counters.shares_rejected.get(),
@@ -266,9 +277,9 @@ impl<S: Stages> Node<S> {
     }
 
     fn timer(&mut self, now: Now, conn: ConnId, out: &mut Outlet) {
-        let Parts { sessions, server, mut turn, .. } = self.parts(now, out);
+        let Parts { sessions, peers, server, mut turn, .. } = self.parts(now, out);
         match sessions.get_mut(conn) {
-            Some(Session::Peer(peer)) => peer.on_timer(conn, &mut turn),
+            Some(Session::Peer(peer)) => peer.on_timer(conn, peers, &mut turn),
             Some(Session::Miner(miner)) => miner.on_timer(conn, server, &mut turn),
             Some(Session::Web(web)) => web.on_timer(conn, &mut turn),
             None => {}
@@ -371,9 +382,11 @@ impl<S: Stages> Dispatch for Node<S> {
         self.jobs.fetch = self.fetch.take();
         self.jobs.write.extend(self.templates.line.take().map(|ops| WriteJob { ops, ..WriteJob::default() }));
         self.jobs.write.extend(self.blocks.take());
+        self.jobs.write.extend(self.peers.kept.take(now.mono, &mut self.peers.book));
         if let Some((_, since)) = &self.stopping {
             // What is known of found blocks is given to the writer before the end.
-            self.finished = now.mono >= *since + STOP_MAX || (out.tickets_out() == 0 && self.blocks.is_clean());
+            self.finished =
+                now.mono >= *since + STOP_MAX || (out.tickets_out() == 0 && self.blocks.is_clean() && self.peers.kept.is_clean());
         }
         self.stages.give(&mut self.jobs);
         if let Some(journal) = &self.journal {

@@ -40,6 +40,11 @@ rockpool_net::counters! {
         disk_outages: "times", "The disk was full.";
         notices_lost: "events", "Notifications that the journal, which counts these, has missed.";
         peers_refused: "connections", "Peers whose handshake was refused.";
+        book_dials: "dials", "Dials of addresses from the book.";
+        feelers: "dials", "Dials of addresses from the book only to see whether they answer.";
+        addrs_heard: "addresses", "Addresses that peers told of.";
+        addrs_ignored: "addresses", "Addresses beyond what is taken from one peer.";
+        addrs_relayed: "messages", "Addresses passed on to peers.";
         fetch_dropped: "jobs", "Words to the fetcher dropped because too many waited; it asks again by its deadlines.";
     }
 }
@@ -105,6 +110,8 @@ pub struct Status {
     pub sync: Option<Progress>,
     /// Peers whose handshake is done.
     pub peers: usize,
+    /// Addresses in the book, those that we were told of and those that we have been connected to.
+    pub book: (usize, usize),
     /// Miners that have authorised.
     pub miners: usize,
     /// Submits accepted since start.

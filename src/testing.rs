@@ -264,7 +264,7 @@ fn hub() -> Hub<Answer> {
         first_frame: Duration::from_secs(600),
     };
     let listeners = vec![row(Lane::Peer, FramerKind::V1), row(Lane::Stratum, FramerKind::LineOrHttp), row(Lane::Http, FramerKind::Http)];
-    Hub::new(HubConfig { magic: regtest().magic, listeners, dials_max: 8 })
+    Hub::new(HubConfig { magic: regtest().magic, listeners, dials_max: 16 })
 }
 
 impl World<Recorder> {

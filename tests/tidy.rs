@@ -38,7 +38,6 @@ const HOMES: &[(&str, &[&str], &str)] = &[
 const UNTESTED: &[(&str, &str, &str)] = &[
     ("", "DIAL_LAST", "peer/dial.rs counts the pauses to it in seconds"),
     ("", "BEHIND_NOTIFY", "no test yet that brings tips while a node is behind"),
-    ("", "OUTBOUND_MIN", "only the size of the slab's part for dials, which the hub's tests reach"),
     ("", "FILES_BESIDE", "only the size of the file limit that is asked for; the hub's tests run out of descriptors"),
     ("", "LOG_REFILL", "an hour of the real clock"),
     ("", "LOG_FLUSH_MAX", "the wait of a process that ends while its log stands still"),

@@ -21,6 +21,8 @@ pub fn render(facts: Facts<'_>) -> String {
         ("disk_full", "1 while the disk is full.", u64::from(status.disk_full)),
         ("healthy", "1 while /health says ok.", u64::from(super::trouble(facts).is_none())),
         ("peers", "Peers whose handshake is done.", status.peers as u64),
+        ("book_new", "Addresses in the book that the node was told of.", status.book.0 as u64),
+        ("book_tried", "Addresses in the book that the node has been connected to.", status.book.1 as u64),
         ("miners", "Miners that have authorised.", status.miners as u64),
         ("uptime_seconds", "Seconds since the start.", status.uptime.as_secs()),
     ] {

@@ -67,6 +67,7 @@ impl Front {
             candidate_height: 5,
             claimed_height: Some(9),
             sync: Some(Progress { height: 5, confirmed: 3, target: 9, seconds_left: Some(12) }),
+            book: (0, 0),
             peers: 2,
             miners: 1,
             accepted: 7,

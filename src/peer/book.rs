@@ -246,7 +246,7 @@ impl Book {
     /// What a stranger is told: a drawn part of what is worth telling, all of it where that is little.
     pub fn sample(&self, now: u32, rng: &mut ChaCha12Rng) -> Vec<AddrEntry> {
         let mut rows: Vec<&AddrRow> = self.entries.values().map(|entry| &entry.row).filter(|row| !is_bad(now, row)).collect();
-        let count = (self.entries.len() * GETADDR_PERCENT / 100).max(GETADDR_FEW).min(ADDRS_MAX).min(rows.len());
+        let count = (self.entries.len() * GETADDR_PERCENT / 100).clamp(GETADDR_FEW, ADDRS_MAX).min(rows.len());
         for place in 0..count {
             let other = place + below(rng, rows.len() - place);
             rows.swap(place, other);
@@ -286,7 +286,7 @@ impl Book {
 
     /// Addresses in *new* and in *tried*.
     pub fn sizes(&self) -> (usize, usize) {
-        let tried = self.entries.values().filter(|entry| entry.row.tried).count();
+        let tried = self.tried.iter().flatten().count();
         (self.entries.len() - tried, tried)
     }
 
@@ -302,8 +302,12 @@ impl Book {
 
     /// Whether an address is one that can be in the book.
     pub fn may_hold(&self, addr: SocketAddr) -> bool {
-        let reached = is_routable(addr.ip()) || self.local && is_local(addr.ip());
-        reached && addr.port() > 0 && !self.own.contains(&addr)
+        self.is_of_network(addr) && !self.own.contains(&addr)
+    }
+
+    /// Whether the network's nodes can reach an address.
+    pub fn is_of_network(&self, addr: SocketAddr) -> bool {
+        addr.port() > 0 && (is_routable(addr.ip()) || self.local && is_local(addr.ip()))
     }
 
     fn is_bad(&self, now: u32, addr: SocketAddr) -> bool {
@@ -391,7 +395,7 @@ impl Book {
             })
         };
         let (new, tried): (usize, usize) = (placed(&self.new, false)?, placed(&self.tried, true)?);
-        if (new, tried) != self.sizes() {
+        if (new, tried) != self.sizes() || tried != self.entries.values().filter(|entry| entry.row.tried).count() {
             return Err(format!("{new} and {tried} are placed, {:?} are known", self.sizes()));
         }
         let unheld = self.entries.keys().find(|addr| !self.may_hold(**addr) || canonical(**addr) != **addr);

@@ -14,6 +14,9 @@
 //! | `evict` | who goes when too many come in |
 //! | `book` | addresses of others |
 //! | `outbound` | whom of them to dial |
+//! | `meet` | the book and connections |
+//! | `gossip` | what is said of addresses |
+//! | `kept` | what is kept of peers, on its way to the disk |
 //! | `place` | which addresses can be reached, and which are one owner's |
 
 pub mod base;
@@ -22,7 +25,10 @@ pub mod book;
 pub mod dial;
 pub mod evict;
 pub mod found;
+pub mod gossip;
 pub mod handshake;
+pub mod kept;
+pub mod meet;
 pub mod outbound;
 pub mod place;
 pub mod relay;
@@ -35,6 +41,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand_chacha::ChaCha12Rng;
 use rockpool_net::close::CloseReason;
 use rockpool_net::id::ConnId;
 use rockpool_net::id::ShareId;
@@ -42,13 +49,20 @@ use rockpool_net::payload::Payload;
 use rockpool_net::wire::WireError;
 use rockpool_net::wire::message::{BlockBodyPart, Command, Message};
 use rockpool_net::wire::share::Share;
+use rockpool_store::params::Network;
+use rockpool_store::peers::PeerRows;
 use rockpool_store::view::ChainView;
 use rockpool_workers::jobs::{OrganiseJob, SubmitJob};
 
 use crate::limits::{BODY_HEARD_MAX, PROGRESS_EVERY, PROGRESS_FROM};
+use crate::node::NodeConfig;
 use crate::peer::base::Probes;
 use crate::peer::body::{Pulls, Step};
+use crate::peer::book::Book;
 use crate::peer::dial::Dials;
+use crate::peer::gossip::Gossip;
+use crate::peer::kept::Kept;
+use crate::peer::outbound::Outbound;
 use crate::peer::relay::{Known, Push};
 use crate::peer::sync::{Claim, Late, Sync};
 use crate::session::Sessions;
@@ -72,6 +86,14 @@ pub struct Progress {
 pub struct Peers {
     /// Those to dial.
     pub dials: Dials,
+    /// Addresses of others.
+    pub book: Book,
+    /// Whom of them we dial.
+    pub outbound: Outbound,
+    /// What is said of addresses.
+    pub gossip: Gossip,
+    /// What is kept on disk.
+    pub kept: Kept,
     /// How many have done their handshake.
     pub up: usize,
     /// Height of the best claim that is better than our confirmed tip.
@@ -99,10 +121,15 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// None yet; these will be dialled.
-    pub fn new(dial: &[SocketAddr]) -> Peers {
+    /// None yet; those of the configuration will be dialled, and those that the rows know of.
+    pub fn new(config: &NodeConfig, rows: &PeerRows, rng: &mut ChaCha12Rng) -> Peers {
+        let local = config.params.network == Network::Regtest;
         Peers {
-            dials: Dials::new(dial),
+            dials: Dials::new(&config.peers),
+            book: Book::open(rows, local, rng),
+            outbound: Outbound::new(&rows.anchors),
+            gossip: Gossip::default(),
+            kept: Kept::default(),
             up: 0,
             ahead: None,
             sync: None,
@@ -131,7 +158,8 @@ impl Peers {
 
     /// When something is due that no connection's timer tells of.
     pub fn due(&self) -> Option<Duration> {
-        self.dials.due().into_iter().chain(self.due).chain(self.pulls.due()).min()
+        let book = [self.outbound.due()].into_iter().chain(self.kept.due(&self.book));
+        self.dials.due().into_iter().chain(self.due).chain(self.pulls.due()).chain(book).min()
     }
 
     /// How far we are, if a better claim is being looked into or its coinbases are still being rebuilt.
@@ -212,6 +240,9 @@ impl Peers {
     /// A connection of this lane, or a dial, has ended.
     pub fn on_closed(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         self.dials.closed(turn.now.mono, conn);
+        if let Some((addr, true)) = self.outbound.closed(turn.now.mono, conn) {
+            self.book.left(turn.now.unix(), addr);
+        }
         pulled(self.pulls.on_closed(turn.now.mono, conn), turn);
         self.probes.on_closed(conn);
         if let Some(sync) = &mut self.sync {

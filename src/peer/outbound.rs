@@ -80,7 +80,11 @@ impl Outbound {
 
     /// Whom to dial now, if anybody. It counts as dialled: [`Outbound::began`] follows, unless there was no slot.
     pub fn next(&mut self, now: Now, book: &mut Book, rng: &mut ChaCha12Rng, around: &Around<'_>) -> Option<(SocketAddr, Aim)> {
-        if now.mono < self.next || self.rows.iter().filter(|row| row.up.is_none()).count() >= DIALS_AT_ONCE {
+        if now.mono < self.next {
+            return None;
+        }
+        if self.rows.iter().filter(|row| row.up.is_none()).count() >= DIALS_AT_ONCE {
+            self.next = now.mono + DIAL_PAUSE;
             return None;
         }
         let peers = self.rows.iter().filter(|row| row.aim == Aim::Peer).count() + around.outbound.len();
@@ -169,25 +173,25 @@ impl Outbound {
         self.next = self.next.min(now + DIAL_PAUSE);
     }
 
-    /// Whether the book gave this connection to stay.
-    pub fn is_peer(&self, conn: ConnId) -> bool {
-        self.rows.iter().any(|row| row.conn == conn && row.aim == Aim::Peer)
-    }
-
     /// Whether the book gave this connection.
     pub fn holds(&self, conn: ConnId) -> bool {
         self.rows.iter().any(|row| row.conn == conn)
     }
 
-    /// When [`Outbound::next`] or [`Outbound::look`] should be called.
+    /// When to dial or to look next.
     pub fn due(&self) -> Duration {
         self.look.map_or(self.next, |look| look.min(self.next))
+    }
+
+    /// Whether it is time to look who has become an anchor, and who is behind.
+    pub fn is_look_due(&self, now: Duration) -> bool {
+        self.look.is_some_and(|look| look <= now)
     }
 
     /// Who should make room, if it is time to look: who has been far below our height for long, or says nothing of his, while another of
     /// those whom we dialled is not. `height` tells what a connection claims.
     pub fn look(&mut self, now: Duration, ours: u32, height: &dyn Fn(ConnId) -> Option<u32>) -> Option<ConnId> {
-        if self.look.is_none_or(|look| now < look) {
+        if !self.is_look_due(now) {
             return None;
         }
         let up = || self.rows.iter().any(|row| row.up.is_some());

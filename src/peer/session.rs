@@ -19,7 +19,9 @@ use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
 use crate::journal::ended;
 use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, KNOWN_MAX, PING_EVERY, PUSH_DEPTH, SILENCE_MAX};
 use crate::peer::found::{self, Refusal};
+use crate::peer::gossip::Talk;
 use crate::peer::handshake::{self, State, Step};
+use crate::peer::meet::Met;
 use crate::peer::relay::{Known, Push, push};
 use crate::peer::serve::{Requests, Wanted};
 use crate::peer::sync::Claim;
@@ -36,6 +38,10 @@ pub struct Peer {
     pub addr: SocketAddr,
     /// Whether we dialled.
     pub outbound: bool,
+    /// Where it listens, if it dialled us and says so.
+    pub listens: Option<SocketAddr>,
+    services: u64,
+    talk: Talk,
     /// Where it says its chain stands.
     pub claim: Option<Claim>,
     state: State,
@@ -66,6 +72,9 @@ impl Peer {
         let peer = Peer {
             addr,
             outbound,
+            listens: None,
+            services: 0,
+            talk: Talk::new(now),
             claim: None,
             state: State::VersionWanted,
             nonce: turn.rng.next_u64(),
@@ -80,7 +89,7 @@ impl Peer {
             gave: false,
         };
         if outbound {
-            peers.dials.spoke(conn, peer.nonce);
+            peers.spoke(conn, peer.nonce);
             peer.say_version(conn, turn);
         }
         peer.set_timer(conn, turn);
@@ -105,7 +114,7 @@ impl Peer {
     }
 
     /// Its timer is due.
-    pub fn on_timer(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+    pub fn on_timer(&mut self, conn: ConnId, peers: &mut Peers, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         if self.ready() && turn.out.arriving(conn).is_some() {
             // A long message over a slow line is no silence.
@@ -121,6 +130,7 @@ impl Peer {
                 let nonce = turn.rng.next_u64();
                 say(conn, &Message::Ping(nonce), turn);
             }
+            peers.announce(conn, &mut self.talk, turn);
             if self.tell {
                 self.tell_tip(conn, &chain_tip(turn), turn);
             }
@@ -203,6 +213,10 @@ impl Peer {
         let message = Message::decode(command, payload).map_err(|error| CloseReason::Misbehaviour(format!("{command}: {error}")))?;
         match step {
             Step::Answer => self.answer(conn, &message, peers, turn)?,
+            Step::Up if peers.met(self.met(conn), &mut self.talk, turn) => {
+                turn.out.close(conn, CloseReason::Done("it answers, which is all that was asked"));
+                return Ok(());
+            }
             Step::Up => {}
             Step::Dispatch => return self.dispatch(conn, message, checksum, peers, turn),
         }
@@ -215,14 +229,20 @@ impl Peer {
 
     fn answer(&mut self, conn: ConnId, message: &Message, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
         let Message::Version(version) = message else { return Err(misbehaviour("no version")) };
-        if peers.dials.is_self(version.nonce) {
+        if peers.is_self(version.nonce) {
             return Err(CloseReason::Done("connected to itself"));
         }
         if version.protocol < PROTOCOL_VERSION {
             return Err(CloseReason::Misbehaviour(format!("protocol {} is too old", version.protocol)));
         }
         log::debug!("peer {}: {} at height {}", self.addr, version.user_agent, version.start_height);
-        if !self.outbound {
+        self.services = version.services;
+        if self.outbound {
+            self.talk.us = Some(version.receiver.addr.ip());
+        } else {
+            // Its address is what we see; only its port is its own to say.
+            let port = version.sender.addr.port();
+            self.listens = (port > 0).then(|| SocketAddr::new(self.addr.ip().to_canonical(), port));
             self.say_version(conn, turn);
         }
         say(conn, &Message::Verack, turn);
@@ -247,8 +267,8 @@ impl Peer {
             Message::Ping(nonce) => turn.out.send_copy(conn, &Message::pong(turn.config.params.magic, nonce, checksum)),
             // Any word shows that it lives.
             Message::Pong(_) => {}
-            // This node keeps no addresses yet.
-            Message::GetAddr | Message::AddrV2(_) => {}
+            Message::GetAddr => peers.on_get_addr(self.met(conn), &mut self.talk, turn),
+            Message::AddrV2(addrs) => peers.on_addrs(self.met(conn), addrs, &mut self.talk, turn),
             Message::ChainTip(tip) => self.on_chain_tip(tip, peers, turn)?,
             Message::GetHeaders(wanted) => self.on_request(conn, Wanted::Headers(wanted), turn),
             Message::GetData(ids) => self.on_request(conn, Wanted::Data(ids), turn),
@@ -370,8 +390,13 @@ impl Peer {
         Ok(())
     }
 
+    fn met(&self, conn: ConnId) -> Met {
+        Met { conn, addr: self.addr, outbound: self.outbound, listens: self.listens, services: self.services }
+    }
+
     fn say_version(&self, conn: ConnId, turn: &mut Turn<'_>) {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        // Where we can be reached the other side sees better than we do, but for the port.
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], turn.config.listen.p2p.map_or(0, |addr| addr.port())));
         let version = Version {
             protocol: PROTOCOL_VERSION,
             services: 0,
@@ -389,7 +414,10 @@ impl Peer {
     fn set_timer(&self, conn: ConnId, turn: &mut Turn<'_>) {
         let due = if self.ready() {
             let tell = self.told.filter(|_| self.tell).map(|(_, at)| at + CHAINTIP_EVERY);
-            (self.pinged + PING_EVERY).min(self.heard + SILENCE_MAX).min(tell.unwrap_or(Duration::MAX))
+            (self.pinged + PING_EVERY)
+                .min(self.heard + SILENCE_MAX)
+                .min(tell.unwrap_or(Duration::MAX))
+                .min(self.talk.announce.unwrap_or(Duration::MAX))
         } else {
             self.opened + HANDSHAKE_MAX
         };

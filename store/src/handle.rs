@@ -8,6 +8,7 @@ use crate::blocks::{self, BlockLog, FoundBlock};
 use crate::error::StoreError;
 use crate::kv::{Cached, Family, Kv};
 use crate::limits::UNCLE_DEPTH;
+use crate::peers::PeerRows;
 use crate::schema;
 use crate::templates::TemplateLog;
 use crate::view::ChainView;
@@ -37,6 +38,11 @@ impl StoreHandle {
     /// The log of found blocks: before the first turn.
     pub fn block_log(&self) -> Result<BlockLog, StoreError> {
         BlockLog::open(&*self.kv)
+    }
+
+    /// What is kept of peers: before the first turn.
+    pub fn peer_rows(&self) -> Result<PeerRows, StoreError> {
+        PeerRows::open(&*self.kv)
     }
 
     /// A found block itself, if it is stored: before the first turn.

@@ -141,7 +141,7 @@ impl Machine {
         let node_config = NodeConfig { params, mode: Mode::Chain, peers: self.peers.clone(), alone: true, listen: Listen::default() };
         let stages = Inline::new(params, chain, &kv, self.pace, fork(rng));
         let node = Node::new(node_config, handle, Given::default(), fork(rng));
-        let config = HubConfig { magic: params.magic, listeners, dials_max: 8 };
+        let config = HubConfig { magic: params.magic, listeners, dials_max: 16 };
         let hub = Hub::new(config.clone());
         let (due, rng) = (Duration::ZERO, fork(rng));
         let (conns, ended) = (BTreeMap::new(), Vec::new());

@@ -320,7 +320,7 @@ fn rows_at_random_make_a_book_that_holds_together() {
             success: draws.next_u32(),
             tried_at: draws.next_u32(),
             attempts: draws.next_u32() as u8,
-            tried: draws.next_u32() % 2 == 0,
+            tried: draws.next_u32().is_multiple_of(2),
         };
         let rows = PeerRows { addrs: (0..2_000).map(|_| row(&mut draws)).collect(), ..PeerRows::default() };
         let mut book = Book::open(&rows, false, &mut draws);

@@ -251,7 +251,7 @@ fn who_stays_far_behind_makes_room_where_another_does_not() {
 fn a_connection_to_ourselves_is_known_by_its_nonce() {
     let mut world = World::new(1, &[]);
     let (addr, aim, conn) = world.dial().unwrap();
-    assert!(aim == Aim::Peer && world.outbound.is_peer(conn) && world.outbound.holds(conn));
+    assert!(aim == Aim::Peer && world.outbound.holds(conn));
     world.outbound.spoke(conn, 7);
     assert_eq!((world.outbound.own_addr(7), world.outbound.own_addr(8)), (Some(addr), None));
     world.outbound.closed(world.now, conn);
