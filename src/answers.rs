@@ -41,6 +41,7 @@ impl<S: Stages> Node<S> {
                 let finder = finder(self.sessions.miner_mut(conn).and_then(|miner| miner.user()));
                 let found = FoundBlock { is_share: share.is_some(), value, ..FoundBlock::new(hash, height, now.unix(), finder, script) };
                 self.blocks.found(found, Some(block));
+                self.hand_blocks(now, out);
                 self.tell_blocks(now, out);
                 out.publish(Event::BlockFound { hash, height, miner: Some(conn) });
             }
@@ -104,13 +105,14 @@ impl<S: Stages> Node<S> {
 
     /// The end of a turn: claims and dials, then new jobs for miners, one each whatever has changed.
     pub(crate) fn look_around(&mut self, now: Now, out: &mut Outlet) {
-        let Parts { sessions, peers, mut turn, .. } = self.parts(now, out);
+        let Parts { sessions, peers, bitcoin, mut turn, .. } = self.parts(now, out);
         peers.compare(sessions, &mut turn);
         peers.on_time(&mut turn);
         peers.dials.dial(now.mono, turn.out);
         peers.dial_book(sessions, &mut turn);
         peers.relay_addrs(sessions, &mut turn);
-        let wake = peers.due();
+        bitcoin.look(sessions, &mut turn);
+        let wake = peers.due().into_iter().chain(bitcoin.dials.due()).min();
         out.set_wake(wake);
         let serving = self.serving();
         let before = std::mem::replace(&mut self.server.serving, serving);
@@ -144,7 +146,7 @@ impl<S: Stages> Node<S> {
             match session {
                 Session::Web(web) => web.release(&mut turn),
                 // A submit's ticket is with the stages, and a peer's requests wait without one.
-                Session::Miner(_) | Session::Peer(_) => {}
+                Session::Miner(_) | Session::Peer(_) | Session::Bitcoin(_) => {}
             }
         }
     }
@@ -172,6 +174,7 @@ impl<S: Stages> Node<S> {
     /// The view follows before anything is sent that mentions the change.
     fn changed(&mut self, now: Now, change: &ChainChange, out: &mut Outlet) {
         let (before, upon) = (self.chain.view.confirmed_tip().id, self.chain.view.upon().parent);
+        let bitcoin = self.chain.view.bitcoin().best().map(|best| best.hash);
         let depth = self.chain.view.apply(change);
         if depth > 0 {
             log::info!("reorganised: {depth} shares of the best chain replaced");
@@ -184,6 +187,10 @@ impl<S: Stages> Node<S> {
         }
         if !change.blocks.is_empty() {
             self.blocks.follow(self.chain.view.bitcoin());
+            let best = self.chain.view.bitcoin().best();
+            if let Some(best) = best.filter(|best| Some(best.hash) != bitcoin) {
+                out.publish(Event::BitcoinBlock { hash: ShareId(best.hash), height: best.height });
+            }
         }
         self.peers.look();
         let mut shares = self.beside(change);
@@ -345,6 +352,7 @@ impl<S: Stages> Node<S> {
             Fate::Accepted => format!("{node}: accepted"),
             Fate::Refused(why) => format!("{node}: refused, {why}"),
             Fate::Unreachable(why) => format!("{node}: unreachable, {why}"),
+            Fate::Handed => format!("{node}: handed over"),
         };
         self.blocks.fate(hash, node, fate);
         out.publish(Event::BlockFate { hash, fate: text });

@@ -125,7 +125,8 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let params = params(config.network);
     let (flags, rows): (Vec<_>, Vec<_>) = listeners(config).into_iter().map(|(flag, addr, row)| ((flag, addr), row)).unzip();
     let dials_max = config.peers.len() + OUTBOUND_TARGET + 1;
-    let hub_config = HubConfig { magic: params.magic, listeners: rows, dials_max };
+    let (bitcoin_magic, bitcoin_dials_max) = (crate::bitcoin::magic(config.network), config.bitcoin_peers.len());
+    let hub_config = HubConfig { magic: params.magic, listeners: rows, dials_max, bitcoin_magic, bitcoin_dials_max };
     let (reactor, listen) = bind(&flags, hub_config.conns_max())?;
     raise_file_limit(hub_config.conns_max());
     let postbox = reactor.postbox();
@@ -143,7 +144,8 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let post = postbox.clone();
     let post = Arc::new(move |mail| post.post(mail).is_ok());
     let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, pplns, post, bitcoin }).map_err(no_thread)?;
-    let node_config = NodeConfig { params, mode: config.mode, peers: config.peers.clone(), alone: config.alone, listen };
+    let (peers, bitcoin_peers) = (config.peers.clone(), config.bitcoin_peers.clone());
+    let node_config = NodeConfig { params, mode: config.mode, peers, bitcoin_peers, alone: config.alone, listen };
     let mut node = Node::new(node_config, handle, crew, fork(&seed, "node"));
     node.credited(credited);
     node.server.firmware.rules.clone_from(&config.firmware);

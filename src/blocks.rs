@@ -4,9 +4,11 @@
 //! (`STOP_SUBMIT_MAX`) and no more: a block that nobody has taken by then is on disk, and the next start hands it in again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rockpool_net::id::ShareId;
+use rockpool_net::payload::Payload;
+use rockpool_net::wire::bitcoin;
 use rockpool_net::wire::message::{BlockBodyPart, GetBlockBody};
 use rockpool_store::bitcoin::Tree;
 use rockpool_store::blocks::{BlockLog, Fate, Finder, FoundBlock, Standing};
@@ -29,6 +31,8 @@ pub struct Blocks {
     early: VecDeque<(ShareId, String, Fate)>,
     /// The newest themselves.
     bodies: VecDeque<Body>,
+    /// Those that no Bitcoin node was told of yet.
+    fresh: Vec<ShareId>,
 }
 
 #[derive(Debug)]
@@ -39,6 +43,8 @@ struct Body {
     block: Arc<[u8]>,
     /// What peers ask for, once the first has asked; `None` within where the block does not decode.
     contents: Option<Option<Contents>>,
+    /// The block as Bitcoin nodes are given it, while one of them has yet to read it: one for all.
+    message: Weak<Payload>,
 }
 
 impl Blocks {
@@ -92,7 +98,8 @@ impl Blocks {
             {
                 self.bodies.remove(oldest);
             }
-            self.bodies.push_back(Body { hash, own, block: body, contents: None });
+            self.bodies.push_back(Body { hash, own, block: body, contents: None, message: Weak::new() });
+            self.fresh.push(hash);
         }
     }
 
@@ -158,6 +165,34 @@ impl Blocks {
     /// A block itself, if it is one of the newest.
     pub fn body(&self, hash: &ShareId) -> Option<&Arc<[u8]>> {
         self.bodies.iter().find(|body| body.hash == *hash).map(|body| &body.block)
+    }
+
+    /// Blocks themselves that have come since this was last asked.
+    pub fn take_fresh(&mut self) -> Vec<ShareId> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Those of the newest that somebody may still have to be given.
+    pub fn wanted(&self, tree: &Tree) -> Vec<ShareId> {
+        let wanted = |hash: &ShareId| self.log.get(hash).is_some_and(|block| block.wanted(tree));
+        self.bodies.iter().map(|body| body.hash).filter(wanted).collect()
+    }
+
+    /// The header of one of the newest, and whether one of our miners found it.
+    pub fn header(&self, hash: &ShareId) -> Option<([u8; 80], bool)> {
+        let body = self.bodies.iter().find(|body| body.hash == *hash)?;
+        Some((*body.block.first_chunk()?, body.own))
+    }
+
+    /// One of the newest as Bitcoin nodes with this magic are given it.
+    pub fn message(&mut self, hash: &ShareId, magic: [u8; 4]) -> Option<Arc<Payload>> {
+        let body = self.bodies.iter_mut().find(|body| body.hash == *hash)?;
+        if let Some(message) = body.message.upgrade() {
+            return Some(message);
+        }
+        let message = bitcoin::block(magic, &body.block).ok()?;
+        body.message = Arc::downgrade(&message);
+        Some(message)
     }
 
     /// The part of a block that a peer asks for, if it is one of the newest.

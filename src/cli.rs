@@ -27,6 +27,7 @@ run: one node.
   --network NAME        main, testnet4, signet or regtest (default main)
   --datadir DIR         where the node keeps its data (default ~/.rockpool/NAME)
   --bitcoind URL        http://user:password@host:port, repeatable; regtest goes without
+  --bitcoin-peer ADDR   a Bitcoin node to hear of blocks from and to hand found ones to at first hand, repeatable
   --bitcoind-cookie F   bitcoind's .cookie file, for URLs without user and password
   --propose             have bitcoind judge each template as a block before miners get it
   --p2p ADDR            listen for other nodes here (default 0.0.0.0:9333)
@@ -172,7 +173,7 @@ fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
             Long("datadir") => flags.datadir = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Long("bitcoind") => flags.bitcoind.push(text(parser, "--bitcoind")?),
             Long("bitcoind-cookie") => flags.bitcoind_cookie = Some(PathBuf::from(parser.value().map_err(usage)?)),
-            Long("bitcoin-peer") => flags.bitcoin_peer = Some(text(parser, "--bitcoin-peer")?),
+            Long("bitcoin-peer") => flags.bitcoin_peer.push(text(parser, "--bitcoin-peer")?),
             Long("p2p") => flags.p2p = Some(text(parser, "--p2p")?),
             Long("peer") => flags.peer.push(text(parser, "--peer")?),
             Long("stratum") => flags.stratum = Some(text(parser, "--stratum")?),
@@ -306,7 +307,7 @@ mod tests {
                 datadir: Some("d".into()),
                 bitcoind: vec!["http://a".into(), "http://b".into()],
                 bitcoind_cookie: Some("c".into()),
-                bitcoin_peer: Some("6:6".into()),
+                bitcoin_peer: vec!["6:6".into()],
                 p2p: Some("1:1".into()),
                 peer: vec!["2:2".into(), "3:3".into()],
                 stratum: Some("4:4".into()),

@@ -5,12 +5,14 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use rockpool_net::limits::BITCOIN_PEERS_MAX;
 use rockpool_store::params::Network;
 use rockpool_workers::limits::BITCOINDS_MAX;
 use rockpool_workers::outside::{BitcoindConfig, BitcoindMistake};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::bitcoin;
 use crate::limits::{CONFIG_BYTES_MAX, FIRMWARE_RULES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
 use crate::stratum::firmware::Rule;
 
@@ -33,8 +35,8 @@ pub struct Options {
     pub bitcoind: Vec<String>,
     /// `--bitcoind-cookie`.
     pub bitcoind_cookie: Option<PathBuf>,
-    /// `--bitcoin-peer`.
-    pub bitcoin_peer: Option<String>,
+    /// `--bitcoin-peer`, repeatable.
+    pub bitcoin_peer: Vec<String>,
     /// `--p2p`.
     pub p2p: Option<String>,
     /// `--peer`, repeatable.
@@ -91,6 +93,8 @@ pub struct Config {
     pub datadir: PathBuf,
     /// Bitcoin nodes; none on regtest means the embedded chain.
     pub bitcoinds: Vec<BitcoindConfig>,
+    /// Nodes of Bitcoin's own network that it dials.
+    pub bitcoin_peers: Vec<SocketAddr>,
     /// Where it listens for other nodes; `None` if it knows no others.
     pub p2p: Option<SocketAddr>,
     /// Nodes that it dials.
@@ -132,6 +136,12 @@ pub enum ConfigError {
     /// A real network without a Bitcoin node.
     #[error("network {0} needs a Bitcoin node: give --bitcoind http://user:password@host:port (regtest goes without)")]
     NoBitcoind(Network),
+    /// A real network with Bitcoin peers only.
+    #[error(
+        "network {0} needs a Bitcoin node's RPC: what miners work on comes from it and not over --bitcoin-peer; \
+         give --bitcoind http://user:password@host:port too"
+    )]
+    OnlyPeers(Network),
     /// A number out of range.
     #[error("{flag}: {value} is out of range: at least {least}, at most {most}")]
     Range {
@@ -150,9 +160,9 @@ pub enum ConfigError {
     /// Two that exclude each other.
     #[error("{0} and {1} exclude each other")]
     Excludes(&'static str, &'static str),
-    /// Named in the design, not yet there.
-    #[error("{0} is not in this version")]
-    NotYet(&'static str),
+    /// `--bitcoin-peer` on regtest without `--bitcoind`.
+    #[error("--bitcoin-peer on regtest needs --bitcoind too: without one a chain of this node's own stands in for Bitcoin's")]
+    EmbeddedWithPeers,
     /// The configuration file cannot be read.
     #[error("cannot read {file}: {why}")]
     Unreadable {
@@ -183,6 +193,7 @@ impl Config {
             mode: Mode::Chain,
             datadir,
             bitcoinds: Vec::new(),
+            bitcoin_peers: Vec::new(),
             p2p: Some(free),
             peers: Vec::new(),
             stratum: free,
@@ -233,7 +244,7 @@ fn over(flags: Options, file: Options) -> Options {
         datadir: flags.datadir.or(file.datadir),
         bitcoind: list(flags.bitcoind, file.bitcoind),
         bitcoind_cookie: flags.bitcoind_cookie.or(file.bitcoind_cookie),
-        bitcoin_peer: flags.bitcoin_peer.or(file.bitcoin_peer),
+        bitcoin_peer: list(flags.bitcoin_peer, file.bitcoin_peer),
         p2p: flags.p2p.or(file.p2p),
         peer: list(flags.peer, file.peer),
         stratum: flags.stratum.or(file.stratum),
@@ -248,9 +259,6 @@ fn over(flags: Options, file: Options) -> Options {
 }
 
 fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
-    if options.bitcoin_peer.is_some() {
-        return Err(ConfigError::NotYet("--bitcoin-peer"));
-    }
     let network = network(options.network.as_deref().unwrap_or("main"))?;
     let (mode, flag) = match (options.solo == Some(true), options.standalone == Some(true)) {
         (false, false) => (Mode::Chain, ""),
@@ -273,7 +281,7 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     let stratum = listen("--stratum", options.stratum, everywhere(STRATUM_PORT))?;
     let http = listen("--http", options.http, SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), HTTP_PORT))?;
     within("the number of --peer", options.peer.len() as u64, 0, PEERS_CONFIGURED_MAX as u64)?;
-    let peers = options.peer.iter().map(|value| peer_address(value)).collect::<Result<Vec<_>, _>>()?;
+    let peers = options.peer.iter().map(|value| peer_address("--peer", value, P2P_PORT)).collect::<Result<Vec<_>, _>>()?;
     within("the number of --firmware", options.firmware.len() as u64, 0, FIRMWARE_RULES_MAX as u64)?;
     let firmware = options.firmware.iter().map(|rule| rule.parse().map_err(ConfigError::Firmware)).collect::<Result<Vec<_>, _>>()?;
     let max_peers = options.max_peers.unwrap_or(PEERS_DEFAULT as u64);
@@ -285,14 +293,23 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
         Ok::<_, BitcoindMistake>(config)
     };
     let bitcoinds = options.bitcoind.iter().map(bitcoind).collect::<Result<Vec<_>, _>>()?;
-    if bitcoinds.is_empty() && network != Network::Regtest {
-        return Err(ConfigError::NoBitcoind(network));
+    within("the number of --bitcoin-peer", options.bitcoin_peer.len() as u64, 0, BITCOIN_PEERS_MAX as u64)?;
+    let bitcoin_peer = |value: &String| peer_address("--bitcoin-peer", value, bitcoin::port(network));
+    let bitcoin_peers = options.bitcoin_peer.iter().map(bitcoin_peer).collect::<Result<Vec<_>, _>>()?;
+    match (bitcoinds.is_empty(), network) {
+        (true, Network::Regtest) if !bitcoin_peers.is_empty() => return Err(ConfigError::EmbeddedWithPeers),
+        (true, Network::Main | Network::Signet | Network::Testnet4) if !bitcoin_peers.is_empty() => {
+            return Err(ConfigError::OnlyPeers(network));
+        }
+        (true, Network::Main | Network::Signet | Network::Testnet4) => return Err(ConfigError::NoBitcoind(network)),
+        _ => {}
     }
     Ok(Config {
         network,
         mode,
         datadir: datadir(options.datadir, network, home)?,
         bitcoinds,
+        bitcoin_peers,
         p2p: (mode == Mode::Chain).then_some(p2p),
         peers,
         stratum,
@@ -322,10 +339,10 @@ fn within(flag: &'static str, value: u64, least: u64, most: u64) -> Result<(), C
 }
 
 /// An address to dial: the port may be left out, but it is not 0.
-fn peer_address(value: &str) -> Result<SocketAddr, ConfigError> {
-    let addr = address("--peer", value, P2P_PORT)?;
+fn peer_address(flag: &'static str, value: &str, port: u16) -> Result<SocketAddr, ConfigError> {
+    let addr = address(flag, value, port)?;
     if addr.port() == 0 || addr.ip().is_unspecified() {
-        return Err(bad_address("--peer", value, P2P_PORT));
+        return Err(bad_address(flag, value, port));
     }
     Ok(addr)
 }
@@ -342,7 +359,7 @@ fn address(flag: &'static str, value: &str, port: u16) -> Result<SocketAddr, Con
 }
 
 fn bad_address(flag: &'static str, value: &str, port: u16) -> ConfigError {
-    let host = if flag == "--peer" { "192.0.2.7" } else { "0.0.0.0" };
+    let host = if matches!(flag, "--peer" | "--bitcoin-peer") { "192.0.2.7" } else { "0.0.0.0" };
     ConfigError::Address { flag, value: value.into(), example: format!("{host}:{port}") }
 }
 
@@ -388,6 +405,9 @@ mod tests {
         assert!(checked(proposing).unwrap().bitcoinds[0].proposals);
         assert_eq!((main.network, main.alone), (Network::Main, false));
         assert_eq!(main.bitcoinds[0].host, "h:8332");
+        let bitcoin_peer = vec!["1.2.3.4".into(), "[::1]:5".into()];
+        let peers = checked(Options { bitcoin_peer, bitcoind: vec!["http://u:p@h".into()], ..Options::default() }).unwrap().bitcoin_peers;
+        assert_eq!(peers, ["1.2.3.4:8333".parse().unwrap(), "[::1]:5".parse().unwrap()]);
     }
 
     #[test]
@@ -438,7 +458,16 @@ mod tests {
             (Options { standalone: Some(true), p2p: Some("1.2.3.4".into()), ..regtest() }, "--standalone and --p2p exclude each other"),
             (Options { solo: Some(true), p2p: Some("1.2.3.4".into()), ..regtest() }, "--solo and --p2p exclude each other"),
             (Options { solo: Some(true), standalone: Some(true), ..regtest() }, "--solo and --standalone exclude each other"),
-            (Options { bitcoin_peer: Some("1.2.3.4".into()), ..regtest() }, "--bitcoin-peer is not in this version"),
+            (Options { bitcoin_peer: vec!["1.2.3.4".into()], ..regtest() }, "--bitcoin-peer on regtest needs --bitcoind too"),
+            (Options { bitcoin_peer: vec!["1.2.3.4".into()], ..Options::default() }, "network main needs a Bitcoin node's RPC"),
+            (
+                Options { bitcoin_peer: vec!["node.example.org".into()], ..regtest() },
+                "no address: give an IP address and a port, like 192.0.2.7:18444",
+            ),
+            (
+                Options { bitcoin_peer: many("1.2.3.4", BITCOIN_PEERS_MAX + 1), ..regtest() },
+                "the number of --bitcoin-peer: 9 is out of range",
+            ),
         ];
         for (options, says) in table {
             let said = checked(options).unwrap_err();

@@ -42,6 +42,9 @@ fn count(event: &Event, counters: &Counters) {
         Event::MinerDown { .. } => &counters.miners_down,
         Event::TipChanged { .. } => &counters.tips,
         Event::BlockFound { miner: Some(_), .. } => &counters.blocks_found,
+        Event::BitcoinPeerUp { .. } => &counters.bitcoin_peers_up,
+        Event::BitcoinPeerDown { .. } => &counters.bitcoin_peers_down,
+        Event::BitcoinBlock { .. } => &counters.bitcoin_blocks,
         Event::BitcoinDown(Some(_)) => &counters.bitcoin_outages,
         Event::DiskFull(true) => &counters.disk_outages,
         Event::ShareAccepted { .. }
@@ -70,6 +73,9 @@ fn tell(event: &Event) {
         Event::WorkChanged { bitcoin_height, clean } => {
             log::debug!("new work for block {bitcoin_height}{}", if *clean { ", what was before is worthless" } else { "" });
         }
+        Event::BitcoinPeerUp { addr, agent, height, .. } => log::info!("Bitcoin node {addr} is up: {agent}, at height {height}"),
+        Event::BitcoinPeerDown { addr, why, .. } => ended("Bitcoin node", *addr, why),
+        Event::BitcoinBlock { hash, height } => log::debug!("Bitcoin's best block is {hash} at height {height}"),
         Event::BitcoinDown(Some(why)) => log::warn!("bitcoind cannot be reached: {why}"),
         Event::BitcoinDown(None) => log::info!("bitcoind is reached again"),
         Event::DiskFull(true) => log::error!("the disk is full: shares are held back until there is room"),

@@ -5,6 +5,7 @@
 
 mod answers;
 pub mod assemble;
+pub mod bitcoin;
 pub mod blocks;
 pub mod cli;
 pub mod config;

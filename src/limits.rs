@@ -128,6 +128,22 @@ pub const BOOK_WRITE_EVERY: Duration = Duration::from_secs(60);
 pub const BOOK_STAMPS_EVERY: Duration = Duration::from_secs(3_600);
 /// Anchors and bans that wait for the disk.
 pub const KEPT_WAITING_MAX: usize = 2_048;
+// Bitcoin's own network
+
+/// Time that a Bitcoin node has to answer `getheaders`: one that reads its index from a slow disk takes seconds.
+pub const BITCOIN_ANSWER_MAX: Duration = Duration::from_secs(120);
+/// Headers in a message that is taken for news of new blocks, as Bitcoin Core announces them: up to eight at once.
+pub const BITCOIN_ANNOUNCED_MAX: usize = 8;
+/// Answers of one Bitcoin node that may lead nowhere within [`BITCOIN_STRIKES_SPAN`]: reorgs and races make one or two of them.
+pub const BITCOIN_STRIKES_MAX: u32 = 8;
+/// Time after which they are forgotten.
+pub const BITCOIN_STRIKES_SPAN: Duration = Duration::from_secs(600);
+/// Time that a Bitcoin node is left alone which broke the rules: it may be mended, and the user chose it.
+pub const BITCOIN_REST: Duration = Duration::from_secs(3_600);
+/// Found blocks of which is remembered that a Bitcoin node was told.
+pub const BITCOIN_HANDED_MAX: usize = 16;
+/// Times that a Bitcoin node is sent one block: unasked, and once more if it asks.
+pub const BITCOIN_SENT_MAX: u32 = 2;
 
 // Own templates
 

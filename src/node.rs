@@ -18,6 +18,8 @@ use rockpool_store::peers::PeerRows;
 use rockpool_store::templates::TemplateLog;
 use rockpool_workers::jobs::{Answer, Jobs, Stages, SubmitJob, WriteJob};
 
+use crate::bitcoin::Nodes;
+use crate::bitcoin::session::BitcoinNode;
 use crate::blocks::Blocks;
 use crate::config::Mode;
 use crate::fetch::FetchLine;
@@ -43,6 +45,8 @@ pub struct NodeConfig {
     pub mode: Mode,
     /// Peers to dial, and to dial again for ever.
     pub peers: Vec<SocketAddr>,
+    /// Nodes of Bitcoin's own network to dial, and to dial again for ever.
+    pub bitcoin_peers: Vec<SocketAddr>,
     /// Serve miners without a peer (default in demo, regtest and standalone).
     pub alone: bool,
     /// Where the listeners are bound, for `status`.
@@ -73,6 +77,7 @@ pub struct Node<S> {
     pub(crate) rng: ChaCha12Rng,
     pub(crate) sessions: Sessions,
     pub(crate) peers: Peers,
+    pub(crate) bitcoin: Nodes,
     pub(crate) server: Server,
     pub(crate) pages: Pages,
     pub(crate) fetch: FetchLine,
@@ -130,6 +135,7 @@ impl<S: Stages> Node<S> {
         }
         Node {
             peers: Peers::new(&config, &rows, &mut rng),
+            bitcoin: Nodes::new(&config.bitcoin_peers),
             server,
             config,
             chain,
@@ -211,6 +217,7 @@ impl<S: Stages> Node<S> {
             rejected: self.counters.shares_rejected.get(),
             bitcoin: template.map(|template| (ShareId(template.prev), template.height.saturating_sub(1))),
             bitcoin_down: self.bitcoin_down.clone(),
+            bitcoin_peers: self.sessions.bitcoin().filter_map(|node| node.status(now.mono)).collect(),
             disk_full: self.server.disk_full,
             serving: self.server.serving,
             blocks: self.blocks.shown(),
@@ -233,27 +240,32 @@ impl<S: Stages> Node<S> {
             config: &self.config,
             counters: &self.counters,
         };
-        Parts { sessions: &mut self.sessions, peers: &mut self.peers, server: &mut self.server, pages: &mut self.pages, turn }
+        let (sessions, peers, bitcoin) = (&mut self.sessions, &mut self.peers, &mut self.bitcoin);
+        Parts { sessions, peers, bitcoin, server: &mut self.server, pages: &mut self.pages, turn }
     }
 
     fn opened(&mut self, now: Now, conn: ConnId, lane: Lane, addr: SocketAddr, outbound: bool, out: &mut Outlet) {
-        let Parts { sessions, peers, server, mut turn, .. } = self.parts(now, out);
+        let Parts { sessions, peers, bitcoin, server, mut turn, .. } = self.parts(now, out);
         let session = match lane {
             Lane::Peer => Session::Peer(Peer::open(conn, addr, outbound, peers, &mut turn)),
             Lane::Stratum => Session::Miner(Miner::open(conn, addr, server, &mut turn)),
             Lane::Http => Session::Web(Web::open(conn, addr, &mut turn)),
+            Lane::Bitcoin => Session::Bitcoin(BitcoinNode::open(conn, addr, bitcoin, &mut turn)),
         };
         sessions.insert(conn, session);
     }
 
     fn frame(&mut self, now: Now, conn: ConnId, frame: Frame, out: &mut Outlet) {
         let status = matches!(frame, Frame::Http(_)).then(|| self.status(now));
-        let Parts { sessions, peers, server, pages, mut turn } = self.parts(now, out);
+        let Parts { sessions, peers, bitcoin, server, pages, mut turn } = self.parts(now, out);
         match (sessions.get_mut(conn), frame, &status) {
             (Some(Session::Peer(peer)), Frame::Message { command, payload, checksum }, _) => {
                 peer.on_message(conn, command, (&payload, checksum), peers, &mut turn);
                 self.tell_blocks(now, out);
                 self.pull_blocks(now, out);
+            }
+            (Some(Session::Bitcoin(node)), Frame::Message { command, payload, .. }, _) => {
+                node.on_message(conn, command, &payload, bitcoin, &mut turn);
             }
             (Some(Session::Miner(miner)), Frame::Line(line), _) => miner.on_line(conn, &line, server, &mut turn),
             (Some(Session::Miner(_)), Frame::Http(_), _) => {
@@ -264,6 +276,17 @@ impl<S: Stages> Node<S> {
             // A listener's framer cuts nothing else.
             (Some(_), _, _) => turn.out.close(conn, CloseReason::Misbehaviour("a frame of another protocol".to_owned())),
             (None, _, _) => {}
+        }
+    }
+
+    /// Found blocks go to Bitcoin's own network first, and then to peers.
+    pub(crate) fn hand_blocks(&mut self, now: Now, out: &mut Outlet) {
+        for hash in self.blocks.take_fresh() {
+            let Parts { sessions, mut turn, .. } = self.parts(now, out);
+            let handed = sessions.bitcoin_mut().filter_map(|(conn, node)| node.hand(conn, &hash, &mut turn).then_some(())).count();
+            if handed > 0 {
+                log::info!("block {hash}: {handed} Bitcoin {} told of it", if handed == 1 { "node is" } else { "nodes are" });
+            }
         }
     }
 
@@ -282,6 +305,7 @@ impl<S: Stages> Node<S> {
             Some(Session::Peer(peer)) => peer.on_timer(conn, peers, &mut turn),
             Some(Session::Miner(miner)) => miner.on_timer(conn, server, &mut turn),
             Some(Session::Web(web)) => web.on_timer(conn, &mut turn),
+            Some(Session::Bitcoin(node)) => node.on_timer(conn, &mut turn),
             None => {}
         }
     }
@@ -291,6 +315,7 @@ impl<S: Stages> Node<S> {
         let Parts { sessions, pages, mut turn, .. } = self.parts(now, out);
         match (sessions.get_mut(conn), &status) {
             (Some(Session::Peer(peer)), _) => peer.on_room(conn, &mut turn),
+            (Some(Session::Bitcoin(node)), _) => node.on_room(conn, &mut turn),
             (Some(Session::Web(web)), Some(status)) => web.serve(conn, pages, status, &mut turn),
             // Nothing waits for a miner.
             (Some(Session::Web(_) | Session::Miner(_)) | None, _) => {}
@@ -303,12 +328,12 @@ impl<S: Stages> Node<S> {
         match (sessions.get_mut(conn), &status) {
             (Some(Session::Peer(peer)), _) => peer.on_read(conn, tag, rows, &mut turn),
             (Some(Session::Web(web)), Some(status)) => web.on_read(conn, tag, &rows, pages, status, &mut turn),
-            (Some(Session::Web(_) | Session::Miner(_)) | None, _) => {}
+            (Some(Session::Web(_) | Session::Miner(_) | Session::Bitcoin(_)) | None, _) => {}
         }
     }
 
     fn closed(&mut self, now: Now, conn: ConnId, why: &CloseReason, out: &mut Outlet) {
-        let Parts { sessions, peers, server, mut turn, .. } = self.parts(now, out);
+        let Parts { sessions, peers, bitcoin, server, mut turn, .. } = self.parts(now, out);
         match sessions.remove(conn).map(|session| *session) {
             Some(Session::Peer(mut peer)) => {
                 peer.on_closed(conn, why, peers, &mut turn);
@@ -325,10 +350,15 @@ impl<S: Stages> Node<S> {
                 }
                 web.release(&mut turn);
             }
+            Some(Session::Bitcoin(mut node)) => {
+                node.on_closed(conn, why, bitcoin, &mut turn);
+                bitcoin.on_closed(conn, why, &turn);
+            }
             // A dial that failed never became a session.
             None => {
                 log::debug!("connection {conn}: {why}");
                 peers.on_closed(conn, &mut turn);
+                bitcoin.on_closed(conn, why, &turn);
             }
         }
     }
@@ -349,6 +379,7 @@ impl<S: Stages> Node<S> {
 pub(crate) struct Parts<'a> {
     pub sessions: &'a mut Sessions,
     pub peers: &'a mut Peers,
+    pub bitcoin: &'a mut Nodes,
     pub server: &'a mut Server,
     pub pages: &'a mut Pages,
     pub turn: Turn<'a>,
@@ -379,6 +410,7 @@ impl<S: Stages> Dispatch for Node<S> {
         } else {
             self.look_around(now, out);
         }
+        self.hand_blocks(now, out);
         self.jobs.fetch = self.fetch.take();
         self.jobs.write.extend(self.templates.line.take().map(|ops| WriteJob { ops, ..WriteJob::default() }));
         self.jobs.write.extend(self.blocks.take());

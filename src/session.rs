@@ -2,6 +2,7 @@
 
 use rockpool_net::id::ConnId;
 
+use crate::bitcoin::session::BitcoinNode;
 use crate::peer::session::Peer;
 use crate::stratum::session::Miner;
 use crate::web::Web;
@@ -15,6 +16,8 @@ pub enum Session {
     Miner(Miner),
     /// A browser or a script.
     Web(Web),
+    /// A node of Bitcoin's own network.
+    Bitcoin(BitcoinNode),
 }
 
 /// All sessions, by the hub's slots. A connection's name holds its generation, so that a late answer does not reach the slot's next tenant.
@@ -49,7 +52,7 @@ impl Sessions {
     pub fn peer_mut(&mut self, conn: ConnId) -> Option<&mut Peer> {
         match self.get_mut(conn)? {
             Session::Peer(peer) => Some(peer),
-            Session::Miner(_) | Session::Web(_) => None,
+            Session::Miner(_) | Session::Web(_) | Session::Bitcoin(_) => None,
         }
     }
 
@@ -57,7 +60,7 @@ impl Sessions {
     pub fn miner_mut(&mut self, conn: ConnId) -> Option<&mut Miner> {
         match self.get_mut(conn)? {
             Session::Miner(miner) => Some(miner),
-            Session::Peer(_) | Session::Web(_) => None,
+            Session::Peer(_) | Session::Web(_) | Session::Bitcoin(_) => None,
         }
     }
 
@@ -73,7 +76,7 @@ impl Sessions {
     pub fn peers_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Peer)> {
         self.all_mut().filter_map(|(conn, session)| match session {
             Session::Peer(peer) => Some((conn, peer)),
-            Session::Miner(_) | Session::Web(_) => None,
+            Session::Miner(_) | Session::Web(_) | Session::Bitcoin(_) => None,
         })
     }
 
@@ -81,8 +84,21 @@ impl Sessions {
     pub fn miners_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Miner)> {
         self.all_mut().filter_map(|(conn, session)| match session {
             Session::Miner(miner) => Some((conn, miner)),
-            Session::Peer(_) | Session::Web(_) => None,
+            Session::Peer(_) | Session::Web(_) | Session::Bitcoin(_) => None,
         })
+    }
+
+    /// All Bitcoin nodes.
+    pub fn bitcoin_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut BitcoinNode)> {
+        self.all_mut().filter_map(|(conn, session)| match session {
+            Session::Bitcoin(node) => Some((conn, node)),
+            Session::Peer(_) | Session::Miner(_) | Session::Web(_) => None,
+        })
+    }
+
+    /// All Bitcoin nodes, to be looked at.
+    pub fn bitcoin(&self) -> impl Iterator<Item = &BitcoinNode> {
+        self.slots.iter().flatten().filter_map(|(_, session)| if let Session::Bitcoin(node) = &**session { Some(node) } else { None })
     }
 
     /// How many miners have authorised.

@@ -9,6 +9,7 @@ use rockpool_net::wire::share::Script;
 use rockpool_store::blocks::FoundBlock;
 use rockpool_store::handle::ChainStoreHandle;
 
+use crate::bitcoin::NodeStatus;
 use crate::blocks::Blocks;
 use crate::config::Mode;
 use crate::peer::Progress;
@@ -36,6 +37,12 @@ rockpool_net::counters! {
         miners_down: "miners", "Miners that had authorised and have left.";
         reorgs_deep: "times", "So many shares of the best chain were replaced at once that no luck explains it.";
         tips: "times", "The confirmed tip became another.";
+        bitcoin_peers_up: "nodes", "Bitcoin nodes whose handshake was done.";
+        bitcoin_peers_down: "nodes", "Bitcoin nodes that were up and have left.";
+        bitcoin_headers: "headers", "Bitcoin headers that Bitcoin nodes gave and that were checked.";
+        bitcoin_announced: "blocks", "New blocks of which a Bitcoin node told before our own headers had them.";
+        bitcoin_blocks: "times", "Bitcoin's best header became another.";
+        bitcoin_handed: "blocks", "Found blocks that a Bitcoin node was told of or given.";
         bitcoin_outages: "times", "Bitcoin's side could not be reached any more.";
         disk_outages: "times", "The disk was full.";
         notices_lost: "events", "Notifications that the journal, which counts these, has missed.";
@@ -122,6 +129,8 @@ pub struct Status {
     pub bitcoin: Option<(ShareId, u32)>,
     /// Why Bitcoin's side cannot be reached, if so.
     pub bitcoin_down: Option<String>,
+    /// Bitcoin nodes whose handshake is done.
+    pub bitcoin_peers: Vec<NodeStatus>,
     /// Whether the disk is full.
     pub disk_full: bool,
     /// Whether miners are served.

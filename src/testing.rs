@@ -250,7 +250,7 @@ pub(crate) struct World<S> {
 }
 
 fn config(peers: &[SocketAddr], alone: bool) -> NodeConfig {
-    NodeConfig { params: regtest(), mode: Mode::Chain, peers: peers.to_vec(), alone, listen: Listen::default() }
+    NodeConfig { params: regtest(), mode: Mode::Chain, peers: peers.to_vec(), bitcoin_peers: Vec::new(), alone, listen: Listen::default() }
 }
 
 fn hub() -> Hub<Answer> {
@@ -264,7 +264,13 @@ fn hub() -> Hub<Answer> {
         first_frame: Duration::from_secs(600),
     };
     let listeners = vec![row(Lane::Peer, FramerKind::V1), row(Lane::Stratum, FramerKind::LineOrHttp), row(Lane::Http, FramerKind::Http)];
-    Hub::new(HubConfig { magic: regtest().magic, listeners, dials_max: 16 })
+    Hub::new(HubConfig {
+        magic: regtest().magic,
+        listeners,
+        dials_max: 16,
+        bitcoin_magic: crate::bitcoin::magic(Network::Regtest),
+        bitcoin_dials_max: 8,
+    })
 }
 
 impl World<Recorder> {

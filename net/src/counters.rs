@@ -70,11 +70,13 @@ counters! {
         frames_peer: "frames", "Messages cut from peers.";
         frames_stratum: "frames", "Lines cut from miners.";
         frames_http: "frames", "HTTP requests cut.";
+        frames_bitcoin: "frames", "Messages cut from Bitcoin nodes.";
         frames_unknown: "frames", "Messages of unknown commands, read over.";
         frames_dropped: "frames", "Frames whose connection had ended before their dispatch.";
         tickets_peer: "tickets", "Tickets of peers that are out now.";
         tickets_stratum: "tickets", "Tickets of miners that are out now.";
         tickets_http: "tickets", "Tickets of HTTP that are out now.";
+        tickets_bitcoin: "tickets", "Tickets of Bitcoin nodes that are out now.";
         tickets_waited: "times", "A connection waited for one of its tickets to come home, or a lane for any.";
         receive_pool: "bytes", "Bytes of unfinished messages in the pool now.";
         receive_waited: "times", "A connection waited for room in the pool of unfinished messages.";
@@ -110,6 +112,7 @@ impl Counters {
             Lane::Peer => &self.frames_peer,
             Lane::Stratum => &self.frames_stratum,
             Lane::Http => &self.frames_http,
+            Lane::Bitcoin => &self.frames_bitcoin,
         }
     }
 
@@ -119,6 +122,7 @@ impl Counters {
             Lane::Peer => &self.tickets_peer,
             Lane::Stratum => &self.tickets_stratum,
             Lane::Http => &self.tickets_http,
+            Lane::Bitcoin => &self.tickets_bitcoin,
         }
     }
 

@@ -96,6 +96,33 @@ pub enum Event {
         /// Whether what they had is worthless now.
         clean: bool,
     },
+    /// A Bitcoin node's handshake is done.
+    BitcoinPeerUp {
+        /// Its connection.
+        conn: ConnId,
+        /// Its address.
+        addr: SocketAddr,
+        /// What it calls itself.
+        agent: String,
+        /// Height of its chain.
+        height: u32,
+    },
+    /// A Bitcoin node that was up has left.
+    BitcoinPeerDown {
+        /// Its connection.
+        conn: ConnId,
+        /// Its address.
+        addr: SocketAddr,
+        /// Why.
+        why: CloseReason,
+    },
+    /// Bitcoin's best header is another, whoever told of it.
+    BitcoinBlock {
+        /// Hash of the block.
+        hash: ShareId,
+        /// Its height.
+        height: u32,
+    },
     /// Bitcoin's side cannot be reached (why), or can again (`None`).
     BitcoinDown(Option<String>),
     /// The disk is full, or has room again.

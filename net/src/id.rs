@@ -26,11 +26,13 @@ pub enum Lane {
     Stratum,
     /// A browser, a script, a metrics scraper.
     Http,
+    /// A node of Bitcoin's own network, always dialled by us.
+    Bitcoin,
 }
 
 impl Lane {
     /// All lanes, in the order of their tables.
-    pub const ALL: [Lane; 3] = [Lane::Peer, Lane::Stratum, Lane::Http];
+    pub const ALL: [Lane; 4] = [Lane::Peer, Lane::Stratum, Lane::Http, Lane::Bitcoin];
 }
 
 /// The id of a share: the SHA256d of its Bitcoin header, bytes as hashed (shown reversed, as Bitcoin shows hashes).

@@ -29,6 +29,16 @@ pub const INV_MAX: usize = 1_000;
 pub const GETDATA_MAX: usize = 128;
 /// Most Bitcoin headers in one `btcheaders`, as in Bitcoin's own `headers`: a retarget period nearly.
 pub const BTC_HEADERS_MAX: usize = 2_000;
+/// Bytes of a header in Bitcoin's own `headers`: the header, and a count of transactions that is always zero.
+pub const BITCOIN_HEADER_BYTES: usize = 81;
+/// Most bytes of a Bitcoin node's message that we do not understand, as Bitcoin Core has it for all: read over, nothing of it is held.
+pub const BITCOIN_UNKNOWN_BYTES_MAX: usize = 4_000_000;
+/// Most hashes in a Bitcoin node's locator, as Bitcoin Core allows.
+pub const BITCOIN_LOCATOR_MAX: usize = 101;
+/// Most bytes of a block: no weight below 4,000,000 has more.
+pub const BITCOIN_BLOCK_BYTES_MAX: usize = 4_000_000;
+/// Bitcoin nodes that may be dialled: some agree with each other, and each costs us the headers' announcements only.
+pub const BITCOIN_PEERS_MAX: usize = 8;
 /// Most transactions in one `template`: 64 bytes each, under 512 KiB, so that most blocks' lists are of one part.
 pub const TEMPLATE_PART_MAX: usize = 8_000;
 /// Most transactions of a block beside its coinbase: what [`BRANCH_MAX`] siblings can hold.
@@ -112,7 +122,11 @@ pub const OWN_RUN_BYTES: usize = 4 << 10;
 pub const OUTBOX_SOFT_BYTES: usize = 256 << 10;
 /// Bytes in an outbox over which its connection is cut: it does not read what we send.
 pub const OUTBOX_HARD_BYTES: usize = 1 << 20;
-/// Bytes in all outboxes over which the connection with the largest is cut.
+/// Bytes in a Bitcoin node's outbox over which it is cut: two of the largest blocks fit with all else. One payload is shared by all
+/// who get it.
+pub const OUTBOX_BITCOIN_BYTES: usize = 2 * (HEADER_BYTES + BITCOIN_BLOCK_BYTES_MAX) + (64 << 10);
+/// Bytes in all outboxes over which the connection with the largest is cut. Those of Bitcoin nodes do not count and are not cut for it:
+/// there are few, all configured by the user, and a found block must not be held up by peers who read slowly.
 pub const OUTBOX_SUM_BYTES: usize = 32 << 20;
 /// Size asked of the kernel for a socket's send buffer: left to itself it takes 4 MiB from us for a peer that never reads.
 pub const SOCKET_SEND_BYTES: usize = 128 << 10;
@@ -134,14 +148,18 @@ pub const TICKETS_PEER: usize = 128;
 pub const TICKETS_STRATUM: usize = 1_024;
 /// HTTP requests in the house at once.
 pub const TICKETS_HTTP: usize = 64;
+/// Frames of Bitcoin nodes in the house at once: of each the headers that are checked, and those that arrive meanwhile.
+pub const TICKETS_BITCOIN: usize = BITCOIN_PEERS_MAX * TICKETS_PER_CONN as usize;
 /// All tickets: what every inner channel is measured by.
-pub const TICKETS_ALL: usize = TICKETS_PEER + TICKETS_STRATUM + TICKETS_HTTP;
+pub const TICKETS_ALL: usize = TICKETS_PEER + TICKETS_STRATUM + TICKETS_HTTP + TICKETS_BITCOIN;
 /// Bytes of peers' frames in the house over which none is cut: 16 of the largest. One frame may reach over it.
 pub const TICKET_BYTES_PEER: usize = 8 << 20;
 /// Bytes of miners' frames in the house over which none is cut.
 pub const TICKET_BYTES_STRATUM: usize = 1 << 20;
 /// Bytes of HTTP requests in the house over which none is cut.
 pub const TICKET_BYTES_HTTP: usize = 512 << 10;
+/// Bytes of Bitcoin nodes' frames in the house over which none is cut: eight full `headers`, while one node at a time is synced from.
+pub const TICKET_BYTES_BITCOIN: usize = 8 * BTC_HEADERS_MAX * BITCOIN_HEADER_BYTES;
 
 // Time
 
@@ -171,7 +189,7 @@ pub const SUBSCRIBERS_MAX: usize = 256;
 /// The most bytes that are read from one connection of a lane in one turn.
 pub const fn read_bytes(lane: Lane) -> usize {
     match lane {
-        Lane::Peer | Lane::Http => READ_CONN_BYTES,
+        Lane::Peer | Lane::Http | Lane::Bitcoin => READ_CONN_BYTES,
         Lane::Stratum => READ_LINES_BYTES,
     }
 }
@@ -179,7 +197,7 @@ pub const fn read_bytes(lane: Lane) -> usize {
 /// The most frames of one connection in the house.
 pub const fn tickets_per_conn(lane: Lane) -> u8 {
     match lane {
-        Lane::Peer | Lane::Http => TICKETS_PER_CONN,
+        Lane::Peer | Lane::Http | Lane::Bitcoin => TICKETS_PER_CONN,
         Lane::Stratum => TICKETS_PER_MINER,
     }
 }
@@ -190,6 +208,15 @@ pub const fn tickets(lane: Lane) -> (usize, usize) {
         Lane::Peer => (TICKETS_PEER, TICKET_BYTES_PEER),
         Lane::Stratum => (TICKETS_STRATUM, TICKET_BYTES_STRATUM),
         Lane::Http => (TICKETS_HTTP, TICKET_BYTES_HTTP),
+        Lane::Bitcoin => (TICKETS_BITCOIN, TICKET_BYTES_BITCOIN),
+    }
+}
+
+/// The most bytes that may wait in the outbox of one connection.
+pub const fn outbox_bytes(lane: Lane) -> usize {
+    match lane {
+        Lane::Peer | Lane::Stratum | Lane::Http => OUTBOX_HARD_BYTES,
+        Lane::Bitcoin => OUTBOX_BITCOIN_BYTES,
     }
 }
 
@@ -200,7 +227,7 @@ pub fn worst_case_bytes(config: &HubConfig) -> u64 {
     let per_conn = CONN_BYTES_MAX + CONN_HEAP + RECEIVE_FREE_BYTES;
     let frames: usize = Lane::ALL.iter().map(|&lane| tickets(lane).1 + SHARE_HEADERS_BYTES_MAX).sum();
     // The smallest messages, of about 30 bytes, cost as much again for their place in the queue.
-    let outboxes = 2 * (OUTBOX_SUM_BYTES + OUTBOX_HARD_BYTES);
+    let outboxes = 2 * (OUTBOX_SUM_BYTES + OUTBOX_HARD_BYTES) + config.bitcoin_dials_max * OUTBOX_BITCOIN_BYTES;
     let shared = READ_CONN_BYTES + RECEIVE_SPARE * RECEIVE_FREE_BYTES + RECEIVE_POOL_BYTES + outboxes + frames;
     (config.conns_max() as u64) * (per_conn as u64) + shared as u64
 }

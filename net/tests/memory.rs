@@ -65,7 +65,7 @@ fn config(peers: usize, miners: usize, browsers: usize) -> HubConfig {
         spare_private: true,
         first_frame: Duration::from_secs(10),
     });
-    HubConfig { magic: MAGIC, listeners: listeners.to_vec(), dials_max: 8 }
+    HubConfig { magic: MAGIC, listeners: listeners.to_vec(), dials_max: 8, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 }
 }
 
 /// The far side of a connection.

@@ -86,6 +86,7 @@ fn block_fate(node: &str, fate: &Fate) -> BlockFate {
         Fate::Accepted => ("accepted", None),
         Fate::Refused(why) => ("refused", Some(why.clone())),
         Fate::Unreachable(why) => ("unreachable", Some(why.clone())),
+        Fate::Handed => ("handed over", None),
     };
     BlockFate { node: node.to_owned(), fate, why }
 }

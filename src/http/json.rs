@@ -17,6 +17,7 @@ use rockpool_store::record::Record;
 use rockpool_store::rules::target::target;
 use serde::Serialize;
 
+use crate::bitcoin::NodeStatus;
 use crate::config::Mode;
 use crate::http::{blocks, trouble};
 use crate::peer::Progress;
@@ -118,6 +119,19 @@ struct Shares {
 struct Bitcoin {
     tip: Option<String>,
     height: Option<u32>,
+    /// The best header that is known, and its height: work may not build on it yet.
+    best: Option<String>,
+    headers: Option<u32>,
+    peers: Vec<BitcoinPeer>,
+}
+
+/// A node of Bitcoin's own network.
+#[derive(Debug, Serialize)]
+struct BitcoinPeer {
+    addr: SocketAddr,
+    agent: String,
+    height: u32,
+    up_s: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -145,10 +159,25 @@ impl Status {
             shares: Shares { accepted: status.accepted, rejected: status.rejected },
             blocks_found: facts.counters.blocks_found.get(),
             blocks: status.blocks.iter().map(|block| blocks::block(facts.chain.view.bitcoin(), block)).collect(),
-            bitcoin: Bitcoin { tip: status.bitcoin.map(|(tip, _)| tip.to_string()), height: status.bitcoin.map(|(_, height)| height) },
+            bitcoin: Bitcoin::of(facts),
             trouble: trouble(facts),
             listen: Listen { p2p: status.listen.p2p, stratum: status.listen.stratum, http: status.listen.http },
             uptime_s: status.uptime.as_secs(),
+        }
+    }
+}
+
+impl Bitcoin {
+    fn of(facts: Facts<'_>) -> Bitcoin {
+        let status = facts.status;
+        let peer =
+            |node: &NodeStatus| BitcoinPeer { addr: node.addr, agent: node.agent.clone(), height: node.height, up_s: node.up.as_secs() };
+        Bitcoin {
+            tip: status.bitcoin.map(|(tip, _)| tip.to_string()),
+            height: status.bitcoin.map(|(_, height)| height),
+            best: facts.chain.view.bitcoin().best().map(|best| ShareId(best.hash).to_string()),
+            headers: facts.chain.view.bitcoin().best().map(|best| best.height),
+            peers: status.bitcoin_peers.iter().map(peer).collect(),
         }
     }
 }

@@ -18,6 +18,7 @@ pub fn render(facts: Facts<'_>) -> String {
         ("claimed_height", "Height that a peer claims and we have not, else 0.", status.claimed_height.map_or(0, u64::from)),
         ("bitcoin_height", "Height of the Bitcoin block that is built on.", status.bitcoin.map_or(0, |(_, height)| u64::from(height))),
         ("bitcoin_down", "1 while bitcoind cannot be reached.", u64::from(status.bitcoin_down.is_some())),
+        ("bitcoin_peers", "Bitcoin nodes whose handshake is done.", status.bitcoin_peers.len() as u64),
         ("disk_full", "1 while the disk is full.", u64::from(status.disk_full)),
         ("healthy", "1 while /health says ok.", u64::from(super::trouble(facts).is_none())),
         ("peers", "Peers whose handshake is done.", status.peers as u64),

@@ -74,6 +74,7 @@ impl Front {
             rejected: 3,
             bitcoin: Some((ShareId([0xbb; 32]), 99)),
             bitcoin_down: None,
+            bitcoin_peers: Vec::new(),
             disk_full: false,
             serving: Serving::Yes,
             blocks: vec![FoundBlock {

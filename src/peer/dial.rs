@@ -1,4 +1,4 @@
-//! Peers from the configuration: dialled, and dialled again for ever, with growing pauses.
+//! Peers and Bitcoin nodes from the configuration: dialled, and dialled again for ever, with growing pauses.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,9 +23,10 @@ struct Row {
     pause: Duration,
 }
 
-/// All peers to dial.
+/// All peers to dial of one kind.
 #[derive(Debug)]
 pub struct Dials {
+    lane: Lane,
     rows: Vec<Row>,
     /// Nonces of our `version`s on connections that we dialled: who hears one has dialled himself.
     nonces: BTreeMap<u64, ConnId>,
@@ -33,18 +34,18 @@ pub struct Dials {
 
 impl Dials {
     /// To be dialled at once.
-    pub fn new(peers: &[SocketAddr]) -> Dials {
+    pub fn new(lane: Lane, peers: &[SocketAddr]) -> Dials {
         let row = |addr: &SocketAddr| Row { addr: *addr, conn: None, up: None, next: Duration::ZERO, pause: DIAL_FIRST };
-        Dials { rows: peers.iter().map(row).collect(), nonces: BTreeMap::new() }
+        Dials { lane, rows: peers.iter().map(row).collect(), nonces: BTreeMap::new() }
     }
 
     /// Dials all that are due.
     pub fn dial(&mut self, now: Duration, out: &mut Outlet) {
         for row in self.rows.iter_mut().filter(|row| row.conn.is_none() && row.next <= now) {
-            match out.dial(Lane::Peer, row.addr) {
+            match out.dial(self.lane, row.addr) {
                 Ok(conn) => row.conn = Some(conn),
                 Err(why) => {
-                    log::info!("peer {}: {why}", row.addr);
+                    log::info!("{}: {why}", row.addr);
                     row.fail(now);
                 }
             }
@@ -66,7 +67,7 @@ impl Dials {
         let Some(conn) = self.nonces.get(&nonce) else { return false };
         if let Some(index) = self.rows.iter().position(|row| row.conn == Some(*conn)) {
             let row = self.rows.swap_remove(index);
-            log::warn!("peer {} is this node itself; it is not dialled again", row.addr);
+            log::warn!("{} is this node itself; it is not dialled again", row.addr);
         }
         true
     }
@@ -76,6 +77,18 @@ impl Dials {
         if let Some(row) = self.rows.iter_mut().find(|row| row.conn == Some(conn)) {
             row.up = Some(now);
         }
+    }
+
+    /// What is behind this connection is left alone for so long once it has ended.
+    pub fn rest(&mut self, conn: ConnId, pause: Duration) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.conn == Some(conn)) {
+            (row.up, row.pause) = (None, pause);
+        }
+    }
+
+    /// The address of a dial, unless it failed the time before too.
+    pub fn failed_first(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.rows.iter().find(|row| row.conn == Some(conn) && row.pause == DIAL_FIRST).map(|row| row.addr)
     }
 
     /// A dial has failed or a connection ended. One that stood long was a good one.
@@ -104,7 +117,7 @@ mod tests {
     const CONN: ConnId = ConnId { slot: 3, generation: 1 };
 
     fn dialled() -> Dials {
-        let mut dials = Dials::new(&[SocketAddr::from(([127, 0, 0, 1], 9333))]);
+        let mut dials = Dials::new(Lane::Peer, &[SocketAddr::from(([127, 0, 0, 1], 9333))]);
         dials.rows[0].conn = Some(CONN);
         dials
     }
@@ -125,6 +138,20 @@ mod tests {
         dials.up(Duration::from_secs(2_000), CONN);
         dials.closed(Duration::from_secs(2_000) + DIAL_GOOD, CONN);
         assert_eq!(dials.due(), Some(Duration::from_secs(2_000) + DIAL_GOOD + DIAL_FIRST));
+    }
+
+    #[test]
+    fn who_broke_the_rules_is_left_alone_and_then_begins_anew() {
+        let (mut dials, hour) = (dialled(), Duration::from_secs(3_600));
+        assert!(dials.failed_first(CONN).is_some());
+        dials.up(Duration::ZERO, CONN);
+        dials.rest(CONN, hour);
+        assert!(dials.failed_first(CONN).is_none());
+        dials.closed(DIAL_GOOD, CONN);
+        assert_eq!(dials.due(), Some(DIAL_GOOD + hour));
+        dials.rows[0].conn = Some(CONN);
+        dials.closed(2 * hour, CONN);
+        assert_eq!(dials.due(), Some(2 * hour + Duration::from_secs(60)));
     }
 
     #[test]

@@ -43,8 +43,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
 use rockpool_net::close::CloseReason;
-use rockpool_net::id::ConnId;
-use rockpool_net::id::ShareId;
+use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::payload::Payload;
 use rockpool_net::wire::WireError;
 use rockpool_net::wire::message::{BlockBodyPart, Command, Message};
@@ -125,7 +124,7 @@ impl Peers {
     pub fn new(config: &NodeConfig, rows: &PeerRows, rng: &mut ChaCha12Rng) -> Peers {
         let local = config.params.network == Network::Regtest;
         Peers {
-            dials: Dials::new(&config.peers),
+            dials: Dials::new(Lane::Peer, &config.peers),
             book: Book::open(rows, local, rng),
             outbound: Outbound::new(&rows.anchors),
             gossip: Gossip::default(),

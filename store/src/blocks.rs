@@ -27,6 +27,8 @@ pub enum Fate {
     Refused(String),
     /// The node could not be reached within all retries.
     Unreachable(String),
+    /// It was told of it over Bitcoin's own protocol, which gives no answer to that.
+    Handed,
 }
 
 /// Who found a block.
@@ -370,6 +372,7 @@ fn encode(block: &FoundBlock) -> Vec<u8> {
             Fate::Accepted => (0, ""),
             Fate::Refused(why) => (1, &why[..]),
             Fate::Unreachable(why) => (2, &why[..]),
+            Fate::Handed => (3, ""),
         };
         writer.u8(kind);
         put_text(&mut writer, why);
@@ -402,6 +405,7 @@ fn decode(number: u32, row: &[u8]) -> Result<FoundBlock, WireError> {
             (0, _) => Fate::Accepted,
             (1, why) => Fate::Refused(why),
             (2, why) => Fate::Unreachable(why),
+            (3, _) => Fate::Handed,
             _ => return Err(WireError::Bad("fate")),
         };
         fates.push((node, fate));

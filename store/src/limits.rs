@@ -96,7 +96,7 @@ pub const BLOCK_BYTES_MAX: usize = 4_000_000;
 /// Bytes of a block in one row: two of them are a batch.
 pub const BLOCK_PART_BYTES: usize = 500_000;
 /// bitcoinds whose word of a block is kept.
-pub const BLOCK_FATES_MAX: usize = 8;
+pub const BLOCK_FATES_MAX: usize = 12;
 /// Bytes of a name or a reason in a block's record.
 pub const BLOCK_TEXT_BYTES: usize = 200;
 /// Confirmations, of a block or of the one in its place, from which on its end is certain: its coinbase can be spent then.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rockpool_net::limits::{TICKETS_ALL, TICKETS_HTTP, TICKETS_PEER, TICKETS_STRATUM};
+use rockpool_net::limits::{TICKETS_ALL, TICKETS_BITCOIN, TICKETS_HTTP, TICKETS_PEER, TICKETS_STRATUM};
 use rockpool_store::limits::SCRATCH_BYTES_MAX;
 
 // Stages
@@ -70,15 +70,16 @@ pub const FETCH_RETRY_MIN: Duration = Duration::from_millis(250);
 pub const ANSWERS_PER_TICKET_MAX: usize = 3;
 /// Messages to one emission worker: each holds a submit's ticket or more.
 pub const EMISSION_SLOTS: usize = TICKETS_STRATUM;
-/// Messages to the organiser: each holds a ticket of a submit or of a peer's frame, but for those that no ticket pays for.
-pub const ORGANISE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + ORGANISE_FREE_SLOTS;
+/// Messages to the organiser: each holds a ticket of a submit or of a peer's or a Bitcoin node's frame, but for those that no ticket pays
+/// for.
+pub const ORGANISE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + TICKETS_BITCOIN + ORGANISE_FREE_SLOTS;
 /// Messages to the organiser without a ticket: who left, and what Bitcoin's side says. [`crate::crew::Crew`] holds them back while the
 /// channel holds as many messages of any kind; the organiser empties it at every step, so that seldom happens, and a header is there before
 /// the first share that builds on it.
 pub const ORGANISE_FREE_SLOTS: usize = 64;
 /// Messages to the writer: one a step of the organiser, each with a ticket, but for one of rows that no ticket pays for (progress of the
 /// confirmed chain, shares that waited for the clock): such rows are held back while the channel is not empty.
-pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + 1 + TEMPLATE_SLOTS + ROW_SLOTS;
+pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + TICKETS_BITCOIN + 1 + TEMPLATE_SLOTS + ROW_SLOTS;
 /// Messages to the writer with rows of an own template: the node holds one credit.
 pub const TEMPLATE_SLOTS: usize = 1;
 /// Messages to the writer with rows of found blocks, and with rows of peers: the node holds one credit for each of the two.
@@ -119,9 +120,12 @@ const fn in_a_turn(every: Duration) -> usize {
 // What must hold between them.
 const _: () = {
     assert!(EMISSION_SLOTS >= TICKETS_STRATUM, "a submit's ticket must find room at its emission worker");
-    assert!(WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER + TEMPLATE_SLOTS + ROW_SLOTS, "each ticketed batch must find room at the writer");
     assert!(
-        ORGANISE_SLOTS >= TICKETS_STRATUM + TICKETS_PEER + ORGANISE_FREE_SLOTS && ORGANISE_FREE_SLOTS > 0,
+        WRITE_SLOTS > TICKETS_STRATUM + TICKETS_PEER + TICKETS_BITCOIN + TEMPLATE_SLOTS + ROW_SLOTS,
+        "each ticketed batch must find room at the writer"
+    );
+    assert!(
+        ORGANISE_SLOTS >= TICKETS_STRATUM + TICKETS_PEER + TICKETS_BITCOIN + ORGANISE_FREE_SLOTS && ORGANISE_FREE_SLOTS > 0,
         "all shares, and what no ticket pays for, must find room at the organiser"
     );
     assert!(READ_SLOTS >= TICKETS_PEER + TICKETS_HTTP, "each cold read must find room at the reader");

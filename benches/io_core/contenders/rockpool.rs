@@ -34,7 +34,7 @@ pub fn serve(peers: usize) -> io::Result<()> {
         spare_private: false,
         first_frame: HANDSHAKE_MAX,
     };
-    let config = HubConfig { magic: MAGIC, listeners: vec![row], dials_max: 0 };
+    let config = HubConfig { magic: MAGIC, listeners: vec![row], dials_max: 0, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 };
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut reactor = Reactor::<()>::new(&[anywhere], config.conns_max(), 1).map_err(io::Error::other)?;
     let mut hub = Hub::new(config);

@@ -72,7 +72,7 @@ pub enum Cut {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FrameError {
     /// Another network, or no peer at all.
-    #[error("message starts with {0:02x?}, not with our network's magic: the sender is on another network or no Rockpool node")]
+    #[error("message starts with {0:02x?}, not with our network's magic: the sender is on another network or speaks another protocol")]
     Magic([u8; 4]),
     /// The command is not printable ASCII padded with zeros.
     #[error("malformed command {0:02x?}")]
@@ -124,7 +124,7 @@ pub enum FrameError {
 /// How one connection's bytes are cut.
 #[derive(Clone, Debug)]
 pub enum Framer {
-    /// Bitcoin's P2P v1 messages.
+    /// Bitcoin's P2P v1 messages, in either dialect.
     V1(v1::V1),
     /// Lines of text.
     Line(line::Lines),
@@ -138,6 +138,11 @@ impl Framer {
     /// Peers of the network with this magic.
     pub fn v1(magic: [u8; 4]) -> Framer {
         Framer::V1(v1::V1::new(magic))
+    }
+
+    /// Nodes of Bitcoin's own network with this magic.
+    pub fn bitcoin(magic: [u8; 4]) -> Framer {
+        Framer::V1(v1::V1::bitcoin(magic))
     }
 
     /// Stratum's lines.

@@ -6,17 +6,29 @@
 use super::{Cut, Frame, FrameError};
 use crate::limits::{HEADER_BYTES, UNASKED_BYTES_MAX};
 use crate::sha256::Checksum;
+use crate::wire::bitcoin;
 use crate::wire::message::Command;
 
 /// Cuts the messages of one connection.
 #[derive(Clone, Debug)]
 pub struct V1 {
     magic: [u8; 4],
+    dialect: Dialect,
     phase: Phase,
     state: State,
     /// Askings not yet answered, by command.
     expected: [u8; Command::ALL.len()],
     unknown: u32,
+}
+
+/// Which commands there are, and how long each may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// This node's peers.
+    Rockpool,
+    /// Nodes of Bitcoin's own network: its names, caps and manners. Before `verack` they say what they can, in messages that are skipped;
+    /// no asking is needed, since all that is long comes from nodes that the user chose.
+    Bitcoin,
 }
 
 /// How far the handshake is. The framer keeps it itself: what a peer sends after its `verack` may lie in the same bytes.
@@ -54,7 +66,19 @@ enum Next {
 impl V1 {
     /// A connection of the network with this magic, before the handshake.
     pub fn new(magic: [u8; 4]) -> V1 {
-        V1 { magic, phase: Phase::AwaitVersion, state: State::Header, expected: [0; Command::ALL.len()], unknown: 0 }
+        V1 {
+            magic,
+            dialect: Dialect::Rockpool,
+            phase: Phase::AwaitVersion,
+            state: State::Header,
+            expected: [0; Command::ALL.len()],
+            unknown: 0,
+        }
+    }
+
+    /// A connection to a node of Bitcoin's own network with this magic, before the handshake.
+    pub fn bitcoin(magic: [u8; 4]) -> V1 {
+        V1 { dialect: Dialect::Bitcoin, ..V1::new(magic) }
     }
 
     /// The next message, if all of it is there.
@@ -143,19 +167,20 @@ impl V1 {
         name.copy_from_slice(&header[4..16]);
         let len = u32::from_le_bytes([header[16], header[17], header[18], header[19]]);
         let claimed = [header[20], header[21], header[22], header[23]];
-        let command = Command::from_field(&name).ok_or(FrameError::Command(name))?;
+        let command = self.dialect.command(&name).ok_or(FrameError::Command(name))?;
+        let cap = self.dialect.cap(command);
         let bytes = usize::try_from(len).unwrap_or(usize::MAX);
         if !self.in_turn(command) {
             return Err(FrameError::OutOfTurn(command));
         }
-        if bytes > command.cap() {
-            return Err(FrameError::TooLong { command, bytes, cap: command.cap() });
+        if bytes > cap {
+            return Err(FrameError::TooLong { command, bytes, cap });
         }
         if command == Command::Unknown {
             self.unknown = self.unknown.saturating_add(1);
             return Ok(Next::Skip(HEADER_BYTES + bytes));
         }
-        if bytes > UNASKED_BYTES_MAX && self.expected[command as usize] == 0 {
+        if bytes > UNASKED_BYTES_MAX && self.expected[command as usize] == 0 && self.dialect == Dialect::Rockpool {
             return Err(FrameError::NotAsked { command, bytes });
         }
         Ok(Next::Body(Body { command, len: bytes, claimed, checksum: Checksum::default() }))
@@ -164,7 +189,7 @@ impl V1 {
     fn in_turn(&self, command: Command) -> bool {
         match self.phase {
             Phase::AwaitVersion => command == Command::Version,
-            Phase::AwaitVerack => command == Command::Verack,
+            Phase::AwaitVerack => command == Command::Verack || (command == Command::Unknown && self.dialect == Dialect::Bitcoin),
             Phase::Ready => !matches!(command, Command::Version | Command::Verack),
         }
     }
@@ -176,6 +201,22 @@ impl V1 {
             Command::Version => self.phase = Phase::AwaitVerack,
             Command::Verack => self.phase = Phase::Ready,
             _ => {}
+        }
+    }
+}
+
+impl Dialect {
+    fn command(self, field: &[u8; 12]) -> Option<Command> {
+        match self {
+            Dialect::Rockpool => Command::from_field(field),
+            Dialect::Bitcoin => bitcoin::command(field),
+        }
+    }
+
+    fn cap(self, command: Command) -> usize {
+        match self {
+            Dialect::Rockpool => command.cap(),
+            Dialect::Bitcoin => bitcoin::cap(command),
         }
     }
 }

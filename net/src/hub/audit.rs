@@ -6,7 +6,7 @@ use crate::hub::Hub;
 use crate::hub::backlog::Backlog;
 use crate::hub::conn::{Conn, State};
 use crate::id::{ConnId, Lane};
-use crate::limits::{OUTBOX_HARD_BYTES, OUTBOX_SUM_BYTES, RECEIVE_POOL_BYTES, tickets_per_conn};
+use crate::limits::{OUTBOX_SUM_BYTES, RECEIVE_POOL_BYTES, outbox_bytes, tickets_per_conn};
 
 impl<A> Hub<A> {
     /// Panics where a sum is not that of what is held, a limit is passed, or a connection has something to do that no stage knows of and
@@ -16,9 +16,12 @@ impl<A> Hub<A> {
         let sum = |of: fn(&Conn) -> usize| out.conns.iter().map(|(_, conn)| of(conn)).sum::<usize>();
         assert_eq!(out.outbox_sum, sum(|conn| conn.outbox.len()), "bytes in all outboxes");
         assert_eq!(out.pool, sum(|conn| conn.received.pooled()), "bytes of the pool");
-        assert_eq!(out.dials_now, sum(|conn| usize::from(conn.listener.is_none())), "connections that were dialled");
+        let dialled = sum(|conn| usize::from(conn.listener.is_none() && conn.lane != Lane::Bitcoin));
+        let to_bitcoin = sum(|conn| usize::from(conn.listener.is_none() && conn.lane == Lane::Bitcoin));
+        assert_eq!(out.dials_now, [dialled, to_bitcoin], "connections that were dialled");
         self.listeners.audit(out.conns.iter().filter_map(|(_, conn)| Some((conn.listener?, conn.addr))));
-        assert!(out.outbox_sum <= OUTBOX_SUM_BYTES && out.pool <= RECEIVE_POOL_BYTES, "{} and {} bytes", out.outbox_sum, out.pool);
+        let unsent = out.unsent_but_blocks();
+        assert!(unsent <= OUTBOX_SUM_BYTES && out.pool <= RECEIVE_POOL_BYTES, "{unsent} and {} bytes", out.pool);
         for lane in Lane::ALL {
             let of_lane = out.conns.iter().filter(|(_, conn)| conn.lane == lane);
             let held: usize = of_lane.map(|(_, conn)| usize::from(conn.tickets)).sum();
@@ -28,11 +31,11 @@ impl<A> Hub<A> {
         let mut inbox: BTreeMap<ConnId, u8> = BTreeMap::new();
         self.inbox.iter().for_each(|(id, ..)| *inbox.entry(*id).or_default() += 1);
         let wait = |backlog: &Backlog| backlog.iter().collect::<BTreeSet<u32>>();
-        let [peer, stratum, http] = out.frames.each_ref().map(wait);
+        let [peer, stratum, http, bitcoin] = out.frames.each_ref().map(wait);
         let [reads, writes, rooms] = [&out.reads, &out.writes, &out.rooms].map(wait);
         for (id, conn) in out.conns.iter() {
             assert_eq!(conn.inbox, inbox.get(&id).copied().unwrap_or(0), "frames of {id} in the inbox");
-            let frames = [&peer, &stratum, &http][conn.lane as usize];
+            let frames = [&peer, &stratum, &http, &bitcoin][conn.lane as usize];
             self.audit_conn(id, conn, [&reads, frames, &writes, &rooms].map(|backlog| backlog.contains(&id.slot)));
         }
     }
@@ -46,7 +49,7 @@ impl<A> Hub<A> {
             conn.inbox,
             conn.tickets
         );
-        assert!(conn.outbox.len() <= OUTBOX_HARD_BYTES, "{} bytes for {id}", conn.outbox.len());
+        assert!(conn.outbox.len() <= outbox_bytes(conn.lane), "{} bytes for {id}", conn.outbox.len());
         let open = matches!(conn.state, State::Open | State::Flushing(_));
         let to_read = open && conn.readable && !conn.ended && !conn.paused && !conn.uncut;
         let to_cut = conn.uncut && !conn.paused && conn.may_cut();

@@ -46,14 +46,18 @@ pub struct HubConfig {
     pub magic: [u8; 4],
     /// The listeners; a connection that one accepts is told from the others' by its row.
     pub listeners: Vec<ListenerRow>,
-    /// Connections that we dialled, at once.
+    /// Connections that we dialled, at once; those to Bitcoin nodes apart.
     pub dials_max: usize,
+    /// The magic of Bitcoin's own network, for its nodes' messages.
+    pub bitcoin_magic: [u8; 4],
+    /// Connections to Bitcoin nodes, at once.
+    pub bitcoin_dials_max: usize,
 }
 
 impl HubConfig {
     /// Slots: those of all rows, those of dials, and one through which a connection too many is refused.
     pub fn conns_max(&self) -> usize {
-        self.listeners.iter().map(|row| row.conns_max).sum::<usize>() + self.dials_max + 1
+        self.listeners.iter().map(|row| row.conns_max).sum::<usize>() + self.dials_max + self.bitcoin_dials_max + 1
     }
 }
 
@@ -79,8 +83,10 @@ pub struct ListenerRow {
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FramerKind {
-    /// Bitcoin's P2P v1 messages.
+    /// Bitcoin's P2P v1 messages, with this node's own commands.
     V1,
+    /// The same with Bitcoin's.
+    Bitcoin,
     /// Lines, or HTTP if the first bytes say so.
     LineOrHttp,
     /// HTTP requests.

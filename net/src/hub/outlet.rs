@@ -16,7 +16,7 @@ use crate::hub::tickets::{Lanes, Ticket};
 use crate::hub::timers::{Due, Timers};
 use crate::hub::{FramerKind, HubConfig};
 use crate::id::{ConnId, Lane};
-use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES};
+use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES, outbox_bytes};
 use crate::payload::Payload;
 use crate::time::Now;
 use crate::times::Times;
@@ -27,6 +27,7 @@ use crate::wire::message::Command;
 pub struct Outlet {
     pub(crate) now: Now,
     pub(crate) magic: [u8; 4],
+    bitcoin_magic: [u8; 4],
     pub(crate) conns: Conns,
     pub(crate) timers: Timers,
     pub(crate) lanes: Lanes,
@@ -41,8 +42,9 @@ pub struct Outlet {
     /// Dials to begin, and dials that may have ended.
     pub(crate) dials: Vec<ConnId>,
     pub(crate) dialled: Vec<ConnId>,
-    pub(crate) dials_now: usize,
-    dials_max: usize,
+    /// Connections that were dialled: to all but Bitcoin nodes, and to these.
+    pub(crate) dials_now: [usize; 2],
+    dials_max: [usize; 2],
     /// Marked to be freed, each once.
     pub(crate) closing: Vec<(ConnId, CloseReason)>,
     /// The node's own timer.
@@ -61,6 +63,7 @@ impl Outlet {
         Outlet {
             now: Now { mono: Duration::ZERO, wall: Duration::ZERO },
             magic: config.magic,
+            bitcoin_magic: config.bitcoin_magic,
             conns: Conns::new(config.conns_max()),
             timers: Timers::default(),
             lanes: Lanes::default(),
@@ -71,8 +74,8 @@ impl Outlet {
             rooms: Backlog::default(),
             dials: Vec::new(),
             dialled: Vec::new(),
-            dials_now: 0,
-            dials_max: config.dials_max,
+            dials_now: [0; 2],
+            dials_max: [config.dials_max, config.bitcoin_dials_max],
             closing: Vec::new(),
             wake: Due::NEVER,
             reading: true,
@@ -165,16 +168,18 @@ impl Outlet {
 
     /// Dials. `Opened` or `Closed` follows, never neither; a refusal here is followed by nothing.
     pub fn dial(&mut self, lane: Lane, addr: SocketAddr) -> Result<ConnId, CloseReason> {
-        if self.dials_now >= self.dials_max {
+        let account = usize::from(lane == Lane::Bitcoin);
+        if self.dials_now[account] >= self.dials_max[account] {
             return Err(CloseReason::Full("as many dialled connections as configured"));
         }
         let kind = match lane {
             Lane::Peer => FramerKind::V1,
             Lane::Stratum => FramerKind::LineOrHttp,
             Lane::Http => FramerKind::Http,
+            Lane::Bitcoin => FramerKind::Bitcoin,
         };
         let id = self.admit(lane, kind, addr, None, DIAL_MAX).ok_or(CloseReason::Full("all slots are taken"))?;
-        self.dials_now += 1;
+        self.dials_now[account] += 1;
         self.dials.push(id);
         self.counters.dialled.add(1);
         Ok(id)
@@ -302,6 +307,7 @@ impl Outlet {
         let id = self.conns.next_id()?;
         let framer = match kind {
             FramerKind::V1 => Framer::v1(self.magic),
+            FramerKind::Bitcoin => Framer::bitcoin(self.bitcoin_magic),
             FramerKind::LineOrHttp => Framer::Sniff,
             FramerKind::Http => Framer::http(),
         };
@@ -338,11 +344,11 @@ impl Outlet {
         push(&mut conn.outbox);
         let after = conn.outbox.len();
         self.outbox_sum += after - before;
-        if after > OUTBOX_HARD_BYTES {
+        if after > outbox_bytes(conn.lane) {
             return self.close(id, CloseReason::SlowReader(after));
         }
         self.want_write(id.slot);
-        while self.outbox_sum > OUTBOX_SUM_BYTES {
+        while self.outbox_sum > OUTBOX_SUM_BYTES && self.unsent_but_blocks() > OUTBOX_SUM_BYTES {
             self.cut_largest();
         }
     }
@@ -362,9 +368,15 @@ impl Outlet {
         self.writes.iter().any(|slot| self.conns.at(slot).is_some_and(|(_, conn)| conn.in_writes))
     }
 
+    /// Bytes that wait in all outboxes that share one limit: not in those of Bitcoin nodes.
+    pub(crate) fn unsent_but_blocks(&self) -> usize {
+        self.conns.iter().filter(|(_, conn)| conn.lane != Lane::Bitcoin).map(|(_, conn)| conn.outbox.len()).sum()
+    }
+
     /// The sum of all outboxes is over its limit: who holds most of it goes.
     fn cut_largest(&mut self) {
-        let largest = self.conns.iter().map(|(id, conn)| (conn.outbox.len(), id)).max();
+        let sharing = self.conns.iter().filter(|(_, conn)| conn.lane != Lane::Bitcoin);
+        let largest = sharing.map(|(id, conn)| (conn.outbox.len(), id)).max();
         let Some((bytes, id)) = largest else { return };
         self.counters.outbox_cut.add(1);
         self.close(id, CloseReason::SlowReader(bytes));

@@ -9,7 +9,7 @@ use crate::hub::conn::State;
 use crate::hub::io::{Input, Io, Stage};
 use crate::hub::timers::Due;
 use crate::hub::{Hub, Outlet};
-use crate::id::ConnId;
+use crate::id::{ConnId, Lane};
 use crate::limits::{DIAL_MAX, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OWN_RUN_BYTES, WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS};
 
 /// How one connection's writing ended in this turn.
@@ -174,7 +174,7 @@ impl<A> Hub<A> {
             io.close(id);
             match conn.listener {
                 Some(row) => self.listeners.leave(row, conn.addr),
-                None => out.dials_now -= 1,
+                None => out.dials_now[usize::from(conn.lane == Lane::Bitcoin)] -= 1,
             }
             out.counters.closed(&why).add(1);
             out.counters.conns.set(out.conns.len() as u64);

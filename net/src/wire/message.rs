@@ -325,24 +325,29 @@ impl Message {
 }
 
 /// A message whose header is blank yet, with room for so many bytes behind it.
-fn unsealed(payload: usize) -> Writer {
+pub(super) fn unsealed(payload: usize) -> Writer {
     let mut writer = Writer::with_capacity(HEADER_BYTES + payload);
     writer.put(&[0; HEADER_BYTES]);
     writer
 }
 
 /// The one place where a message gets its header: magic, command, length, checksum.
-fn seal(magic: [u8; 4], command: Command, mut message: Vec<u8>) -> Vec<u8> {
+fn seal(magic: [u8; 4], command: Command, message: Vec<u8>) -> Vec<u8> {
+    seal_as(magic, &command.field(), message)
+}
+
+/// The same under any name.
+pub(super) fn seal_as(magic: [u8; 4], field: &[u8; 12], mut message: Vec<u8>) -> Vec<u8> {
     let (header, payload) = message.split_at_mut(HEADER_BYTES);
     header[..4].copy_from_slice(&magic);
-    header[4..16].copy_from_slice(&command.field());
+    header[4..16].copy_from_slice(field);
     header[16..20].copy_from_slice(&(payload.len() as u32).to_le_bytes());
     header[20..].copy_from_slice(&Checksum::default().finish(payload));
     message
 }
 
 impl Version {
-    fn read(reader: &mut Reader<'_>) -> Result<Version, WireError> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Version, WireError> {
         let version = Version {
             protocol: reader.u32()?,
             services: reader.u64()?,
@@ -365,7 +370,7 @@ impl Version {
         Ok(version)
     }
 
-    fn write(&self, writer: &mut Writer) -> Result<(), WireError> {
+    pub(super) fn write(&self, writer: &mut Writer) -> Result<(), WireError> {
         self.check()?;
         writer.u32(self.protocol);
         writer.u64(self.services);

@@ -1,6 +1,7 @@
 //! What peers say to each other: messages and the share, with their one encoding.
 
 mod addr;
+pub mod bitcoin;
 mod body;
 pub mod codec;
 mod command;

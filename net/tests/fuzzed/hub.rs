@@ -218,7 +218,13 @@ impl World {
             spare_private: config & 4 > 0,
             first_frame: Duration::from_secs(30),
         };
-        let config = HubConfig { magic: MAGIC, listeners: rows.map(row).to_vec(), dials_max: [2, 8][usize::from(config >> 3) % 2] };
+        let config = HubConfig {
+            magic: MAGIC,
+            listeners: rows.map(row).to_vec(),
+            dials_max: [2, 8][usize::from(config >> 3) % 2],
+            bitcoin_magic: MAGIC,
+            bitcoin_dials_max: 0,
+        };
         let mut net = Net::new(u64::from(seed), 1 + RAW, weather);
         (0..=RAW).for_each(|host| PORTS[..3].iter().enumerate().for_each(|(row, &port)| net.listen(host, row, port)));
         let conns_max = config.conns_max();

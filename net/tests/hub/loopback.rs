@@ -59,7 +59,7 @@ impl House {
             spare_private: true,
             first_frame,
         };
-        let config = HubConfig { magic: [1; 4], listeners: vec![row], dials_max: 8 };
+        let config = HubConfig { magic: [1; 4], listeners: vec![row], dials_max: 8, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 };
         let reactor = Reactor::new(&["127.0.0.1:0".parse().unwrap()], config.conns_max(), 2).unwrap();
         House { reactor, hub: Hub::new(config), rng: ChaCha12Rng::seed_from_u64(1), node: Echo::default() }
     }

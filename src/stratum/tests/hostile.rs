@@ -362,7 +362,7 @@ fn miners_are_limited_in_all_and_by_address() {
     };
     let (mut world, _) = serving();
     let listeners = vec![ListenerRow { conns_max: 1, ..row.clone() }, row];
-    world.hub = Hub::new(HubConfig { magic: regtest().magic, listeners, dials_max: 0 });
+    world.hub = Hub::new(HubConfig { magic: regtest().magic, listeners, dials_max: 0, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 });
     let one = [8, 8, 8, 8];
     let conns: Vec<ConnId> = (0..MINERS_PER_ADDR).map(|_| world.connect_from(one, STRATUM)).collect();
     assert!(conns.iter().all(|conn| world.is_open(*conn)));
