@@ -14,6 +14,9 @@ pub enum CloseReason {
     /// We dialled and nobody answered.
     #[error("dial failed: {0}")]
     Dial(String),
+    /// We dialled it for v2, and its handshake did not come about: it may speak v1.
+    #[error("no v2: {0}")]
+    NotV2(String),
     /// The bytes are not what this kind of connection speaks.
     #[error("bad frame: {0}")]
     BadFrame(String),

@@ -88,9 +88,14 @@ counters! {
         refused: "connections", "Connections refused for want of a slot.";
         dialled: "connections", "Dials begun.";
         accept_pauses: "times", "A listener rested because the process had no file descriptor left.";
+        v2_opened: "connections", "Connections that became v2.";
+        v2_failed: "connections", "Connections whose v2 handshake began and was not done.";
+        v2_decoys: "packets", "Packets of v2 that said they are to be thrown away.";
+        v2_waited: "times", "Exchanges of keys were left to the next turn because its budget was spent.";
         closed_remote: "connections", "Closed by the other side.";
         closed_socket: "connections", "Closed by a socket error.";
         closed_dial: "connections", "Dials that failed.";
+        closed_not_v2: "connections", "Dialled for v2, which did not come about.";
         closed_bad_frame: "connections", "Closed for bytes that are no frame.";
         closed_misbehaviour: "connections", "Closed for misbehaviour.";
         closed_timeout: "connections", "Closed by a deadline.";
@@ -132,6 +137,7 @@ impl Counters {
             CloseReason::Remote => &self.closed_remote,
             CloseReason::Socket(_) => &self.closed_socket,
             CloseReason::Dial(_) => &self.closed_dial,
+            CloseReason::NotV2(_) => &self.closed_not_v2,
             CloseReason::BadFrame(_) => &self.closed_bad_frame,
             CloseReason::Misbehaviour(_) => &self.closed_misbehaviour,
             CloseReason::Timeout(_) => &self.closed_timeout,

@@ -78,6 +78,40 @@ pub const LINE_COST: u32 = 10;
 /// Dispatch cost of an HTTP request: an answer is rendered.
 pub const HTTP_COST: u32 = 50;
 
+// BIP324 ("v2")
+
+/// Bytes that tell v1 from v2: the magic and the name of `version`.
+pub const V1_PREFIX_BYTES: usize = 16;
+/// Bytes of a key of BIP324's handshake.
+pub const V2_KEY_BYTES: usize = 64;
+/// Bytes of the mark that ends garbage.
+pub const V2_TERMINATOR_BYTES: usize = 16;
+/// Bytes of a packet's encrypted length.
+pub const V2_LENGTH_BYTES: usize = 3;
+/// Bytes of a packet's tag.
+pub const V2_TAG_BYTES: usize = 16;
+/// Bytes of a packet beside its contents: length, flags, tag.
+pub const V2_PACKET_EXTRA: usize = V2_LENGTH_BYTES + 1 + V2_TAG_BYTES;
+/// Bytes of a message's type at most: a zero and the name.
+pub const V2_TYPE_BYTES: usize = 13;
+/// Most bytes of garbage that BIP324 allows.
+pub const V2_GARBAGE_MAX: usize = 4_095;
+/// Most bytes of garbage that we send, a drawn number: they hide nothing but where the handshake ends.
+pub const V2_GARBAGE_OURS: usize = 64;
+/// Most bytes of a handshake: key, garbage, mark, decoys and version. Bitcoin Core sends no decoys.
+pub const V2_HELLO_BYTES_MAX: usize = 8 << 10;
+/// Bytes that are searched for the end of the garbage in all, since each piece has all be searched again: 64 times the most there may be.
+pub const V2_SCAN_BYTES: usize = 64 * V2_GARBAGE_MAX;
+/// Times that a handshake may have a packet before its version that is not whole: each costs an exchange of keys.
+pub const V2_TRIES: u8 = 8;
+/// Exchanges of keys in one turn, at about 150 µs each and three times that on a small machine: a reconnect storm leaves room for who is
+/// there.
+pub const V2_KEYS_A_TURN: usize = 8;
+/// Packets of one connection that are opened in one round and give no frame.
+pub const V2_SKIPS_A_ROUND: usize = 64;
+/// What each such packet takes of the bytes that are cut in a turn, beside its own: to verify the smallest costs as much as to hash that.
+pub const V2_SKIP_COST: usize = 512;
+
 // The turn
 
 /// Longest wait of a poll when nothing is due: the node looks around once a second.

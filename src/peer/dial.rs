@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rockpool_net::hub::Outlet;
 use rockpool_net::id::{ConnId, Lane};
+use rockpool_net::transport::Wrapping;
 
 use crate::limits::{DIAL_FIRST, DIAL_GOOD, DIAL_LAST};
 
@@ -42,7 +43,7 @@ impl Dials {
     /// Dials all that are due.
     pub fn dial(&mut self, now: Duration, out: &mut Outlet) {
         for row in self.rows.iter_mut().filter(|row| row.conn.is_none() && row.next <= now) {
-            match out.dial(self.lane, row.addr) {
+            match out.dial(self.lane, row.addr, Wrapping::V1) {
                 Ok(conn) => row.conn = Some(conn),
                 Err(why) => {
                     log::info!("{}: {why}", row.addr);

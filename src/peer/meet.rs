@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use rand_chacha::rand_core::Rng;
 use rockpool_net::close::CloseReason;
 use rockpool_net::id::{ConnId, Lane};
+use rockpool_net::transport::Wrapping;
 use rockpool_net::wire::message::{AddrEntry, Message};
 
 use crate::peer::gossip::{Talk, next_announcement};
@@ -53,7 +54,7 @@ impl Peers {
         }
         let around = Around { configured: &turn.config.peers, outbound: &outbound, inbound: &inbound, is_banned: &|_| false };
         let Some((addr, aim)) = self.outbound.next(now, &mut self.book, turn.rng, &around) else { return };
-        match turn.out.dial(Lane::Peer, addr) {
+        match turn.out.dial(Lane::Peer, addr, Wrapping::V1) {
             Ok(conn) => {
                 if aim == Aim::Feeler { &turn.counters.feelers } else { &turn.counters.book_dials }.add(1);
                 self.outbound.began(addr, aim, conn);

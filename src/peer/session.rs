@@ -61,8 +61,8 @@ pub struct Peer {
     gave: bool,
 }
 
-/// A payload and its checksum.
-type Carried<'a> = (&'a [u8], [u8; 4]);
+/// A payload and its checksum, if it came with one.
+type Carried<'a> = (&'a [u8], Option<[u8; 4]>);
 type Verdict = Result<(), CloseReason>;
 
 impl Peer {
@@ -260,7 +260,7 @@ impl Peer {
         self.tell_tip(conn, &chain_tip(turn), turn);
     }
 
-    fn dispatch(&mut self, conn: ConnId, message: Message, checksum: [u8; 4], peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+    fn dispatch(&mut self, conn: ConnId, message: Message, checksum: Option<[u8; 4]>, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
         match message {
             // The table of the handshake leaves none of these.
             Message::Version(_) | Message::Verack => return Err(misbehaviour("a second handshake")),

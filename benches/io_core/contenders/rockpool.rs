@@ -135,7 +135,7 @@ impl Node {
 }
 
 impl Peer {
-    fn step(&mut self, command: Command, payload: &[u8], checksum: [u8; 4], out: &mut Outlet) -> Result<(), CloseReason> {
+    fn step(&mut self, command: Command, payload: &[u8], checksum: Option<[u8; 4]>, out: &mut Outlet) -> Result<(), CloseReason> {
         let (state, step) = handshake::step(self.state, command).map_err(|why| CloseReason::Misbehaviour(why.into()))?;
         self.state = state;
         // The bench's shares are of the right size only.

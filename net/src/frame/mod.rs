@@ -11,19 +11,20 @@ pub mod v1;
 use thiserror::Error;
 
 use crate::limits::{HTTP_COST, LINE_COST};
+use crate::transport::V2Error;
 use crate::wire::message::Command;
 
 /// One complete unit of what a connection says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A peer's message; the payload's checksum held.
+    /// A peer's message; the payload's checksum held, or its packet's tag.
     Message {
         /// What it is, never [`Command::Unknown`].
         command: Command,
         /// What it carries, still encoded.
         payload: Box<[u8]>,
-        /// The payload's checksum: whoever sends the same payload on need not compute it again.
-        checksum: [u8; 4],
+        /// The payload's checksum: whoever sends the same payload on need not compute it again. A v2 packet has none.
+        checksum: Option<[u8; 4]>,
     },
     /// A line of text without its end and without white space around; never empty. Not looked into.
     Line(Box<[u8]>),
@@ -101,6 +102,9 @@ pub enum FrameError {
     /// The payload is not what the header's checksum says.
     #[error("{0} with a wrong checksum: the line or the sender is broken")]
     Checksum(Command),
+    /// What came is no v2 as it has to be.
+    #[error("v2: {0}")]
+    V2(#[from] V2Error),
     /// Somebody would have the connection encrypted, where it is not.
     #[error("a TLS handshake: this port speaks plain Stratum, stratum+tcp://, not stratum+ssl://")]
     Tls,
@@ -198,11 +202,12 @@ impl Framer {
         }
     }
 
-    /// The message whose header is there and whose end is not.
-    pub fn arriving(&self) -> Option<Command> {
-        match self {
-            Framer::V1(v1) => v1.arriving(),
-            Framer::Line(_) | Framer::Http(_) | Framer::Sniff => None,
+    /// The message whose header is there and whose end is not. Of a v2 packet only the length of its contents is known: `packet`.
+    pub fn arriving(&self, packet: Option<usize>) -> Option<Command> {
+        match (self, packet) {
+            (Framer::V1(v1), None) => v1.arriving(),
+            (Framer::V1(v1), Some(bytes)) => v1.arriving_packet(bytes),
+            (Framer::Line(_) | Framer::Http(_) | Framer::Sniff, _) => None,
         }
     }
 

@@ -3,6 +3,8 @@
 //! What the header claims is judged before the payload arrives, by command and by how far the handshake is. The checksum is computed as
 //! bytes arrive, so that the last ones of a large message cost no more than the first.
 
+pub(crate) mod packet;
+
 use super::{Cut, Frame, FrameError};
 use crate::limits::{HEADER_BYTES, UNASKED_BYTES_MAX};
 use crate::sha256::Checksum;
@@ -81,6 +83,11 @@ impl V1 {
         V1 { dialect: Dialect::Bitcoin, ..V1::new(magic) }
     }
 
+    /// The network's magic.
+    pub fn magic(&self) -> [u8; 4] {
+        self.magic
+    }
+
     /// The next message, if all of it is there.
     pub fn cut(&mut self, buf: &[u8]) -> Result<Cut, FrameError> {
         match &mut self.state {
@@ -134,7 +141,7 @@ impl V1 {
             return Err(FrameError::Checksum(command));
         }
         self.passed(command);
-        Ok(Cut::Frame { frame: Frame::Message { command, payload: payload.into(), checksum: body.claimed }, used: whole })
+        Ok(Cut::Frame { frame: Frame::Message { command, payload: payload.into(), checksum: Some(body.claimed) }, used: whole })
     }
 
     /// See [`Framer::set_ready`](super::Framer::set_ready).
@@ -167,23 +174,33 @@ impl V1 {
         name.copy_from_slice(&header[4..16]);
         let len = u32::from_le_bytes([header[16], header[17], header[18], header[19]]);
         let claimed = [header[20], header[21], header[22], header[23]];
-        let command = self.dialect.command(&name).ok_or(FrameError::Command(name))?;
-        let cap = self.dialect.cap(command);
         let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+        let command = self.allow(&name, bytes)?;
+        if command == Command::Unknown {
+            self.unknown = self.unknown.saturating_add(1);
+            return Ok(Next::Skip(HEADER_BYTES + bytes));
+        }
+        Ok(Next::Body(Body { command, len: bytes, claimed, checksum: Checksum::default() }))
+    }
+
+    /// What a message of this name is, if it may come now and be so long.
+    fn allow(&self, name: &[u8; 12], bytes: usize) -> Result<Command, FrameError> {
+        let command = self.dialect.command(name).ok_or(FrameError::Command(*name))?;
+        let cap = self.dialect.cap(command);
         if !self.in_turn(command) {
             return Err(FrameError::OutOfTurn(command));
         }
         if bytes > cap {
             return Err(FrameError::TooLong { command, bytes, cap });
         }
-        if command == Command::Unknown {
-            self.unknown = self.unknown.saturating_add(1);
-            return Ok(Next::Skip(HEADER_BYTES + bytes));
-        }
-        if bytes > UNASKED_BYTES_MAX && self.expected[command as usize] == 0 && self.dialect == Dialect::Rockpool {
+        if command != Command::Unknown
+            && bytes > UNASKED_BYTES_MAX
+            && self.expected[command as usize] == 0
+            && self.dialect == Dialect::Rockpool
+        {
             return Err(FrameError::NotAsked { command, bytes });
         }
-        Ok(Next::Body(Body { command, len: bytes, claimed, checksum: Checksum::default() }))
+        Ok(command)
     }
 
     fn in_turn(&self, command: Command) -> bool {
@@ -258,7 +275,7 @@ mod tests {
     fn parts(frames: Vec<Frame>) -> Vec<(Command, Box<[u8]>)> {
         let part = |frame| match frame {
             Frame::Message { command, payload, checksum } => {
-                assert_eq!(checksum[..], sha256d(&payload)[..4]);
+                assert_eq!(checksum.unwrap()[..], sha256d(&payload)[..4]);
                 (command, payload)
             }
             other => panic!("{other:?}"),

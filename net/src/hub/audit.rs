@@ -52,8 +52,9 @@ impl<A> Hub<A> {
         assert!(conn.outbox.len() <= outbox_bytes(conn.lane), "{} bytes for {id}", conn.outbox.len());
         let open = matches!(conn.state, State::Open | State::Flushing(_));
         let to_read = open && conn.readable && !conn.ended && !conn.paused && !conn.uncut;
-        let to_cut = conn.uncut && !conn.paused && conn.may_cut();
-        let to_write = open && !conn.outbox.is_empty() && !conn.full;
+        let to_cut = conn.uncut && !conn.paused && !conn.in_keys && conn.may_cut();
+        let to_write = open && conn.can_write() && !conn.full;
+        assert!(!conn.in_keys || self.out.keys.iter().any(|slot| slot == id.slot), "{id} waits for keys and nobody knows: {conn:?}");
         let marked = [conn.in_reads, conn.in_frames, conn.in_writes, conn.in_rooms];
         for (stage, due) in [to_read, to_cut, to_write, false].into_iter().enumerate() {
             let what = ["read", "cut", "written to", "told of room"][stage];

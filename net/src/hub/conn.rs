@@ -74,6 +74,8 @@ pub(crate) struct Conn {
     pub asked: bool,
     /// Its first frame has come.
     pub spoke: bool,
+    /// It waits for its exchange of keys.
+    pub in_keys: bool,
     /// It is in the backlog of that stage. Who waits for one of its own tickets is in none: the ticket's coming home puts it there.
     pub in_reads: bool,
     pub in_frames: bool,
@@ -117,11 +119,17 @@ impl Conn {
             full: false,
             asked: false,
             spoke: false,
+            in_keys: false,
             in_reads: false,
             in_frames: false,
             in_rooms: false,
             in_writes: false,
         }
+    }
+
+    /// Whether anything that waits may become wire bytes now, or is already.
+    pub fn can_write(&self) -> bool {
+        if self.transport.is_ready() { !self.outbox.is_empty() } else { self.outbox.is_sealed() }
     }
 
     /// Whether it may have one more frame in the house.

@@ -12,6 +12,7 @@ mod audit;
 mod backlog;
 mod conn;
 mod dispatch;
+mod keys;
 mod listeners;
 mod outlet;
 mod read;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
+use secp256k1::{Secp256k1, SignOnly};
 
 pub use self::listeners::{counted, netgroup};
 pub use self::outlet::Outlet;
@@ -127,6 +129,8 @@ pub struct Hub<A> {
     cut_left: [usize; Lane::ALL.len()],
     events: Vec<Event>,
     clock: TurnClock,
+    /// For the keys of v2.
+    curve: Secp256k1<SignOnly>,
     report: TurnReport,
 }
 
@@ -154,6 +158,7 @@ impl<A> Hub<A> {
             cut_left: [0; Lane::ALL.len()],
             events: Vec::new(),
             clock: TurnClock::default(),
+            curve: Secp256k1::signing_only(),
             report: TurnReport::default(),
         }
     }
@@ -176,6 +181,7 @@ impl<A> Hub<A> {
         self.timers();
         self.dispatch(rng, io, node);
         self.dial(io);
+        self.exchange(rng, io);
         self.write(rng, io);
         self.reap(io);
         self.clock.due = self.clock.last + self.wait();
@@ -238,7 +244,7 @@ impl<A> Hub<A> {
     fn wait(&self) -> Duration {
         let out = &self.out;
         let given = !self.calls.is_empty() || !self.inbox.is_empty() || self.mail_left;
-        let marked = !out.dials.is_empty() || !out.dialled.is_empty() || !out.closing.is_empty();
+        let marked = !out.keys.is_empty() || !out.dials.is_empty() || !out.dialled.is_empty() || !out.closing.is_empty();
         let able =
             given || marked || self.listeners.can_accept(out) || out.can_read() || out.can_cut() || out.can_serve() || out.can_write();
         if able {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::limits::{OWN_RUN_BYTES, WRITE_SLICES};
+use crate::limits::{OWN_RUN_BYTES, WRITE_CONN_BYTES, WRITE_SLICES};
 use crate::payload::Payload;
 use crate::transport::Transport;
 
@@ -91,17 +91,51 @@ impl Outbox {
         }
     }
 
-    /// Makes wire bytes of as many entries as one write can take.
-    pub fn seal(&mut self, transport: &mut Transport) {
-        let (sealed, mut grown) = (self.sealed as usize, 0);
-        for entry in self.entries_mut().take(WRITE_SLICES).skip(sealed) {
-            let plain = entry.bytes().len();
-            let taken = std::mem::replace(entry, Entry::Own(Vec::new()));
-            *entry = transport.seal(taken);
-            grown += entry.bytes().len() - plain;
+    /// Adds bytes of the transport's own before all that it has not made wire bytes of.
+    pub fn push_sealed(&mut self, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
         }
-        self.sealed = self.sealed.max(self.count().min(WRITE_SLICES) as u32);
-        self.bytes += grown as u32;
+        self.bytes = self.bytes.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        match (self.sealed as usize).checked_sub(1) {
+            Some(at) => self.rest.get_or_insert_default().insert(at, Entry::Own(bytes)),
+            None => {
+                if let Some(first) = self.first.replace(Entry::Own(bytes)) {
+                    self.rest.get_or_insert_default().push_front(first);
+                }
+            }
+        }
+        self.sealed += 1;
+    }
+
+    /// Whether some of it is wire bytes already.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed > 0
+    }
+
+    /// Makes wire bytes of as many entries as one write can take. `scratch` is anybody's, for the time of the call.
+    pub fn seal(&mut self, transport: &mut Transport, scratch: &mut Vec<u8>) {
+        if !transport.is_ready() {
+            return;
+        }
+        let (sealed, mut bytes, mut wire, mut count) = (self.sealed as usize, self.bytes as usize, 0, 0);
+        for (at, entry) in self.entries_mut().enumerate().take(WRITE_SLICES) {
+            if at >= sealed {
+                let plain = entry.bytes().len();
+                if let Some(other) = transport.seal(entry.bytes(), scratch) {
+                    *entry = Entry::Own(other);
+                }
+                bytes = bytes + entry.bytes().len() - plain;
+            }
+            count += 1;
+            wire += entry.bytes().len();
+            // Ciphertext is this connection's alone: no more of it than is written at once.
+            if wire >= WRITE_CONN_BYTES {
+                break;
+            }
+        }
+        self.sealed = self.sealed.max(count);
+        self.bytes = bytes as u32;
     }
 
     /// The next wire bytes, at most `budget`, as slices. Returns how many slices and their bytes.
@@ -182,7 +216,7 @@ mod tests {
             }
             let mut out = Vec::new();
             while !outbox.is_empty() {
-                outbox.seal(&mut Transport::Plain);
+                outbox.seal(&mut Transport::Plain, &mut Vec::new());
                 let piece = gathered(&outbox, step);
                 outbox.written(piece.len());
                 out.extend(piece);
@@ -199,7 +233,7 @@ mod tests {
         (0..OWN_RUN_BYTES / 32 + 1).for_each(|_| outbox.push(Entry::Own(vec![7; 32])));
         assert_eq!(outbox.entries().map(|entry| entry.bytes().len()).collect::<Vec<_>>(), [OWN_RUN_BYTES, 32]);
         // What the transport has sealed is not added to: its packets are closed.
-        outbox.seal(&mut Transport::Plain);
+        outbox.seal(&mut Transport::Plain, &mut Vec::new());
         outbox.push(Entry::Own(vec![8; 32]));
         assert_eq!((outbox.count(), outbox.len()), (3, OWN_RUN_BYTES + 64));
     }
@@ -208,10 +242,10 @@ mod tests {
     fn one_write_takes_a_bounded_number_of_slices() {
         let mut outbox = Outbox::default();
         (0..WRITE_SLICES as u8 + 4).for_each(|byte| outbox.push(Entry::Shared(Arc::new(Payload::new([byte])))));
-        outbox.seal(&mut Transport::Plain);
+        outbox.seal(&mut Transport::Plain, &mut Vec::new());
         assert_eq!(gathered(&outbox, 1_000).len(), WRITE_SLICES);
         outbox.written(WRITE_SLICES);
-        outbox.seal(&mut Transport::Plain);
+        outbox.seal(&mut Transport::Plain, &mut Vec::new());
         assert_eq!(gathered(&outbox, 1_000), [16, 17, 18, 19]);
     }
 }

@@ -20,6 +20,8 @@ use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES, ou
 use crate::payload::Payload;
 use crate::time::Now;
 use crate::times::Times;
+use crate::transport::v2::V2;
+use crate::transport::{Transport, Wrapping};
 use crate::wire::message::Command;
 
 /// The hub as dispatch sees it. Names of connections that have ended are ignored everywhere: answers come late.
@@ -39,6 +41,10 @@ pub struct Outlet {
     pub(crate) writes: Backlog,
     /// Who asked to be told of room.
     pub(crate) rooms: Backlog,
+    /// Who waits for an exchange of keys.
+    pub(crate) keys: Backlog,
+    /// For a message on its way into a packet.
+    pub(crate) scratch: Vec<u8>,
     /// Dials to begin, and dials that may have ended.
     pub(crate) dials: Vec<ConnId>,
     pub(crate) dialled: Vec<ConnId>,
@@ -72,6 +78,8 @@ impl Outlet {
             frames: Default::default(),
             writes: Backlog::default(),
             rooms: Backlog::default(),
+            keys: Backlog::default(),
+            scratch: Vec::new(),
             dials: Vec::new(),
             dialled: Vec::new(),
             dials_now: [0; 2],
@@ -133,7 +141,9 @@ impl Outlet {
 
     /// Closes: what waits in the outbox is lost. `Closed` follows with this reason, unless it was closed before.
     pub fn close(&mut self, conn: ConnId, why: CloseReason) {
+        let why = self.not_v2(conn, why);
         let Some(c) = self.conns.get_mut(conn).filter(|c| !matches!(c.state, State::Closing)) else { return };
+        self.counters.v2_failed.add(u64::from(c.transport.is_opening() && !matches!(c.state, State::Dialling)));
         c.state = State::Closing;
         self.pool -= c.received.pooled();
         self.outbox_sum -= c.outbox.len();
@@ -149,7 +159,8 @@ impl Outlet {
     pub fn close_after_flush(&mut self, conn: ConnId, why: CloseReason) {
         let now = self.now.mono;
         let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
-        if (c.outbox.is_empty() && c.ended) || matches!(c.state, State::Dialling) {
+        // What waits for a handshake that is not heard any more would wait in vain.
+        if (c.outbox.is_empty() && c.ended) || matches!(c.state, State::Dialling) || !c.transport.is_ready() {
             return self.close(conn, why);
         }
         self.pool -= c.received.pooled();
@@ -166,8 +177,9 @@ impl Outlet {
         self.want_read(conn);
     }
 
-    /// Dials. `Opened` or `Closed` follows, never neither; a refusal here is followed by nothing.
-    pub fn dial(&mut self, lane: Lane, addr: SocketAddr) -> Result<ConnId, CloseReason> {
+    /// Dials; a peer may be dialled for v2, and says [`CloseReason::NotV2`] at its end if that did not come about. `Opened` or `Closed`
+    /// follows, never neither; a refusal here is followed by nothing.
+    pub fn dial(&mut self, lane: Lane, addr: SocketAddr, wrapping: Wrapping) -> Result<ConnId, CloseReason> {
         let account = usize::from(lane == Lane::Bitcoin);
         if self.dials_now[account] >= self.dials_max[account] {
             return Err(CloseReason::Full("as many dialled connections as configured"));
@@ -179,6 +191,11 @@ impl Outlet {
             Lane::Bitcoin => FramerKind::Bitcoin,
         };
         let id = self.admit(lane, kind, addr, None, DIAL_MAX).ok_or(CloseReason::Full("all slots are taken"))?;
+        if let Some(conn) =
+            self.conns.get_mut(id).filter(|_| matches!(kind, FramerKind::V1 | FramerKind::Bitcoin) && wrapping == Wrapping::V2)
+        {
+            conn.transport = Transport::V2(Box::new(V2::dialled()));
+        }
         self.dials_now[account] += 1;
         self.dials.push(id);
         self.counters.dialled.add(1);
@@ -221,8 +238,12 @@ impl Outlet {
 
     /// The peer's handshake is done: its framer lets other commands through.
     pub fn set_handshaken(&mut self, conn: ConnId) {
-        if let Some(conn) = self.conns.get_mut(conn) {
-            conn.received.framer.set_ready();
+        let Some(c) = self.conns.get_mut(conn) else { return };
+        c.received.framer.set_ready();
+        // Nothing is left that could tell v2 from v1: whose handshake is held for done before he has said a word speaks v1.
+        if matches!(c.transport, Transport::Undecided) {
+            c.transport = Transport::Plain;
+            self.want_write(conn.slot);
         }
     }
 
@@ -235,7 +256,14 @@ impl Outlet {
 
     /// The message that is arriving on this connection, its header there and its end not: under way, within a deadline of its own.
     pub fn arriving(&self, conn: ConnId) -> Option<Command> {
-        self.conns.get(conn)?.received.framer.arriving()
+        let conn = self.conns.get(conn)?;
+        let packet = if let Transport::V2(v2) = &conn.transport { Some(v2.arriving()?) } else { None };
+        conn.received.framer.arriving(packet)
+    }
+
+    /// How a connection is wrapped, once that is settled.
+    pub fn wrapping(&self, conn: ConnId) -> Option<Wrapping> {
+        self.conns.get(conn)?.transport.wrapping()
     }
 
     /// Stops or resumes reading one connection. Its clocks stand still meanwhile.
@@ -313,6 +341,9 @@ impl Outlet {
         };
         let state = if listener.is_some() { State::Open } else { State::Dialling };
         let mut conn = Conn::new(framer, state, addr, lane, id.generation);
+        if kind == FramerKind::V1 && listener.is_some() {
+            conn.transport = Transport::Undecided;
+        }
         (conn.listener, conn.limit) = (listener, Due::at(self.now.mono + first));
         self.conns.insert(conn);
         self.counters.conns.set(self.conns.len() as u64);
@@ -357,7 +388,7 @@ impl Outlet {
     pub(crate) fn want_write(&mut self, slot: u32) {
         let Some((_, conn)) = self.conns.at_mut(slot) else { return };
         let able = matches!(conn.state, State::Open | State::Flushing(_)) && !conn.full;
-        if able && !conn.outbox.is_empty() && !conn.in_writes {
+        if able && conn.can_write() && !conn.in_writes {
             conn.in_writes = true;
             self.writes.push(slot);
         }

@@ -7,9 +7,11 @@ use rand_chacha::ChaCha12Rng;
 use crate::close::CloseReason;
 use crate::hub::conn::{Conn, State};
 use crate::hub::io::{Io, Stage};
+use crate::hub::received::Next;
 use crate::hub::{Hub, Outlet};
 use crate::id::{ConnId, Lane};
-use crate::limits::{FRAMES_A_ROUND, POOL_GRACE, READ_TURN_BYTES, RECEIVE_POOL_BYTES, read_bytes};
+use crate::limits::{FRAMES_A_ROUND, POOL_GRACE, READ_TURN_BYTES, RECEIVE_POOL_BYTES, V2_SKIP_COST, read_bytes};
+use crate::transport::Transport;
 
 impl<A> Hub<A> {
     /// Reads from who has something and may be read. Nobody tells again of what is left, so who is not drained stays in the backlog.
@@ -67,12 +69,9 @@ impl<A> Hub<A> {
                 self.report.bytes_in += n;
                 if !flushing {
                     let before = conn.received.pooled();
-                    let opened = conn.transport.open(&self.buffer[..n], conn.received.grow(n, &mut out.spare));
+                    conn.received.grow(n, &mut out.spare).extend_from_slice(&self.buffer[..n]);
                     out.pool += conn.received.pooled() - before;
-                    match opened {
-                        Ok(()) => out.want_cut_of_read(id),
-                        Err(why) => out.close(id, why),
-                    }
+                    out.want_cut_of_read(id);
                 }
                 return n;
             }
@@ -119,6 +118,7 @@ impl<A> Hub<A> {
         let out = &mut self.out;
         let Some(conn) = out.conns.get_mut(id) else { return 0 };
         let (held, unfinished, wanted) = (conn.received.pooled(), conn.received.unfinished(), conn.received.wanted());
+        let was_ready = conn.transport.is_ready();
         let mut frames = 0;
         let end = loop {
             if conn.received.unfinished() == 0 {
@@ -130,25 +130,28 @@ impl<A> Hub<A> {
             if frames == FRAMES_A_ROUND {
                 break End::Round;
             }
-            match conn.received.next_frame() {
-                Ok(Some(frame)) => {
+            match conn.received.next_frame(&mut conn.transport) {
+                Ok(Next::Frame(frame)) => {
                     frames += 1;
                     let ticket = out.lanes.give(lane, id, frame.bytes());
                     conn.tickets += 1;
                     conn.inbox += 1;
                     self.inbox.push_back((id, frame, ticket));
                 }
-                Ok(None) => break End::NoFrame,
+                Ok(Next::Nothing) => break End::NoFrame,
+                Ok(Next::Keys) => break End::Keys,
+                Ok(Next::Enough) => break End::Round,
                 Err(error) => break End::Bad(CloseReason::BadFrame(error.to_string())),
             }
         };
         let left = &mut self.cut_left[lane as usize];
         *left = left.saturating_sub(unfinished - conn.received.unfinished());
+        *left = left.saturating_sub(conn.received.take_skipped() as usize * V2_SKIP_COST);
         conn.received.settle(&mut out.spare);
         out.pool -= held - conn.received.pooled();
         conn.spoke |= frames > 0;
         conn.message_deadline(out.now.mono, wanted, frames > 0);
-        conn.uncut = matches!(end, End::NoTicket | End::Round);
+        conn.uncut = matches!(end, End::NoTicket | End::Round | End::Keys);
         // Its frames in the inbox bring their tickets home in this turn or soon; for what jobs hold it has to wait.
         out.counters.tickets_waited.add(u64::from(matches!(end, End::NoTicket) && conn.tickets > conn.inbox));
         conn.bar(out.now.mono);
@@ -157,10 +160,18 @@ impl<A> Hub<A> {
             out.counters.frames_unknown.add(u64::from(unknown));
         }
         out.counters.frames(lane).add(frames as u64);
+        if let Transport::V2(v2) = &mut conn.transport {
+            out.counters.v2_decoys.add(u64::from(v2.take_decoys()));
+            out.counters.v2_opened.add(u64::from(!was_ready && v2.is_ready()));
+        }
+        if !was_ready {
+            out.want_write(id.slot);
+        }
         out.counters.tickets(lane).set(out.lanes.out(lane) as u64);
         out.rearm(id.slot);
         match end {
             End::NoTicket | End::Round => out.want_cut(id),
+            End::Keys => out.want_keys(id),
             End::NoFrame => {
                 out.want_read(id);
                 out.finish_if_ended(id);
@@ -179,6 +190,8 @@ enum End {
     NoTicket,
     /// There may be one, for the next round.
     Round,
+    /// An exchange of keys comes first.
+    Keys,
     /// It cannot be one.
     Bad(CloseReason),
 }
@@ -233,7 +246,9 @@ impl Outlet {
 
     /// Puts a connection with uncut bytes on its lane's backlog, unless all its tickets are out: then the first to come home does.
     pub(crate) fn want_cut(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.uncut && !conn.paused && !conn.in_frames && conn.may_cut()) {
+        if let Some(conn) =
+            self.conns.get_mut(id).filter(|conn| conn.uncut && !conn.paused && !conn.in_frames && !conn.in_keys && conn.may_cut())
+        {
             conn.in_frames = true;
             self.frames[conn.lane as usize].push(id.slot);
         }

@@ -1,7 +1,25 @@
 //! What one connection has said and is not cut into frames yet.
 
+use rand_chacha::ChaCha12Rng;
+use secp256k1::{Secp256k1, SignOnly};
+
 use crate::frame::{Cut, Frame, FrameError, Framer};
-use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_SPARE};
+use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_SPARE, V2_SKIPS_A_ROUND};
+use crate::transport::Transport;
+use crate::transport::v2::{Opened, V2};
+
+/// What the bytes that are there come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A frame.
+    Frame(Frame),
+    /// Nothing until more comes.
+    Nothing,
+    /// An exchange of keys is due: [`Received::exchange`].
+    Keys,
+    /// So many packets that are no frame were opened that the others have their turn.
+    Enough,
+}
 
 /// Buffers of one step that nobody has at the moment: most messages are read, cut and done with in one turn.
 #[derive(Debug, Default)]
@@ -20,17 +38,19 @@ impl Spare {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub framer: Framer,
-    /// Plaintext; the first `cut` bytes are in frames already.
+    /// As they came; the first `cut` bytes are in frames already.
     bytes: Vec<u8>,
     cut: usize,
     /// Bytes that the unfinished message wants in all, as far as that is known.
     wanted: usize,
+    /// Packets that were no frame, since this was last asked.
+    skipped: u32,
 }
 
 impl Received {
     /// Nothing yet.
     pub fn new(framer: Framer) -> Received {
-        Received { framer, bytes: Vec::new(), cut: 0, wanted: 0 }
+        Received { framer, bytes: Vec::new(), cut: 0, wanted: 0, skipped: 0 }
     }
 
     /// Bytes that are in no frame yet.
@@ -66,12 +86,20 @@ impl Received {
     }
 
     /// The next frame, if all of it is there.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn next_frame(&mut self, transport: &mut Transport) -> Result<Next, FrameError> {
+        if let Framer::V1(v1) = &self.framer
+            && !transport.decide(v1.magic(), &self.bytes[self.cut..])
+        {
+            return Ok(Next::Nothing);
+        }
+        if let Transport::V2(v2) = transport {
+            return self.next_packet(v2);
+        }
         while self.unfinished() > 0 {
             match self.framer.cut(&self.bytes[self.cut..])? {
                 Cut::Frame { frame, used } => {
                     self.cut += used.min(self.unfinished());
-                    return Ok(Some(frame));
+                    return Ok(Next::Frame(frame));
                 }
                 Cut::Skip(bytes) => self.cut += bytes.min(self.unfinished()),
                 Cut::Need(bytes) => {
@@ -80,7 +108,51 @@ impl Received {
                 }
             }
         }
-        Ok(None)
+        Ok(Next::Nothing)
+    }
+
+    /// The same where the bytes come in packets, which are opened in place.
+    fn next_packet(&mut self, v2: &mut V2) -> Result<Next, FrameError> {
+        let Framer::V1(v1) = &mut self.framer else { return Ok(Next::Nothing) };
+        for _ in 0..V2_SKIPS_A_ROUND {
+            let front = &mut self.bytes[self.cut..];
+            if v2.is_foreign_v1(v1.magic(), front)
+                && let Some(&magic) = front.first_chunk()
+            {
+                return Err(FrameError::Magic(magic));
+            }
+            match v2.open(v1.magic(), v1.packet_cap(), front)? {
+                Opened::Need(bytes) => {
+                    self.wanted = bytes;
+                    return Ok(Next::Nothing);
+                }
+                Opened::Keys => return Ok(Next::Keys),
+                Opened::Skip(bytes) => self.cut += bytes,
+                Opened::Packet(contents, used) => {
+                    let frame = v1.packet(contents)?;
+                    self.cut += used;
+                    if let Some(frame) = frame {
+                        return Ok(Next::Frame(frame));
+                    }
+                }
+            }
+            self.skipped += 1;
+            if self.cut == self.bytes.len() {
+                return Ok(Next::Nothing);
+            }
+        }
+        Ok(Next::Enough)
+    }
+
+    /// What is due of the exchange of keys that [`Next::Keys`] asked for. Returns what is to be sent.
+    pub fn exchange(&mut self, v2: &mut V2, rng: &mut ChaCha12Rng, curve: &Secp256k1<SignOnly>) -> Result<Vec<u8>, FrameError> {
+        let Framer::V1(v1) = &self.framer else { return Ok(Vec::new()) };
+        Ok(v2.exchange(v1.magic(), &self.bytes[self.cut..], rng, curve)?)
+    }
+
+    /// Packets that were no frame, since this was last asked.
+    pub fn take_skipped(&mut self) -> u32 {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Drops what is cut, once that is half of the buffer, and gives back what the buffer has in excess: all of it when nothing is left.
@@ -119,13 +191,13 @@ mod tests {
         let mut received = received(&line.repeat(100), spare);
         assert_eq!((received.pooled(), received.space(0)), (2 * RECEIVE_FREE_BYTES, 3 * RECEIVE_FREE_BYTES - 10_000));
         for n in 1..=100 {
-            assert!(received.next_frame().unwrap().is_some());
+            assert!(matches!(received.next_frame(&mut Transport::Plain), Ok(Next::Frame(_))));
             received.settle(spare);
             assert_eq!(received.unfinished(), 100 * (100 - n));
             assert!(received.bytes.len() <= 2 * received.unfinished(), "no more than half of it is cut");
             assert!(received.bytes.capacity() <= RECEIVE_FREE_BYTES + received.bytes.len());
         }
-        assert_eq!((received.bytes.capacity(), received.next_frame()), (0, Ok(None)));
+        assert_eq!((received.bytes.capacity(), received.next_frame(&mut Transport::Plain)), (0, Ok(Next::Nothing)));
     }
 
     #[test]
@@ -134,7 +206,8 @@ mod tests {
         let mut all: Vec<_> = (0..RECEIVE_SPARE + 3).map(|_| received(b"{}\n", spare)).collect();
         all.push(received(&[&[b'x'; RECEIVE_FREE_BYTES - 1][..], b"\n\n"].concat(), spare));
         for received in &mut all {
-            assert!(received.next_frame().unwrap().is_some() && received.next_frame().unwrap().is_none());
+            let mut next = || received.next_frame(&mut Transport::Plain).unwrap();
+            assert!(matches!((next(), next()), (Next::Frame(_), Next::Nothing)));
             received.settle(spare);
         }
         assert_eq!(spare.0.len(), RECEIVE_SPARE);

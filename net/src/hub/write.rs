@@ -16,6 +16,8 @@ use crate::limits::{DIAL_MAX, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OWN_RUN_BYTES
 enum Wrote {
     /// Nothing is left.
     All,
+    /// What is left waits for the transport's handshake.
+    Opening,
     /// The connection's budget is spent.
     Budget,
     /// The socket takes no more.
@@ -49,6 +51,9 @@ impl<A> Hub<A> {
                     let Some(conn) = out.conns.get_mut(id) else { continue };
                     (conn.state, conn.limit) = (State::Open, limit);
                     self.calls.push_back((Input::Opened { conn: id, lane: conn.lane, addr: conn.addr, listener: None }, Vec::new()));
+                    if conn.transport.is_opening() {
+                        out.want_keys(id);
+                    }
                     out.want_read(id);
                     out.want_write(id.slot);
                 }
@@ -108,6 +113,7 @@ impl<A> Hub<A> {
                 self.want_writable(id, false, io);
                 self.finish(id, io);
             }
+            Wrote::Opening => self.want_writable(id, false, io),
             Wrote::Full => self.want_writable(id, true, io),
             Wrote::Budget => self.out.want_write(id.slot),
             Wrote::Failed(why) => return self.out.close(id, why),
@@ -123,11 +129,14 @@ impl<A> Hub<A> {
             if *calls == 0 || sent >= WRITE_CONN_BYTES {
                 return (Wrote::Budget, sent);
             }
-            *calls -= 1;
-            self.out.counters.writes.add(1);
-            conn.outbox.seal(&mut conn.transport);
+            conn.outbox.seal(&mut conn.transport, &mut self.out.scratch);
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
             let (count, total) = conn.outbox.gather(WRITE_CONN_BYTES - sent, &mut slices);
+            if count == 0 {
+                return (Wrote::Opening, sent);
+            }
+            *calls -= 1;
+            self.out.counters.writes.add(1);
             match io.write(id, &slices[..count]) {
                 Ok(n) => {
                     conn.outbox.written(n);

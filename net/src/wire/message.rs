@@ -255,13 +255,14 @@ impl Message {
         }
     }
 
-    /// The pong to a ping: it carries the ping's payload, and so has its checksum.
-    pub fn pong(magic: [u8; 4], nonce: u64, checksum: [u8; 4]) -> [u8; HEADER_BYTES + 8] {
+    /// The pong to a ping: it carries the ping's payload, and so has its checksum. A ping that came with none is of a v2 peer, who is sent
+    /// none.
+    pub fn pong(magic: [u8; 4], nonce: u64, checksum: Option<[u8; 4]>) -> [u8; HEADER_BYTES + 8] {
         let mut message = [0; HEADER_BYTES + 8];
         message[..4].copy_from_slice(&magic);
         message[4..16].copy_from_slice(&Command::Pong.field());
         message[16..20].copy_from_slice(&8u32.to_le_bytes());
-        message[20..24].copy_from_slice(&checksum);
+        message[20..24].copy_from_slice(&checksum.unwrap_or_default());
         message[24..].copy_from_slice(&nonce.to_le_bytes());
         message
     }

@@ -107,7 +107,7 @@ fn judge(framer: &Framer, frame: &Frame, used: usize, before: usize) {
     match frame {
         Frame::Message { command, payload, .. } => {
             assert!(*command != Command::Unknown && payload.len() <= command.cap());
-            assert_eq!((framer.arriving(), payload.len() + HEADER_BYTES), (None, used));
+            assert_eq!((framer.arriving(None), payload.len() + HEADER_BYTES), (None, used));
             assert!(*command != Command::Version || (before == 0 && payload.len() <= VERSION_BYTES_MAX), "a handshake in its place");
         }
         Frame::Line(line) => assert!(!line.is_empty() && used <= LINE_BYTES_MAX && line.trim_ascii() == &line[..]),

@@ -17,6 +17,7 @@ use rockpool_net::limits::{OUTBOX_HARD_BYTES, OUTBOX_SUM_BYTES};
 use rockpool_net::payload::Payload;
 use rockpool_net::pipes::{Net, Weather};
 use rockpool_net::time::Now;
+use rockpool_net::transport::Wrapping;
 use rockpool_net::wire::message::{Command, Message};
 
 const MAGIC: [u8; 4] = [0xf4, 0xc4, 0xb7, 0xd4];
@@ -151,7 +152,7 @@ impl Node {
                 let lane = Lane::ALL[usize::from(how) % 3];
                 // Some hosts do not exist, some ports are closed.
                 let addr = Net::addr(1 + usize::from(how >> 5) % 3, PORTS[usize::from(how >> 2) % 4]);
-                if let Ok(conn) = out.dial(lane, addr) {
+                if let Ok(conn) = out.dial(lane, addr, Wrapping::V1) {
                     assert!(self.phases.insert(conn, Phase::Dialling).is_none(), "the name {conn} again");
                 }
             }

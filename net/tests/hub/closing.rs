@@ -9,6 +9,7 @@ use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::id::Lane;
 use rockpool_net::limits::{DIAL_MAX, LINE_BYTES_MAX, MESSAGE_GRACE, TICKETS_PER_MINER};
 use rockpool_net::pipes::{Net, Weather};
+use rockpool_net::transport::Wrapping;
 
 #[test]
 fn a_silent_connection_has_until_its_first_frame_and_bytes_do_not_put_that_off() {
@@ -55,7 +56,7 @@ fn bytes_that_are_no_frame_end_their_connection_alone() {
     let (foreign, b) = world.connect(1, 0, PEER);
     let (fine, c) = world.connect(1, 0, STRATUM);
     world.write_all(1, long, &[b'x'; LINE_BYTES_MAX + 1]);
-    world.write_all(1, foreign, b"GET / HTTP/1.1\r\n\r\n0123456789");
+    world.write_all(1, foreign, b"\xf9\xbe\xb4\xd9version\0\0\0\0\x00123456789");
     world.write_all(1, fine, b"ok\n");
     world.run_for(secs(1));
     for conn in [a, b] {
@@ -136,8 +137,8 @@ fn dials_end_in_opened_or_closed() {
     world.net.refuse(2, true);
     world.net.partition(0, 3, true);
     let out = world.hubs[0].outlet();
-    let [good, refused, lost, cancelled] = [1, 2, 3, 3].map(|host| out.dial(Lane::Peer, Net::addr(host, PEER)).unwrap());
-    let nowhere = out.dial(Lane::Peer, "192.0.2.1:9".parse().unwrap()).unwrap();
+    let [good, refused, lost, cancelled] = [1, 2, 3, 3].map(|host| out.dial(Lane::Peer, Net::addr(host, PEER), Wrapping::V1).unwrap());
+    let nowhere = out.dial(Lane::Peer, "192.0.2.1:9".parse().unwrap(), Wrapping::V1).unwrap();
     out.send_bytes(good, b"early".to_vec());
     out.close(cancelled, CloseReason::Done("changed our mind"));
     world.run_for(secs(1));
@@ -157,12 +158,12 @@ fn dials_are_bounded_and_a_slot_comes_back() {
     let mut world = World::new(8, 2, 0, Weather::fair());
     let most = crate::common::config(1).dials_max;
     let addr = Net::addr(1, PEER);
-    let dialled: Vec<_> = (0..most).map(|_| world.hubs[0].outlet().dial(Lane::Peer, addr).unwrap()).collect();
-    assert!(matches!(world.hubs[0].outlet().dial(Lane::Peer, addr), Err(CloseReason::Full(_))));
+    let dialled: Vec<_> = (0..most).map(|_| world.hubs[0].outlet().dial(Lane::Peer, addr, Wrapping::V1).unwrap()).collect();
+    assert!(matches!(world.hubs[0].outlet().dial(Lane::Peer, addr, Wrapping::V1), Err(CloseReason::Full(_))));
     world.run_until(|world| world.nodes[0].opened.len() == most);
     world.hubs[0].outlet().close(dialled[0], CloseReason::Done("test"));
     world.run_until(|world| world.nodes[0].why(dialled[0]).is_some());
-    world.hubs[0].outlet().dial(Lane::Peer, addr).unwrap();
+    world.hubs[0].outlet().dial(Lane::Peer, addr, Wrapping::V1).unwrap();
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{DIAL_MAX, FLUSH_MAX, IDLE_MAX, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX};
 use rockpool_net::payload::Payload;
 use rockpool_net::pipes::{Net, Weather};
+use rockpool_net::transport::Wrapping;
 use rockpool_net::wire::message::Command;
 
 /// The time that every listener's row gives for the first frame.
@@ -134,7 +135,7 @@ fn two_hubs_that_both_write_four_megabytes_and_read_each_other_end() {
             });
         }
         let addr = Net::addr(1, STRATUM);
-        world.hubs[0].outlet().dial(Lane::Stratum, addr).unwrap();
+        world.hubs[0].outlet().dial(Lane::Stratum, addr, Wrapping::V1).unwrap();
         let from = world.now();
         world.run_until(|world| world.nodes.iter().all(|node| node.frames.len() == LINES));
         assert!(world.now() - from <= secs(5), "{capacity}: {:?}", world.now() - from);
@@ -155,7 +156,7 @@ fn one_of_each(world: &mut World) -> Vec<(ConnId, Duration)> {
     world.write_all(1, raw, b"hello\n");
     world.run_until(|world| world.nodes[0].frames.len() == 3);
     let out = world.hubs[0].outlet();
-    let dialling = out.dial(Lane::Peer, Net::addr(2, PEER)).unwrap();
+    let dialling = out.dial(Lane::Peer, Net::addr(2, PEER), Wrapping::V1).unwrap();
     out.send_bytes(unread, vec![1; OUTBOX_SOFT_BYTES]);
     out.send_bytes(leaving, vec![1; OUTBOX_SOFT_BYTES]);
     out.close_after_flush(leaving, CloseReason::Done("said all"));

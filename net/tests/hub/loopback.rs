@@ -14,6 +14,7 @@ use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{OUTBOX_HARD_BYTES, SOCKET_SEND_BYTES};
 use rockpool_net::reactor::{Reactor, StartError};
 use rockpool_net::time::Now;
+use rockpool_net::transport::Wrapping;
 
 /// Echoes lines and remembers the rest.
 #[derive(Default)]
@@ -133,8 +134,8 @@ fn dials_open_or_fail() {
     // A port that nobody listens on: taken, and given back.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let addr = house.addr();
-    let good = house.hub.outlet().dial(Lane::Stratum, addr).unwrap();
-    let bad = house.hub.outlet().dial(Lane::Stratum, closed).unwrap();
+    let good = house.hub.outlet().dial(Lane::Stratum, addr, Wrapping::V1).unwrap();
+    let bad = house.hub.outlet().dial(Lane::Stratum, closed, Wrapping::V1).unwrap();
     house.until(|house| house.node.opened.len() == 2 && !house.node.closed.is_empty());
     assert!(matches!(&house.node.closed[..], [(conn, CloseReason::Dial(_))] if *conn == bad));
     assert!(house.node.opened.contains(&(good, None)));

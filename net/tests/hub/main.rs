@@ -13,4 +13,5 @@ mod reading;
 mod sockets;
 mod tickets;
 mod turns;
+mod v2;
 mod writing;

@@ -6,6 +6,7 @@ use crate::common::{STRATUM, World, lines, secs};
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::Lane;
 use rockpool_net::pipes::{Net, Weather};
+use rockpool_net::transport::Wrapping;
 
 fn rough() -> Weather {
     Weather { delay: (Duration::from_millis(1), Duration::from_millis(80)), chop: 30, capacity: 700 }
@@ -23,7 +24,7 @@ fn story(seed: u64) -> (u64, Vec<usize>) {
     }
     for (from, to) in [(0, 1), (1, 2)] {
         let addr = Net::addr(to, STRATUM);
-        world.hubs[from].outlet().dial(Lane::Stratum, addr).unwrap();
+        world.hubs[from].outlet().dial(Lane::Stratum, addr, Wrapping::V1).unwrap();
     }
     world.run_for(secs(3));
     world.net.partition(1, 2, true);
@@ -81,12 +82,12 @@ fn a_clogged_host_hears_nothing_until_it_is_freed() {
 fn a_crash_is_seen_by_the_other_side() {
     let mut world = World::new(5, 2, 0, Weather::fair());
     let addr = Net::addr(1, STRATUM);
-    let conn = world.hubs[0].outlet().dial(Lane::Stratum, addr).unwrap();
+    let conn = world.hubs[0].outlet().dial(Lane::Stratum, addr, Wrapping::V1).unwrap();
     world.run_until(|world| world.nodes[0].opened == [conn]);
     world.net.crash(1);
     world.asleep.insert(1);
     world.run_until(|world| world.nodes[0].why(conn).is_some());
-    let again = world.hubs[0].outlet().dial(Lane::Stratum, addr).unwrap();
+    let again = world.hubs[0].outlet().dial(Lane::Stratum, addr, Wrapping::V1).unwrap();
     world.run_until(|world| world.nodes[0].why(again).is_some());
     assert_eq!(world.nodes[0].opened, [conn]);
 }

@@ -11,6 +11,7 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{ACCEPT_PAUSE, OUTBOX_HARD_BYTES, SOCKET_SEND_BYTES};
 use rockpool_net::payload::Payload;
+use rockpool_net::transport::Wrapping;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -137,7 +138,7 @@ fn the_kernel_holds_little_for_who_was_dialled_and_never_reads() {
     listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     listener.listen(1).unwrap();
     let listener: TcpListener = listener.into();
-    let conn = house.hub.outlet().dial(Lane::Stratum, listener.local_addr().unwrap()).unwrap();
+    let conn = house.hub.outlet().dial(Lane::Stratum, listener.local_addr().unwrap(), Wrapping::V1).unwrap();
     house.until(|house| house.node.opened.len() == 1);
     let (_stream, _) = listener.accept().unwrap();
     house.hub.outlet().send_bytes(conn, vec![0; OUTBOX_HARD_BYTES]);

@@ -16,6 +16,7 @@ use rockpool_net::limits::{
 };
 use rockpool_net::payload::Payload;
 use rockpool_net::pipes::{Net, Weather};
+use rockpool_net::transport::Wrapping;
 
 #[test]
 fn bytes_arrive_in_order_through_any_pipe() {
@@ -56,7 +57,7 @@ fn two_full_sides_do_not_wait_for_each_other() {
         });
     }
     let addr = Net::addr(1, STRATUM);
-    world.hubs[0].outlet().dial(Lane::Stratum, addr).unwrap();
+    world.hubs[0].outlet().dial(Lane::Stratum, addr, Wrapping::V1).unwrap();
     world.run_until(|world| world.nodes.iter().all(|node| node.frames.len() == 9_000));
     assert!(world.nodes.iter().all(|node| node.closed.is_empty()));
 }
