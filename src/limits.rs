@@ -49,6 +49,8 @@ const _: () = assert!((NEW_BUCKETS + TRIED_BUCKETS) * BUCKET_SLOTS == PEER_ADDRS
 pub const NEW_PER_SOURCE: usize = 16;
 /// Buckets of *tried* that the addresses of one netgroup can reach: a thirty-second, as in Bitcoin.
 pub const TRIED_PER_GROUP: usize = 2;
+/// Netgroups of *tried* that all of *new* weigh as much as where one is drawn to be dialled: a flood fills *new* first.
+pub const NEW_WEIGHT: usize = 16;
 /// Seconds after which an address that was not seen gives way to another.
 pub const ADDR_HORIZON_S: u32 = 30 * 86_400;
 /// Dials in vain after which one gives way that never answered.

@@ -22,7 +22,7 @@ use rockpool_store::peers::{AddrRow, PeerRows, delete_addr, put_key};
 
 use crate::limits::{
     ADDR_FAILURES_EVER, ADDR_FAILURES_MAX, ADDR_FAILURES_S, ADDR_HORIZON_S, BOOK_OWN_MAX, BOOK_RIVALS_MAX, BUCKET_SLOTS, GETADDR_FEW,
-    GETADDR_PERCENT, NEW_BUCKETS, NEW_PER_SOURCE, RIVAL_FRESH_S, RIVAL_TEST_S, SEEN_STEP_S, TRIED_BUCKETS, TRIED_PER_GROUP,
+    GETADDR_PERCENT, NEW_BUCKETS, NEW_PER_SOURCE, NEW_WEIGHT, RIVAL_FRESH_S, RIVAL_TEST_S, SEEN_STEP_S, TRIED_BUCKETS, TRIED_PER_GROUP,
 };
 use crate::peer::place::{bytes, canonical, group, is_local, is_routable};
 
@@ -219,15 +219,19 @@ impl Book {
         }
     }
 
-    /// One to dial among those that `may` be, drawn: from either table with equal chances, from each of its buckets with equal chances, and
-    /// seldom one that has just failed.
+    /// One to dial among those that `may` be, drawn, and seldom one that has just failed. Of *tried* each netgroup has equal chances: nobody
+    /// is there with netgroups that he has not got, so few of them weigh little, however many addresses they are. In *new* netgroups are
+    /// words; there each bucket has equal chances, and all of them together those of [`NEW_WEIGHT`] netgroups that answer: feelers bring to
+    /// *tried* what is good among them.
     pub fn pick(&self, now: u32, rng: &mut ChaCha12Rng, new_only: bool, may: &dyn Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
-        let filled = |table: &[Option<SocketAddr>]| -> Vec<Vec<SocketAddr>> {
-            let buckets = table.chunks(BUCKET_SLOTS).map(|bucket| bucket.iter().flatten().copied().collect());
-            buckets.filter(|bucket: &Vec<_>| !bucket.is_empty()).collect()
-        };
-        let tables = [filled(&self.new), if new_only { Vec::new() } else { filled(&self.tried) }];
-        let first = below(rng, 2);
+        let buckets = self.new.chunks(BUCKET_SLOTS).map(|bucket| bucket.iter().flatten().copied().collect());
+        let mut groups: BTreeMap<Vec<u8>, Vec<SocketAddr>> = BTreeMap::new();
+        for addr in self.tried.iter().flatten().filter(|_| !new_only) {
+            groups.entry(group(*addr)).or_default().push(*addr);
+        }
+        let tables: [Vec<Vec<SocketAddr>>; 2] =
+            [buckets.filter(|bucket: &Vec<_>| !bucket.is_empty()).collect(), groups.into_values().collect()];
+        let first = usize::from(below(rng, NEW_WEIGHT + tables[1].len()) >= NEW_WEIGHT);
         for table in [&tables[first], &tables[1 - first]].into_iter().filter(|table| !table.is_empty()) {
             let mut patience = 1.0;
             for _ in 0..PICKS {

@@ -138,14 +138,9 @@ impl Machine {
         let chain = Chain::open(params, [rng.next_u64(), rng.next_u64()], &*kv).unwrap();
         assert_eq!(chain.sanity_check(), Ok(()));
         let handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(kv.clone()));
-        let node_config = NodeConfig {
-            params,
-            mode: Mode::Chain,
-            peers: self.peers.clone(),
-            bitcoin_peers: Vec::new(),
-            alone: true,
-            listen: Listen::default(),
-        };
+        let listen = Listen { p2p: Some(Net::addr(self.at, P2P)), ..Listen::default() };
+        let peers = self.peers.clone();
+        let node_config = NodeConfig { params, mode: Mode::Chain, peers, bitcoin_peers: Vec::new(), alone: true, listen };
         let stages = Inline::new(params, chain, &kv, self.pace, fork(rng));
         let node = Node::new(node_config, handle, Given::default(), fork(rng));
         let config = HubConfig { magic: params.magic, listeners, dials_max: 16, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 };
