@@ -98,6 +98,13 @@ impl Dispatch for Witness<'_> {
     }
 }
 
+impl Process {
+    /// The other sides of its connections, miners among them.
+    pub fn peer_addrs(&self) -> impl Iterator<Item = SocketAddr> {
+        self.conns.values().copied()
+    }
+}
+
 impl Machine {
     /// A machine with an empty disk, not started.
     pub fn new(at: usize, peers: &[usize], pace: Pace, rng: &mut ChaCha12Rng) -> Machine {

@@ -109,6 +109,28 @@ fn uncles_that_credit_uncles_all_the_way_down_keep_no_node_from_syncing() {
 }
 
 #[test]
+fn twenty_nodes_that_know_one_each_become_one_network_and_stay_it_through_restarts() {
+    let _ = env_logger::builder().is_test(true).try_init();
+    // The first twice: what happens follows from the seed alone.
+    let seeds = number("SEED").map_or(vec![0, 1, 2, 0], |seed| vec![seed; 2]);
+    let grow = |seed: u64| {
+        let told = Told(seed);
+        let mut world = World::growing(seed);
+        let grown = world.grow();
+        std::mem::forget(told);
+        println!("seed {seed}: {:?} connections of a node, {} restarts", grown.degrees, grown.restarts);
+        assert!(grown.restarts > 6);
+        world.trace()
+    };
+    let traces: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = seeds.iter().map(|&seed| (seed, scope.spawn(move || grow(seed)))).collect();
+        threads.into_iter().map(|(seed, thread)| thread.join().unwrap_or_else(|_| panic!("seed {seed} failed"))).collect()
+    });
+    assert_eq!(traces.first(), traces.last());
+    assert!(traces.len() == 2 || traces[0] != traces[1]);
+}
+
+#[test]
 fn the_same_seed_leaves_the_same_trace() {
     for seed in [3, 4, 5] {
         assert_eq!(story(seed).trace(), story(seed).trace());

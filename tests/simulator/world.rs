@@ -1,5 +1,8 @@
 //! The world of one seed: nodes, miners, Bitcoin, what goes wrong between them, and what must come of it.
 
+#[path = "growing.rs"]
+mod growing;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 

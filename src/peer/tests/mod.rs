@@ -1,5 +1,6 @@
 //! Peers against a node whose stages keep their jobs.
 
+mod addrs;
 mod begin;
 mod bodies;
 mod failures;
