@@ -25,7 +25,7 @@ use crate::limits::{BEHIND_NOTIFY, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_AL
 use crate::node::{News, Node, Parts, Stopping};
 use crate::peer::relay::Push;
 use crate::peer::session::chain_tip;
-use crate::peer::{found, pulled};
+use crate::peer::{Peers, found, pulled};
 use crate::session::Session;
 use crate::status::Serving;
 
@@ -50,7 +50,7 @@ impl<S: Stages> Node<S> {
                     self.changed(now, &change, out);
                 }
                 refused.into_iter().for_each(|(claim, refusal)| self.verdict(now, &claim, Err(refusal), out));
-                fates.into_iter().for_each(|(conn, id, fate)| self.share_fate(conn, id, &fate, out));
+                fates.into_iter().for_each(|(conn, id, fate)| self.share_fate(now, conn, id, &fate, out));
                 // What a sync is about to bring need not be asked for one by one, but for what the sync itself waits for.
                 let syncing = self.peers.syncing();
                 for Missing { id, from, .. } in missing.into_iter().filter(|missing| missing.bulk || !syncing) {
@@ -108,11 +108,13 @@ impl<S: Stages> Node<S> {
         let Parts { sessions, peers, bitcoin, mut turn, .. } = self.parts(now, out);
         peers.compare(sessions, &mut turn);
         peers.on_time(&mut turn);
-        peers.dials.dial(now.mono, turn.out);
+        peers.gate.on_time(sessions, &mut turn);
+        let Peers { dials, gate, .. } = &mut *peers;
+        dials.dial(now.mono, |ip| gate.bans.is_banned(ip, now.unix()), turn.out);
         peers.dial_book(sessions, &mut turn);
         peers.relay_addrs(sessions, &mut turn);
         bitcoin.look(sessions, &mut turn);
-        let wake = peers.due().into_iter().chain(bitcoin.dials.due()).min();
+        let wake = peers.due(turn.config.inbound_max).into_iter().chain(bitcoin.dials.due()).min();
         out.set_wake(wake);
         let serving = self.serving();
         let before = std::mem::replace(&mut self.server.serving, serving);
@@ -301,8 +303,13 @@ impl<S: Stages> Node<S> {
         along.into_iter().chain([Push { id: record.id, height, payload: Message::share_from_bytes(magic, bytes) }])
     }
 
-    fn share_fate(&mut self, conn: ConnId, id: ShareId, fate: &ShareFate, out: &mut Outlet) {
+    fn share_fate(&mut self, now: Now, conn: ConnId, id: ShareId, fate: &ShareFate, out: &mut Outlet) {
         match fate {
+            ShareFate::Taken if self.peers.gate.was_first(&id, conn) => {
+                if let Some(peer) = self.sessions.peer_mut(conn) {
+                    peer.traits.gave = Some(now.mono);
+                }
+            }
             ShareFate::Taken | ShareFate::Pending => {}
             ShareFate::Invalid(why) => {
                 self.counters.shares_invalid.add(1);

@@ -34,7 +34,7 @@ use crate::config::{Config, Mode};
 use crate::exit::Failure;
 use crate::limits::{
     FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, LEAVE_MAX, MINERS_MAX, MINERS_PER_ADDR,
-    OUTBOUND_TARGET, PEERS_PER_ADDR, PEERS_PER_GROUP, PEERS_RESERVE,
+    OUTBOUND_TARGET, PEERS_CONFIGURED_MAX, PEERS_PER_ADDR, PEERS_PER_GROUP, PEERS_RESERVE,
 };
 use crate::node::{Node, NodeConfig, Stopping};
 use crate::status::Listen;
@@ -124,7 +124,8 @@ pub fn bitcoin_tree(config: &Config, kv: &dyn Kv) -> Result<Tree, Failure> {
 pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assembly, Failure> {
     let params = params(config.network);
     let (flags, rows): (Vec<_>, Vec<_>) = listeners(config).into_iter().map(|(flag, addr, row)| ((flag, addr), row)).unzip();
-    let dials_max = config.peers.len() + OUTBOUND_TARGET + 1;
+    // The user may name more while the node runs.
+    let dials_max = PEERS_CONFIGURED_MAX + OUTBOUND_TARGET + 1;
     let (bitcoin_magic, bitcoin_dials_max) = (crate::bitcoin::magic(config.network), config.bitcoin_peers.len());
     let hub_config = HubConfig { magic: params.magic, listeners: rows, dials_max, bitcoin_magic, bitcoin_dials_max };
     let (reactor, listen) = bind(&flags, hub_config.conns_max())?;
@@ -144,8 +145,8 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let post = postbox.clone();
     let post = Arc::new(move |mail| post.post(mail).is_ok());
     let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, pplns, post, bitcoin }).map_err(no_thread)?;
-    let (peers, bitcoin_peers) = (config.peers.clone(), config.bitcoin_peers.clone());
-    let node_config = NodeConfig { params, mode: config.mode, peers, bitcoin_peers, alone: config.alone, listen };
+    let (peers, bitcoin_peers, inbound_max) = (config.peers.clone(), config.bitcoin_peers.clone(), config.max_peers);
+    let node_config = NodeConfig { params, mode: config.mode, peers, inbound_max, bitcoin_peers, alone: config.alone, listen };
     let mut node = Node::new(node_config, handle, crew, fork(&seed, "node"));
     node.credited(credited);
     node.server.firmware.rules.clone_from(&config.firmware);

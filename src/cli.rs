@@ -17,6 +17,7 @@ usage: rockpool demo [--seconds N] [--datadir DIR]
        rockpool status [--json] [--datadir DIR | --http ADDR]
        rockpool shares [--json] [--datadir DIR | --http ADDR] [--from HEIGHT] [--count N]
        rockpool payouts [--json] [--datadir DIR | --http ADDR]
+       rockpool peers [--json] [--datadir DIR | --http ADDR] [add ADDR | ban ADDR|SUBNET | unban ADDR|SUBNET]
        rockpool check [--json] [--network NAME] [--datadir DIR]
 
 demo: two nodes and a CPU miner on this machine, on an embedded regtest chain. Needs nothing else.
@@ -55,6 +56,16 @@ shares: the newest shares of the confirmed chain. payouts: whom the next block w
   --http ADDR           ask the node at this address (default 127.0.0.1:9332)
   --from HEIGHT         shares: begin with this height and go down (default: the newest)
   --count N             shares: so many, at most 200 (default 20)
+
+peers: the nodes that this one is connected to, those that left lately and why, and bans.
+  --json                print JSON
+  --datadir DIR         ask the node that runs on it; while none runs: its address book, anchors and bans
+  --http ADDR           ask the node at this address (default 127.0.0.1:9332); it must be on this machine to change anything
+  add ADDR              connect to this node now, and again whenever it is lost, until the own one stops; port 9333 if none is given
+  ban ADDR|SUBNET       close its connections, let it in no more and dial it no more: 203.0.113.7, 203.0.113.0/24, 2001:db8::/32
+  --seconds N           ban: for so long (default 86400, a day)
+  --reason TEXT         ban: why, to remember it by
+  unban ADDR|SUBNET     lift a ban, named as it was given
 
 check: verifies the data directory of a stopped node from scratch, and changes nothing.
   --json                print one JSON object
@@ -103,6 +114,13 @@ pub enum Command {
     },
     /// `payouts`.
     Payouts(Look),
+    /// `peers`.
+    Peers {
+        /// Of which node.
+        of: Look,
+        /// What is wanted.
+        asks: PeersAsk,
+    },
     /// `check`.
     Check {
         /// Print JSON.
@@ -112,6 +130,26 @@ pub enum Command {
         /// `--datadir`.
         datadir: Option<PathBuf>,
     },
+}
+
+/// What is wanted of peers.
+#[derive(Debug, PartialEq)]
+pub enum PeersAsk {
+    /// A list.
+    List,
+    /// To connect to one more.
+    Add(String),
+    /// To ban an address or a subnet.
+    Ban {
+        /// Whom.
+        of: String,
+        /// For how long.
+        seconds: Option<u64>,
+        /// Why.
+        reason: String,
+    },
+    /// To lift a ban.
+    Unban(String),
 }
 
 /// Whom a question goes to, and how the answer is printed.
@@ -129,7 +167,7 @@ pub struct Look {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, ConfigError> {
     let mut parser = lexopt::Parser::from_args(args);
     let Some(first) = parser.next().map_err(usage)? else {
-        return Err(ConfigError::Usage("say what to do: demo, run, status, shares, payouts or check".into()));
+        return Err(ConfigError::Usage("say what to do: demo, run, status, shares, payouts, peers or check".into()));
     };
     let command = match first {
         Short('h') | Long("help") => return Ok(Command::Help),
@@ -143,9 +181,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Config
         Some("status") => Ok(parse_look(&mut parser, |_, _| Ok(false))?.map_or(Command::Help, Command::Status)),
         Some("shares") => parse_shares(&mut parser),
         Some("payouts") => Ok(parse_look(&mut parser, |_, _| Ok(false))?.map_or(Command::Help, Command::Payouts)),
+        Some("peers") => parse_peers(&mut parser),
         Some("check") => parse_check(&mut parser),
         Some("help") => Ok(Command::Help),
-        _ => Err(ConfigError::Usage(format!("unknown command {command:?}: demo, run, status, shares, payouts and check are known"))),
+        _ => Err(ConfigError::Usage(format!("unknown command {command:?}: demo, run, status, shares, payouts, peers and check are known"))),
     }
 }
 
@@ -194,6 +233,16 @@ fn parse_run(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
 /// The flags of a question, and those that `more` knows. `None` if help is asked for.
 fn parse_look(
     parser: &mut lexopt::Parser,
+    more: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool, ConfigError>,
+) -> Result<Option<Look>, ConfigError> {
+    parse_words(parser, &mut Vec::new(), 0, more)
+}
+
+/// The same, with so many words at most between the flags.
+fn parse_words(
+    parser: &mut lexopt::Parser,
+    words: &mut Vec<String>,
+    most: usize,
     mut more: impl FnMut(&str, &mut lexopt::Parser) -> Result<bool, ConfigError>,
 ) -> Result<Option<Look>, ConfigError> {
     let mut look = Look::default();
@@ -208,6 +257,9 @@ fn parse_look(
                 if !more(&name, parser)? {
                     return Err(usage(Long(&name).unexpected()));
                 }
+            }
+            Value(word) if words.len() < most => {
+                words.push(word.into_string().map_err(|word| ConfigError::Usage(format!("{word:?} is not text")))?);
             }
             other => return Err(usage(other.unexpected())),
         }
@@ -229,6 +281,34 @@ fn parse_shares(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
         Ok(true)
     })?;
     Ok(of.map_or(Command::Help, |of| Command::Shares { of, from, count }))
+}
+
+fn parse_peers(parser: &mut lexopt::Parser) -> Result<Command, ConfigError> {
+    let (mut words, mut seconds, mut reason) = (Vec::new(), None, None);
+    let of = parse_words(parser, &mut words, 2, |name, parser| {
+        match name {
+            "seconds" => seconds = Some(number(parser, "--seconds")?),
+            "reason" => reason = Some(text(parser, "--reason")?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let Some(of) = of else { return Ok(Command::Help) };
+    let mut words = words.into_iter();
+    let (word, about) = (words.next(), words.next());
+    let ban = word.as_deref() == Some("ban");
+    if !ban && (seconds.is_some() || reason.is_some()) {
+        return Err(ConfigError::Usage("--seconds and --reason are for peers ban".into()));
+    }
+    let asks = match (word.as_deref(), about) {
+        (None, _) => PeersAsk::List,
+        (Some("add"), Some(addr)) => PeersAsk::Add(addr),
+        (Some("ban"), Some(of)) => PeersAsk::Ban { of, seconds, reason: reason.unwrap_or_default() },
+        (Some("unban"), Some(of)) => PeersAsk::Unban(of),
+        (Some(word @ ("add" | "ban" | "unban")), None) => return Err(ConfigError::Usage(format!("peers {word}: say whom"))),
+        (Some(word), _) => return Err(ConfigError::Usage(format!("peers {word:?}: add, ban and unban are known"))),
+    };
+    Ok(Command::Peers { of, asks })
 }
 
 fn within(flag: &'static str, value: u64, most: u64) -> Result<u64, ConfigError> {
@@ -289,6 +369,19 @@ mod tests {
         assert_eq!(parsed("shares --datadir d"), Ok(Command::Shares { of: of(), from: u32::MAX, count: SHARES_LISTED }));
         assert_eq!(parsed("shares --from=7 --datadir d --count 200"), Ok(Command::Shares { of: of(), from: 7, count: SHARES_LISTED_MAX }));
         assert_eq!(parsed("shares --help"), Ok(Command::Help));
+        let asks = |line| match parsed(line).unwrap() {
+            Command::Peers { asks, .. } => asks,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(parsed("peers --datadir d"), Ok(Command::Peers { of: of(), asks: PeersAsk::List }));
+        assert_eq!(asks("peers add 1.2.3.4 --json"), PeersAsk::Add("1.2.3.4".into()));
+        assert_eq!(
+            asks("peers --seconds 5 ban --reason=spam 1.2.3.0/24"),
+            PeersAsk::Ban { of: "1.2.3.0/24".into(), seconds: Some(5), reason: "spam".into() }
+        );
+        assert_eq!(asks("peers ban ::1"), PeersAsk::Ban { of: "::1".into(), seconds: None, reason: String::new() });
+        assert_eq!(asks("peers unban ::1"), PeersAsk::Unban("::1".into()));
+        assert_eq!(parsed("peers --help"), Ok(Command::Help));
         assert_eq!(parsed("check"), Ok(Command::Check { json: false, network: None, datadir: None }));
         assert_eq!(
             parsed("check --json --network main --datadir d"),
@@ -341,6 +434,11 @@ mod tests {
             ("shares --from 4294967296", "--from: 4294967296 is too much"),
             ("shares --count 201", "--count: 201 is too much: at most 200"),
             ("shares --network main", "--network"),
+            ("peers add", "peers add: say whom"),
+            ("peers fly 1.2.3.4", "peers \"fly\": add, ban and unban are known"),
+            ("peers add 1.2.3.4 5.6.7.8", "5.6.7.8"),
+            ("peers unban 1.2.3.4 --seconds 5", "--seconds and --reason are for peers ban"),
+            ("peers ban 1.2.3.4 --seconds -5", "--seconds: \"-5\" is not a whole number"),
             ("check --http 127.0.0.1:1", "--http"),
         ] {
             let said = parsed(line).unwrap_err();

@@ -339,6 +339,11 @@ fn within(flag: &'static str, value: u64, least: u64, most: u64) -> Result<(), C
 }
 
 /// An address to dial: the port may be left out, but it is not 0.
+/// A peer's address: port 9333 if none is given.
+pub fn peer(value: &str) -> Result<SocketAddr, ConfigError> {
+    peer_address("--peer", value, P2P_PORT)
+}
+
 fn peer_address(flag: &'static str, value: &str, port: u16) -> Result<SocketAddr, ConfigError> {
     let addr = address(flag, value, port)?;
     if addr.port() == 0 || addr.ip().is_unspecified() {

@@ -1,4 +1,6 @@
-//! `rockpool check`, `shares` and `payouts`: a share chain looked at from outside, in its directory or through the node that runs on it.
+//! `rockpool check`, `shares`, `payouts` and `peers`: looked at from outside, in a data directory or through the node that runs on it.
+
+mod peers;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -24,6 +26,8 @@ use crate::http::blocks::{self, date};
 use crate::http::{ask, json};
 use crate::limits::BLOCKS_SHOWN;
 use crate::stratum::jobs::own_payouts;
+
+pub use self::peers::peers;
 
 /// Where a chain is found.
 #[derive(Clone)]

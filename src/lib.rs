@@ -23,6 +23,7 @@ pub mod peer;
 mod rows;
 pub mod run;
 pub mod session;
+pub mod shunned;
 pub mod signals;
 pub mod status;
 pub mod stratum;

@@ -339,12 +339,37 @@ pub const PEERS_PER_GROUP: usize = 16;
 pub const PEERS_RESERVE: usize = 64;
 /// Least time between two looks at whom to evict. A look at 1,000 peers takes some 0.1 ms, and a reconnect storm so one per cent of a core.
 pub const EVICT_EVERY: Duration = Duration::from_millis(10);
+/// Addresses that misbehaved and are remembered, the oldest forgotten first: some 600 kB.
+pub const DISCOURAGED_MAX: usize = 10_000;
+/// Time that an address is remembered for it: it may have another tenant tomorrow.
+pub const DISCOURAGED_TIME: Duration = Duration::from_secs(24 * 3_600);
+/// Dispatch cost that one peer may cause in a second by what it says unasked ([`rockpool_net::wire::message::Command::cost`], about a
+/// microsecond each): ten times what an honest one does, and 300 flooders take less than a third of a core.
+pub const PEER_COST_RATE: u32 = 1_000;
+/// Ids of a long `inv` that are looked up for one unit of that cost.
+pub const INV_IDS_PER_COST: u32 = 4;
+/// Dispatch cost that it may cause at once: five seconds' worth. A sync of all that is kept asks for little more than half of it.
+pub const PEER_COST_BURST: u32 = 5_000;
+/// Least time that a peer over its budget is not heard: a flooder is looked at ten times a second, not for every message.
+pub const PEER_REST: Duration = Duration::from_millis(100);
+/// Newest shares of peers of which is remembered who sent them first.
+pub const FIRSTS_KEPT: usize = 64;
+/// Peers that have left and are remembered with the reason.
+pub const LEFT_KEPT: usize = 64;
+/// Peers, or bans, in one list of the API, and if the question does not say.
+pub const PEERS_LISTED_MAX: usize = 200;
+/// Time of a ban if the user does not say.
+pub const BAN_SECONDS: u32 = 24 * 3_600;
+/// Longest time of a ban: ten years.
+pub const BAN_SECONDS_MAX: u32 = 10 * 365 * 24 * 3_600;
 /// Of those who dialled us, the last to give us a share that we had not got are never evicted: shares cost work.
 pub const EVICT_KEEP_GAVE: usize = 8;
 /// Nor are those with the fastest answers to a ping: it takes a machine nearby. As many as Bitcoin Core keeps.
 pub const EVICT_KEEP_PING: usize = 8;
 /// Nor the oldest of so many networks, by a secret order: nobody knows where to rent machines. As many as Bitcoin Core keeps.
 pub const EVICT_KEEP_GROUPS: usize = 4;
+/// Time that a peer has to be there for that: who comes from everywhere in a storm does not take their places in passing.
+pub const EVICT_SETTLED: Duration = Duration::from_secs(60);
 /// Miners connected at once: a large farm, at 2 KiB each while idle. An empty slot costs a few hundred bytes at most.
 pub const MINERS_MAX: usize = 10_240;
 /// Miners at once behind one public address.

@@ -27,6 +27,8 @@ use crate::http::Pages;
 use crate::journal::{Journal, ended};
 use crate::limits::STOP_MAX;
 use crate::peer::Peers;
+use crate::peer::bans::Bans;
+use crate::peer::gate::{BANNED, Gate};
 use crate::peer::session::Peer;
 use crate::session::{Session, Sessions};
 use crate::status::{Counters, Listen, Status, Tip};
@@ -34,7 +36,7 @@ use crate::stratum::session::Miner;
 use crate::stratum::{FRIENDLY, Server};
 use crate::templates::Templates;
 use crate::turn::Turn;
-use crate::web::Web;
+use crate::web::{Desk, Web};
 
 /// What the node is told at start.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct NodeConfig {
     pub mode: Mode,
     /// Peers to dial, and to dial again for ever.
     pub peers: Vec<SocketAddr>,
+    /// Peers that may have dialled us at once (`--max-peers`); the listener lets a few more in, who push others out or leave again.
+    pub inbound_max: usize,
     /// Nodes of Bitcoin's own network to dial, and to dial again for ever.
     pub bitcoin_peers: Vec<SocketAddr>,
     /// Serve miners without a peer (default in demo, regtest and standalone).
@@ -133,8 +137,12 @@ impl<S: Stages> Node<S> {
         if !rows.bad.is_empty() {
             log::error!("{} rows of peers do not decode or are too many; they are deleted", rows.bad.len());
         }
+        // A stream of its own: what else is drawn stays what it was.
+        let mut keys = rng.clone();
+        keys.set_stream(1);
+        let gate = Gate::new(Bans::new(&rows.bans), keys.next_u64());
         Node {
-            peers: Peers::new(&config, &rows, &mut rng),
+            peers: Peers::new(&config, &rows, gate, &mut rng),
             bitcoin: Nodes::new(&config.bitcoin_peers),
             server,
             config,
@@ -245,6 +253,9 @@ impl<S: Stages> Node<S> {
     }
 
     fn opened(&mut self, now: Now, conn: ConnId, lane: Lane, addr: SocketAddr, outbound: bool, out: &mut Outlet) {
+        if lane == Lane::Peer && self.peers.gate.bans.is_banned(addr.ip(), now.unix()) {
+            return out.close(conn, BANNED);
+        }
         let Parts { sessions, peers, bitcoin, server, mut turn, .. } = self.parts(now, out);
         let session = match lane {
             Lane::Peer => Session::Peer(Peer::open(conn, addr, outbound, peers, &mut turn)),
@@ -256,26 +267,27 @@ impl<S: Stages> Node<S> {
     }
 
     fn frame(&mut self, now: Now, conn: ConnId, frame: Frame, out: &mut Outlet) {
-        let status = matches!(frame, Frame::Http(_)).then(|| self.status(now));
-        let Parts { sessions, peers, bitcoin, server, pages, mut turn } = self.parts(now, out);
-        match (sessions.get_mut(conn), frame, &status) {
-            (Some(Session::Peer(peer)), Frame::Message { command, payload, checksum }, _) => {
+        let Parts { sessions, peers, bitcoin, server, mut turn, .. } = self.parts(now, out);
+        match (sessions.get_mut(conn), frame) {
+            (Some(Session::Peer(peer)), Frame::Message { command, payload, checksum }) => {
                 peer.on_message(conn, command, (&payload, checksum), peers, &mut turn);
                 self.tell_blocks(now, out);
                 self.pull_blocks(now, out);
             }
-            (Some(Session::Bitcoin(node)), Frame::Message { command, payload, .. }, _) => {
+            (Some(Session::Bitcoin(node)), Frame::Message { command, payload, .. }) => {
                 node.on_message(conn, command, &payload, bitcoin, &mut turn);
             }
-            (Some(Session::Miner(miner)), Frame::Line(line), _) => miner.on_line(conn, &line, server, &mut turn),
-            (Some(Session::Miner(_)), Frame::Http(_), _) => {
+            (Some(Session::Miner(miner)), Frame::Line(line)) => miner.on_line(conn, &line, server, &mut turn),
+            (Some(Session::Miner(_)), Frame::Http(_)) => {
                 turn.out.send_bytes(conn, FRIENDLY.as_bytes().to_vec());
                 turn.out.close_after_flush(conn, CloseReason::Done("HTTP on the Stratum port"));
             }
-            (Some(Session::Web(web)), Frame::Http(request), Some(status)) => web.on_request(conn, request, pages, status, &mut turn),
+            (Some(Session::Web(_)), Frame::Http(request)) => {
+                self.web(now, conn, out, |web, desk, turn| web.on_request(conn, request, desk, turn))
+            }
             // A listener's framer cuts nothing else.
-            (Some(_), _, _) => turn.out.close(conn, CloseReason::Misbehaviour("a frame of another protocol".to_owned())),
-            (None, _, _) => {}
+            (Some(_), _) => turn.out.close(conn, CloseReason::Misbehaviour("a frame of another protocol".to_owned())),
+            (None, _) => {}
         }
     }
 
@@ -311,25 +323,34 @@ impl<S: Stages> Node<S> {
     }
 
     fn room(&mut self, now: Now, conn: ConnId, out: &mut Outlet) {
-        let status = self.status_for(now, conn);
-        let Parts { sessions, pages, mut turn, .. } = self.parts(now, out);
-        match (sessions.get_mut(conn), &status) {
-            (Some(Session::Peer(peer)), _) => peer.on_room(conn, &mut turn),
-            (Some(Session::Bitcoin(node)), _) => node.on_room(conn, &mut turn),
-            (Some(Session::Web(web)), Some(status)) => web.serve(conn, pages, status, &mut turn),
+        let Parts { sessions, mut turn, .. } = self.parts(now, out);
+        match sessions.get_mut(conn) {
+            Some(Session::Peer(peer)) => peer.on_room(conn, &mut turn),
+            Some(Session::Bitcoin(node)) => node.on_room(conn, &mut turn),
+            Some(Session::Web(_)) => self.web(now, conn, out, |web, desk, turn| web.serve(conn, desk, turn)),
             // Nothing waits for a miner.
-            (Some(Session::Web(_) | Session::Miner(_)) | None, _) => {}
+            Some(Session::Miner(_)) | None => {}
         }
     }
 
     pub(crate) fn read(&mut self, now: Now, conn: ConnId, tag: u64, rows: Vec<Option<Vec<u8>>>, out: &mut Outlet) {
-        let status = self.status_for(now, conn);
-        let Parts { sessions, pages, mut turn, .. } = self.parts(now, out);
-        match (sessions.get_mut(conn), &status) {
-            (Some(Session::Peer(peer)), _) => peer.on_read(conn, tag, rows, &mut turn),
-            (Some(Session::Web(web)), Some(status)) => web.on_read(conn, tag, &rows, pages, status, &mut turn),
-            (Some(Session::Web(_) | Session::Miner(_) | Session::Bitcoin(_)) | None, _) => {}
+        let Parts { sessions, mut turn, .. } = self.parts(now, out);
+        match sessions.get_mut(conn) {
+            Some(Session::Peer(peer)) => peer.on_read(conn, tag, rows, &mut turn),
+            Some(Session::Web(_)) => self.web(now, conn, out, |web, desk, turn| web.on_read(conn, tag, &rows, desk, turn)),
+            Some(Session::Miner(_) | Session::Bitcoin(_)) | None => {}
         }
+    }
+
+    /// A browser's or a script's turn: its session is taken out meanwhile, since what it asks may be about all others.
+    fn web(&mut self, now: Now, conn: ConnId, out: &mut Outlet, act: impl FnOnce(&mut Web, &mut Desk<'_>, &mut Turn<'_>)) {
+        let Some(mut session) = self.sessions.remove(conn) else { return };
+        let status = self.status(now);
+        let Parts { sessions, peers, pages, mut turn, .. } = self.parts(now, out);
+        if let Session::Web(web) = &mut *session {
+            act(web, &mut Desk { pages, sessions, peers, status: &status }, &mut turn);
+        }
+        sessions.put_back(conn, session);
     }
 
     fn closed(&mut self, now: Now, conn: ConnId, why: &CloseReason, out: &mut Outlet) {
@@ -367,11 +388,6 @@ impl<S: Stages> Node<S> {
     fn begin(&mut self, now: Now, out: &Outlet) {
         self.started.get_or_insert(now.mono);
         self.journal.get_or_insert_with(|| Journal::open(out.events()));
-    }
-
-    /// The status, if this connection is one that answers are made of it for.
-    fn status_for(&mut self, now: Now, conn: ConnId) -> Option<Status> {
-        matches!(self.sessions.get_mut(conn), Some(Session::Web(_))).then(|| self.status(now))
     }
 }
 
@@ -414,6 +430,7 @@ impl<S: Stages> Dispatch for Node<S> {
         self.jobs.fetch = self.fetch.take();
         self.jobs.write.extend(self.templates.line.take().map(|ops| WriteJob { ops, ..WriteJob::default() }));
         self.jobs.write.extend(self.blocks.take());
+        self.peers.kept.soon(self.peers.gate.bans.take());
         self.jobs.write.extend(self.peers.kept.take(now.mono, &mut self.peers.book));
         if let Some((_, since)) = &self.stopping {
             // What is known of found blocks is given to the writer before the end.

@@ -48,6 +48,13 @@ impl Sessions {
         slot.take_if(|(generation, _)| *generation == conn.generation).map(|(_, session)| session)
     }
 
+    /// Puts one back that was taken out for a moment.
+    pub fn put_back(&mut self, conn: ConnId, session: Box<Session>) {
+        if let Some(slot) = self.slots.get_mut(conn.slot as usize) {
+            *slot = Some((conn.generation, session));
+        }
+    }
+
     /// One, if it is a peer.
     pub fn peer_mut(&mut self, conn: ConnId) -> Option<&mut Peer> {
         match self.get_mut(conn)? {

@@ -52,6 +52,8 @@ rockpool_net::counters! {
         addrs_heard: "addresses", "Addresses that peers told of.";
         addrs_ignored: "addresses", "Addresses beyond what is taken from one peer.";
         addrs_relayed: "messages", "Addresses passed on to peers.";
+        peers_evicted: "connections", "Peers that had to go because too many came in.";
+        peers_rested: "times", "A peer said more than its budget allows and was not heard for a moment.";
         fetch_dropped: "jobs", "Words to the fetcher dropped because too many waited; it asks again by its deadlines.";
     }
 }

@@ -12,7 +12,7 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::events::{Event as Notice, Subscription};
 use rockpool_net::hub::io::{Event, Io, Mail, Ready};
 use rockpool_net::hub::tickets::Ticket;
-use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow};
+use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow, TurnReport};
 use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::limits::HEADER_BYTES;
 use rockpool_net::time::Now;
@@ -36,6 +36,7 @@ use rockpool_workers::work::{Roll, Work, meets};
 use rockpool_workers::writer::StoreWriter;
 
 use crate::config::Mode;
+use crate::limits::PEERS_RESERVE;
 use crate::node::{Node, NodeConfig};
 use crate::status::Listen;
 
@@ -250,14 +251,15 @@ pub(crate) struct World<S> {
 }
 
 fn config(peers: &[SocketAddr], alone: bool) -> NodeConfig {
-    NodeConfig { params: regtest(), mode: Mode::Chain, peers: peers.to_vec(), bitcoin_peers: Vec::new(), alone, listen: Listen::default() }
+    let (peers, bitcoin_peers) = (peers.to_vec(), Vec::new());
+    NodeConfig { params: regtest(), mode: Mode::Chain, peers, inbound_max: 64, bitcoin_peers, alone, listen: Listen::default() }
 }
 
 fn hub() -> Hub<Answer> {
     let row = |lane, framer| ListenerRow {
         lane,
         framer,
-        conns_max: 64,
+        conns_max: 64 + PEERS_RESERVE,
         per_addr_max: 64,
         per_group_max: 64,
         spare_private: true,
@@ -413,8 +415,19 @@ impl<S: Stages> World<S> {
     }
 
     /// One turn.
-    pub(crate) fn turn(&mut self) {
-        self.hub.turn(at(self.wires.now), &mut self.rng, &mut self.wires, &mut self.node).unwrap();
+    pub(crate) fn turn(&mut self) -> TurnReport {
+        self.hub.turn(at(self.wires.now), &mut self.rng, &mut self.wires, &mut self.node).unwrap()
+    }
+
+    /// Somebody dials, and no turn is taken.
+    pub(crate) fn knock(&mut self, ip: [u8; 4], listener: usize) {
+        self.wires.accepts[listener].push_back(SocketAddr::from((ip, 40_000)));
+        self.wires.events.push(Event::Listener(listener));
+    }
+
+    /// The connection that was accepted last.
+    pub(crate) fn newest(&self) -> ConnId {
+        *self.wires.accepted.last().unwrap()
     }
 
     /// Turns until the hub would wait.

@@ -10,10 +10,24 @@ use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::ConnId;
 use rockpool_workers::jobs::ReadJob;
 
-use crate::http::{Answer, Pages, blocknotify};
+use crate::http::{Answer, Pages, blocknotify, peers, told};
 use crate::limits::HTTP_MAX;
+use crate::peer::Peers;
+use crate::session::Sessions;
 use crate::status::{Facts, Status};
 use crate::turn::Turn;
+
+/// What answers are made of, beside what a turn has.
+pub struct Desk<'a> {
+    /// What is rendered and remembered.
+    pub pages: &'a mut Pages,
+    /// The other sessions.
+    pub sessions: &'a mut Sessions,
+    /// Peers.
+    pub peers: &'a mut Peers,
+    /// The node at this moment.
+    pub status: &'a Status,
+}
 
 /// A browser or a script.
 #[derive(Debug)]
@@ -37,23 +51,23 @@ impl Web {
     }
 
     /// A request came.
-    pub fn on_request(&mut self, conn: ConnId, request: Request, pages: &mut Pages, status: &Status, turn: &mut Turn<'_>) {
+    pub fn on_request(&mut self, conn: ConnId, request: Request, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
         self.deadline = turn.now.mono + HTTP_MAX;
         turn.out.set_timer(conn, Some(self.deadline));
         if let Some(ticket) = turn.out.take_ticket() {
             self.waiting.push_back((request, ticket));
         }
-        self.serve(conn, pages, status, turn);
+        self.serve(conn, desk, turn);
     }
 
     /// The rows that a request waited for.
-    pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: &[Option<Vec<u8>>], pages: &mut Pages, status: &Status, turn: &mut Turn<'_>) {
+    pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: &[Option<Vec<u8>>], desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
         if self.reading.take_if(|reading| *reading == tag).is_none() {
             return;
         }
-        let answer = pages.read(tag, rows, facts(status, turn));
+        let answer = desk.pages.read(tag, rows, facts(desk.status, turn));
         self.finish(conn, answer, turn);
-        self.serve(conn, pages, status, turn);
+        self.serve(conn, desk, turn);
     }
 
     /// Its timer is due.
@@ -67,12 +81,10 @@ impl Web {
     }
 
     /// Serves while there is room and nothing is being read.
-    pub fn serve(&mut self, conn: ConnId, pages: &mut Pages, status: &Status, turn: &mut Turn<'_>) {
+    pub fn serve(&mut self, conn: ConnId, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
         while self.reading.is_none() && turn.out.room(conn) {
             let Some((request, ticket)) = self.waiting.pop_front() else { return };
-            let notified = blocknotify(&request, self.addr);
-            turn.jobs.blocknotify |= matches!(notified, Some((_, true)));
-            match notified.map_or_else(|| pages.answer(turn.now, &request, facts(status, turn)), |(answer, _)| answer) {
+            match self.answer(&request, desk, turn) {
                 Answer::Read { rows, tag } => {
                     self.reading = Some(tag);
                     turn.jobs.read.push(ReadJob { conn, tag, rows, ticket });
@@ -84,6 +96,17 @@ impl Web {
                 }
             }
         }
+    }
+
+    fn answer(&self, request: &Request, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
+        if let Some((answer, heard)) = blocknotify(request, self.addr) {
+            turn.jobs.blocknotify |= heard;
+            return answer;
+        }
+        if let Some(reply) = peers::answer(request, self.addr, desk.sessions, desk.peers, turn) {
+            return told(request, &reply);
+        }
+        desk.pages.answer(turn.now, request, facts(desk.status, turn))
     }
 
     fn finish(&mut self, conn: ConnId, answer: Answer, turn: &mut Turn<'_>) {

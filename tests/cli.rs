@@ -316,3 +316,45 @@ fn a_chain_of_another_format_is_refused_with_what_to_do() {
         }
     }
 }
+
+#[test]
+fn peers_are_listed_named_and_banned_from_the_shell() {
+    let (dir, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = dir.path().to_str().unwrap();
+    refused(&["peers", "--datadir", path], "there is no share chain");
+    let (node_a, _, _) = node(&on(dir.path(), &[]));
+    let (_node_b, said, _) = node(&on(there.path(), &[]));
+    let p2p = said.iter().find_map(|line| line.strip_prefix("p2p ")).unwrap();
+    let list = || json(&["peers", "--json", "--datadir", path]);
+    assert_eq!((&list()["peers"], &list()["bans"]), (&serde_json::json!([]), &serde_json::json!([])));
+    let does = |args: &[&str]| {
+        let out = rockpool(&[&["peers", "--datadir", path], args].concat());
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    assert!(does(&["add", p2p]).starts_with(&format!("dialling {p2p}; ")));
+    while list()["peers"][0]["up"] != true {
+        std::thread::yield_now();
+    }
+    let peer = &list()["peers"][0];
+    assert_eq!((&peer["addr"], &peer["direction"], &peer["configured"]), (&p2p.into(), &"outbound".into(), &true.into()));
+    assert!(does(&[]).contains(p2p));
+    assert!(does(&["ban", "203.0.113.0/24", "--seconds", "3600", "--reason", "a reason"]).starts_with("203.0.113.0/24 is banned until 20"));
+    assert!(does(&["ban", "127.0.0.1"]).ends_with("UTC, and its connection is closed\n"));
+    let out = rockpool(&["peers", "--datadir", path, "add", p2p]);
+    assert_eq!(out.status.code(), Some(2));
+    refused(&["peers", "--datadir", path, "add", p2p], "127.0.0.1 is banned; lift the ban first");
+    refused(&["peers", "--datadir", path, "add", "nobody"], "\"nobody\" is no address");
+    refused(&["peers", "--datadir", path, "ban", "1.2.3.4/40"], "neither an IP address nor a subnet");
+    refused(&["peers", "--datadir", path, "unban", "9.9.9.9"], "9.9.9.9 is not banned");
+    assert_eq!(does(&["unban", "127.0.0.1"]), "127.0.0.1 is no longer banned\n");
+    drop(node_a);
+    // Killed as it was, it has the ban on disk; the directory tells, and changes nothing.
+    let list = list();
+    assert_eq!(
+        (&list["running"], &list["bans"][0]["of"], &list["bans"][0]["reason"]),
+        (&false.into(), &"203.0.113.0/24".into(), &"a reason".into())
+    );
+    assert!(does(&[]).contains("203.0.113.0/24"));
+    refused(&["peers", "--datadir", path, "unban", "203.0.113.0/24"], "no node runs on data directory");
+}

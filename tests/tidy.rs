@@ -36,7 +36,6 @@ const HOMES: &[(&str, &[&str], &str)] = &[
 
 /// Limits that no test names, (`limits.rs`'s crate, name, why). It only ever shrinks: who writes the test strikes the line.
 const UNTESTED: &[(&str, &str, &str)] = &[
-    ("", "DIAL_LAST", "peer/dial.rs counts the pauses to it in seconds"),
     ("", "BEHIND_NOTIFY", "no test yet that brings tips while a node is behind"),
     ("", "FILES_BESIDE", "only the size of the file limit that is asked for; the hub's tests run out of descriptors"),
     ("", "LOG_REFILL", "an hour of the real clock"),

@@ -61,7 +61,7 @@ fn config(peers: usize, miners: usize, browsers: usize) -> HubConfig {
         framer,
         conns_max,
         per_addr_max: 1,
-        per_group_max: 1,
+        per_group_max: conns_max,
         spare_private: true,
         first_frame: Duration::from_secs(10),
     });

@@ -142,7 +142,7 @@ impl Nodes {
 
     /// Dials who is due, and asks nodes for headers: one at a time, until all of its headers are here.
     pub fn look(&mut self, sessions: &mut Sessions, turn: &mut Turn<'_>) {
-        self.dials.dial(turn.now.mono, turn.out);
+        self.dials.dial(turn.now.mono, |_| false, turn.out);
         if !std::mem::take(&mut self.dirty) {
             return;
         }

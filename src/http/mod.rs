@@ -5,6 +5,7 @@ pub mod blocks;
 pub mod json;
 pub mod metrics;
 pub mod page;
+pub mod peers;
 pub mod reply;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -256,6 +257,11 @@ pub fn blocknotify(request: &Request, from: SocketAddr) -> Option<(Answer, bool)
     };
     let heard = reply.code == 200;
     Some((send(tag(request), &reply), heard))
+}
+
+/// The answer of what answers are not made of facts alone.
+pub fn told(request: &Request, reply: &Reply) -> Answer {
+    send(tag(request), reply)
 }
 
 /// How a request is answered.

@@ -100,8 +100,15 @@ impl Front {
     }
 
     fn ask(&mut self, method: Method, path: &str) -> (u16, String, String) {
-        let request =
-            Request { method, path: path.into(), authorization: None, content_type: None, body: Box::default(), keep_alive: true };
+        let request = Request {
+            method,
+            path: path.into(),
+            authorization: None,
+            content_type: None,
+            passed_on: false,
+            body: Box::default(),
+            keep_alive: true,
+        };
         let facts = Facts {
             status: &self.status,
             chain: &self.chain,
@@ -195,6 +202,7 @@ fn a_share_on_disk_is_read_first() {
         path: format!("/api/v1/share/{}", share.id()).into(),
         authorization: None,
         content_type: None,
+        passed_on: false,
         body: Box::default(),
         keep_alive: method == Method::Get,
     };
@@ -260,6 +268,7 @@ fn listed_shares_on_disk_are_read_first() {
         path: "/api/v1/shares?from=3&count=3".into(),
         authorization: None,
         content_type: None,
+        passed_on: false,
         body: Box::default(),
         keep_alive: true,
     };
@@ -427,7 +436,15 @@ fn turns_are_told_by_histogram_and_the_slowest_by_what_they_did() {
 fn only_who_is_on_this_machine_says_that_there_is_a_new_block() {
     let ask = |method, path: &str, from: &str| {
         let keep_alive = method == Method::Get;
-        let request = Request { method, path: path.into(), authorization: None, content_type: None, body: Box::default(), keep_alive };
+        let request = Request {
+            method,
+            path: path.into(),
+            authorization: None,
+            content_type: None,
+            passed_on: false,
+            body: Box::default(),
+            keep_alive,
+        };
         let (answer, heard) = blocknotify(&request, format!("{from}:4711").parse().unwrap())?;
         let Answer::Send { payload, close } = answer else { panic!("not an answer") };
         let text = String::from_utf8(payload.bytes().to_vec()).unwrap();

@@ -1,14 +1,14 @@
 //! Peers and Bitcoin nodes from the configuration: dialled, and dialled again for ever, with growing pauses.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rockpool_net::hub::Outlet;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::transport::Wrapping;
 
-use crate::limits::{DIAL_FIRST, DIAL_GOOD, DIAL_LAST};
+use crate::limits::{DIAL_FIRST, DIAL_GOOD, DIAL_LAST, PEERS_CONFIGURED_MAX};
 
 /// One peer to dial.
 #[derive(Debug)]
@@ -40,9 +40,13 @@ impl Dials {
         Dials { lane, rows: peers.iter().map(row).collect(), nonces: BTreeMap::new() }
     }
 
-    /// Dials all that are due.
-    pub fn dial(&mut self, now: Duration, out: &mut Outlet) {
+    /// Dials all that are due, but for banned ones.
+    pub fn dial(&mut self, now: Duration, banned: impl Fn(IpAddr) -> bool, out: &mut Outlet) {
         for row in self.rows.iter_mut().filter(|row| row.conn.is_none() && row.next <= now) {
+            if banned(row.addr.ip()) {
+                row.fail(now);
+                continue;
+            }
             match out.dial(self.lane, row.addr, Wrapping::V1) {
                 Ok(conn) => row.conn = Some(conn),
                 Err(why) => {
@@ -51,6 +55,24 @@ impl Dials {
                 }
             }
         }
+    }
+
+    /// One more, or one that is there already, to be dialled at once. Whether there is room for it.
+    pub fn add(&mut self, now: Duration, addr: SocketAddr) -> bool {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.addr == addr) {
+            (row.next, row.pause) = (now, DIAL_FIRST);
+            return true;
+        }
+        let room = self.rows.len() < PEERS_CONFIGURED_MAX;
+        if room {
+            self.rows.push(Row { addr, conn: None, up: None, next: now, pause: DIAL_FIRST });
+        }
+        room
+    }
+
+    /// Whether a peer of this address is among them.
+    pub fn names(&self, ip: IpAddr) -> bool {
+        self.rows.iter().any(|row| row.addr.ip().to_canonical() == ip.to_canonical())
     }
 
     /// When the next dial is due.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rockpool_net::id::ConnId;
 
-use crate::limits::{EVICT_KEEP_GAVE, EVICT_KEEP_GROUPS, EVICT_KEEP_PING};
+use crate::limits::{EVICT_KEEP_GAVE, EVICT_KEEP_GROUPS, EVICT_KEEP_PING, EVICT_SETTLED};
 
 /// A peer that has dialled us, by its traits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +40,16 @@ impl Candidate {
 ///
 /// 1. Discouraged addresses go first, the youngest first.
 /// 2. Protected are [`EVICT_KEEP_GAVE`] that gave us shares last, [`EVICT_KEEP_PING`] with the fastest answers, the oldest of
-///    [`EVICT_KEEP_GROUPS`] networks that nobody can foretell, and of the rest the half that has been here longest.
+///    [`EVICT_KEEP_GROUPS`] networks that nobody can foretell, if it has been here for [`EVICT_SETTLED`], and of the rest the half that has
+///    been here longest.
 /// 3. Of what is left the youngest of the network with the most connections goes; of equal networks, that with the youngest.
 /// 4. If nobody is left the newcomers go, protected or not.
-pub fn victims(candidates: &[Candidate], count: usize) -> Vec<ConnId> {
+pub fn victims(candidates: &[Candidate], now: Duration, count: usize) -> Vec<ConnId> {
     let (mut bad, mut rest): (Vec<Candidate>, Vec<Candidate>) =
         candidates.iter().filter(|peer| !peer.exempt).partition(|peer| peer.discouraged);
     bad.sort_unstable_by_key(|peer| Reverse(peer.age()));
     let mut victims: Vec<ConnId> = bad.iter().take(count).map(|peer| peer.conn).collect();
-    protect(&mut rest);
+    protect(&mut rest, now);
     let mut groups = BTreeMap::<u64, Vec<Candidate>>::new();
     rest.sort_unstable_by_key(Candidate::age);
     rest.iter().for_each(|peer| groups.entry(peer.group).or_default().push(*peer));
@@ -68,11 +69,11 @@ pub fn victims(candidates: &[Candidate], count: usize) -> Vec<ConnId> {
 }
 
 /// Leaves those that nothing protects.
-fn protect(peers: &mut Vec<Candidate>) {
+fn protect(peers: &mut Vec<Candidate>, now: Duration) {
     keep(peers, EVICT_KEEP_GAVE, |peer| peer.gave.map(Reverse));
     keep(peers, EVICT_KEEP_PING, |peer| peer.ping);
     let mut oldest = BTreeMap::<u64, (Duration, u32)>::new();
-    for peer in &*peers {
+    for peer in peers.iter().filter(|peer| peer.opened + EVICT_SETTLED <= now) {
         let first = oldest.entry(peer.group).or_insert(peer.age());
         *first = peer.age().min(*first);
     }
@@ -109,6 +110,9 @@ mod tests {
         (0..count).map(|slot| peer(slot, 1_000 + u64::from(slot))).collect()
     }
 
+    /// When all of them have settled.
+    const LATER: Duration = Duration::from_secs(1_000);
+
     fn slots(victims: &[ConnId]) -> Vec<u32> {
         victims.iter().map(|conn| conn.slot).collect()
     }
@@ -119,19 +123,21 @@ mod tests {
         peers.extend((60..66).map(|slot| peer(slot, 5_000)));
         peers.extend((70..73).map(|slot| peer(slot, 6_000)));
         peers.push(peer(99, 7_000));
-        assert_eq!(slots(&victims(&peers, 1)), [65]);
-        assert_eq!(slots(&victims(&peers, 4)), [65, 64, 63, 72], "the largest at each moment, of equal ones the younger");
-        assert_eq!(victims(&peers, 0), []);
+        assert_eq!(slots(&victims(&peers, LATER, 1)), [65]);
+        assert_eq!(slots(&victims(&peers, LATER, 4)), [65, 64, 63, 72], "the largest at each moment, of equal ones the younger");
+        assert_eq!(victims(&peers, LATER, 0), []);
     }
 
     #[test]
     fn without_a_crowd_the_newcomer_goes_itself() {
         let mut peers = old(100);
         peers.push(peer(200, 2));
-        // Its network's number is among the lowest, which protects it: the next youngest goes.
-        assert_eq!(slots(&victims(&peers, 1)), [99]);
+        // Its network's number is among the lowest, which protects it once it has settled: then the next youngest goes.
+        let settles = Duration::from_secs(200) + EVICT_SETTLED;
+        assert_eq!(slots(&victims(&peers, settles - Duration::from_secs(1), 1)), [200]);
+        assert_eq!(slots(&victims(&peers, settles, 1)), [99]);
         peers.last_mut().unwrap().group = 9_999;
-        assert_eq!(slots(&victims(&peers, 1)), [200]);
+        assert_eq!(slots(&victims(&peers, LATER, 1)), [200]);
     }
 
     #[test]
@@ -141,7 +147,7 @@ mod tests {
         let gone = |change: &dyn Fn(&mut Candidate)| {
             let mut peers = crowd(100);
             change(&mut peers[last]);
-            victims(&peers, 1)[0].slot as usize
+            victims(&peers, LATER, 1)[0].slot as usize
         };
         assert_eq!(gone(&|_| {}), last);
         assert_eq!(gone(&|peer| peer.ping = Some(Duration::from_millis(900))), last - 1);
@@ -153,14 +159,14 @@ mod tests {
         let mut peers = crowd(100);
         peers[99 - EVICT_KEEP_PING..].iter_mut().for_each(|peer| peer.ping = Some(Duration::from_secs(1)));
         peers[99].ping = Some(Duration::from_secs(2));
-        assert_eq!(slots(&victims(&peers, 1)), [99]);
+        assert_eq!(slots(&victims(&peers, LATER, 1)), [99]);
         let mut peers = crowd(100);
         peers[99 - EVICT_KEEP_GAVE..].iter_mut().for_each(|peer| peer.gave = Some(Duration::from_secs(2)));
         peers[99].gave = Some(Duration::from_secs(1));
-        assert_eq!(slots(&victims(&peers, 1)), [99], "the last to give stay");
+        assert_eq!(slots(&victims(&peers, LATER, 1)), [99], "the last to give stay");
         let mut peers = old(100);
         peers.iter_mut().for_each(|peer| peer.group = 99 - u64::from(peer.conn.slot));
-        assert_eq!(slots(&victims(&peers, 1)), [99 - EVICT_KEEP_GROUPS as u32]);
+        assert_eq!(slots(&victims(&peers, LATER, 1)), [99 - EVICT_KEEP_GROUPS as u32]);
     }
 
     #[test]
@@ -168,13 +174,13 @@ mod tests {
         let mut peers = old(40);
         (peers[3].discouraged, peers[3].gave, peers[3].ping) = (true, Some(Duration::from_secs(9)), Some(Duration::ZERO));
         peers[20].discouraged = true;
-        assert_eq!(slots(&victims(&peers, 3)), [20, 3, 39]);
+        assert_eq!(slots(&victims(&peers, LATER, 3)), [20, 3, 39]);
         (peers[3].exempt, peers[39].exempt) = (true, true);
-        assert_eq!(slots(&victims(&peers, 2)), [20, 38]);
+        assert_eq!(slots(&victims(&peers, LATER, 2)), [20, 38]);
         // A house full of our own: the newcomer is one too, and goes.
         peers.iter_mut().for_each(|peer| peer.exempt = true);
-        assert_eq!(slots(&victims(&peers, 2)), [39, 38]);
-        assert_eq!(victims(&peers, 99).len(), 40);
+        assert_eq!(slots(&victims(&peers, LATER, 2)), [39, 38]);
+        assert_eq!(victims(&peers, LATER, 99).len(), 40);
     }
 
     /// Any number of connections from a few networks, whatever pings and ages they make, never push out who gives shares, answers fast
@@ -205,7 +211,7 @@ mod tests {
                     peers.push(attacker);
                 }
                 let over = peers.len() - slots as usize;
-                let gone: BTreeSet<ConnId> = victims(&peers, over).into_iter().collect();
+                let gone: BTreeSet<ConnId> = victims(&peers, Duration::from_secs(now.into()), over).into_iter().collect();
                 assert_eq!(gone.len(), over);
                 peers.retain(|peer| !gone.contains(&peer.conn));
             }

@@ -52,7 +52,9 @@ impl Peers {
             }
             inbound.extend(peer.listens);
         }
-        let around = Around { configured: &turn.config.peers, outbound: &outbound, inbound: &inbound, is_banned: &|_| false };
+        let gate = &self.gate;
+        let is_banned = |ip| gate.bans.is_banned(ip, now.unix()) || gate.is_discouraged(now.mono, SocketAddr::new(ip, 0));
+        let around = Around { configured: &turn.config.peers, outbound: &outbound, inbound: &inbound, is_banned: &is_banned };
         let Some((addr, aim)) = self.outbound.next(now, &mut self.book, turn.rng, &around) else { return };
         match turn.out.dial(Lane::Peer, addr, Wrapping::V1) {
             Ok(conn) => {

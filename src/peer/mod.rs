@@ -10,6 +10,10 @@
 //! | `base` | where a node without a chain begins |
 //! | `found` | news of Bitcoin blocks |
 //! | `body` | the blocks themselves, as they are pulled |
+//! | `gate` | who comes in and who has to leave |
+//! | `bans` | whom the user does not want |
+//! | `budget` | what one peer may cost us |
+//! | `ping` | how far away it is |
 //! | `dial` | peers from the configuration |
 //! | `evict` | who goes when too many come in |
 //! | `book` | addresses of others |
@@ -19,17 +23,21 @@
 //! | `kept` | what is kept of peers, on its way to the disk |
 //! | `place` | which addresses can be reached, and which are one owner's |
 
+pub mod bans;
 pub mod base;
 pub mod body;
 pub mod book;
+pub mod budget;
 pub mod dial;
 pub mod evict;
 pub mod found;
+pub mod gate;
 pub mod gossip;
 pub mod handshake;
 pub mod kept;
 pub mod meet;
 pub mod outbound;
+pub mod ping;
 pub mod place;
 pub mod relay;
 pub mod serve;
@@ -59,6 +67,7 @@ use crate::peer::base::Probes;
 use crate::peer::body::{Pulls, Step};
 use crate::peer::book::Book;
 use crate::peer::dial::Dials;
+use crate::peer::gate::Gate;
 use crate::peer::gossip::Gossip;
 use crate::peer::kept::Kept;
 use crate::peer::outbound::Outbound;
@@ -85,6 +94,8 @@ pub struct Progress {
 pub struct Peers {
     /// Those to dial.
     pub dials: Dials,
+    /// Who comes in and who has to leave.
+    pub gate: Gate,
     /// Addresses of others.
     pub book: Book,
     /// Whom of them we dial.
@@ -121,10 +132,11 @@ pub struct Peers {
 
 impl Peers {
     /// None yet; those of the configuration will be dialled, and those that the rows know of.
-    pub fn new(config: &NodeConfig, rows: &PeerRows, rng: &mut ChaCha12Rng) -> Peers {
+    pub fn new(config: &NodeConfig, rows: &PeerRows, gate: Gate, rng: &mut ChaCha12Rng) -> Peers {
         let local = config.params.network == Network::Regtest;
         Peers {
             dials: Dials::new(Lane::Peer, &config.peers),
+            gate,
             book: Book::open(rows, local, rng),
             outbound: Outbound::new(&rows.anchors),
             gossip: Gossip::default(),
@@ -156,8 +168,8 @@ impl Peers {
     }
 
     /// When something is due that no connection's timer tells of.
-    pub fn due(&self) -> Option<Duration> {
-        let book = [self.outbound.due()].into_iter().chain(self.kept.due(&self.book));
+    pub fn due(&self, inbound_max: usize) -> Option<Duration> {
+        let book = [self.outbound.due()].into_iter().chain(self.kept.due(&self.book)).chain(self.gate.due(inbound_max));
         self.dials.due().into_iter().chain(self.due).chain(self.pulls.due()).chain(book).min()
     }
 

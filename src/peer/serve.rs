@@ -49,7 +49,6 @@ pub struct Requests {
     template: Option<Duration>,
     /// Bytes of found blocks that it was sent, and since when they are counted.
     bodies: (usize, Duration),
-    paused: bool,
 }
 
 impl Requests {
@@ -83,10 +82,11 @@ impl Requests {
         if !self.waiting.is_empty() && self.reading.is_none() && turn.out.room(conn) {
             turn.out.ask_room(conn);
         }
-        let many = self.waiting.len() >= REQUESTS_MAX;
-        if many != std::mem::replace(&mut self.paused, many) {
-            turn.out.pause(conn, many);
-        }
+    }
+
+    /// Whether so many wait that the peer is not heard meanwhile.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= REQUESTS_MAX
     }
 
     /// The reader's answer: what was asked for goes out, and the next request has its turn.

@@ -17,11 +17,18 @@ use rockpool_workers::jobs::{FetchJob, OrganiseJob};
 use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
 
 use crate::journal::ended;
-use crate::limits::{ASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, KNOWN_MAX, PING_EVERY, PUSH_DEPTH, SILENCE_MAX};
+use crate::limits::{
+    ASKED_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, INV_IDS_PER_COST, KNOWN_MAX, PING_EVERY,
+    PUSH_DEPTH, SILENCE_MAX,
+};
+use crate::peer::budget::Budget;
+use crate::peer::evict::Candidate;
 use crate::peer::found::{self, Refusal};
+use crate::peer::gate::Left;
 use crate::peer::gossip::Talk;
 use crate::peer::handshake::{self, State, Step};
 use crate::peer::meet::Met;
+use crate::peer::ping::Pings;
 use crate::peer::relay::{Known, Push, push};
 use crate::peer::serve::{Requests, Wanted};
 use crate::peer::sync::Claim;
@@ -59,6 +66,31 @@ pub struct Peer {
     requests: Requests,
     /// The organiser was given something of it.
     gave: bool,
+    /// What the API and eviction go by.
+    pub traits: Traits,
+    budget: Budget,
+    /// What Bitcoin headers cost that came since its last answer: they may belong to the next.
+    along: u32,
+    /// It is not heard at the moment.
+    deaf: bool,
+}
+
+/// What a peer is like, as far as we know.
+#[derive(Clone, Debug)]
+pub struct Traits {
+    /// When it came, Unix seconds.
+    pub since: u32,
+    /// What it calls itself.
+    pub agent: String,
+    /// How far away it is.
+    pub pings: Pings,
+    /// When it last gave us a good share that we had not got.
+    pub gave: Option<Duration>,
+    /// Whether the user has named its address.
+    pub named: bool,
+    /// Whether its address misbehaved lately, as it came.
+    pub discouraged: bool,
+    group: u64,
 }
 
 /// A payload and its checksum, if it came with one.
@@ -69,6 +101,15 @@ impl Peer {
     /// A connection that stands. Who dialled speaks first.
     pub fn open(conn: ConnId, addr: SocketAddr, outbound: bool, peers: &mut Peers, turn: &mut Turn<'_>) -> Peer {
         let now = turn.now.mono;
+        let traits = Traits {
+            since: turn.now.unix(),
+            agent: String::new(),
+            pings: Pings::default(),
+            gave: None,
+            named: peers.dials.names(addr.ip()),
+            discouraged: peers.gate.is_discouraged(now, addr),
+            group: peers.gate.group(addr.ip()),
+        };
         let peer = Peer {
             addr,
             outbound,
@@ -87,10 +128,16 @@ impl Peer {
             asked: BTreeSet::new(),
             requests: Requests::default(),
             gave: false,
+            traits,
+            budget: Budget::default(),
+            along: 0,
+            deaf: false,
         };
         if outbound {
             peers.spoke(conn, peer.nonce);
             peer.say_version(conn, turn);
+        } else {
+            peers.gate.came();
         }
         peer.set_timer(conn, turn);
         peer
@@ -104,13 +151,34 @@ impl Peer {
     /// A message came. What breaks the protocol closes the connection with a reason.
     pub fn on_message(&mut self, conn: ConnId, command: Command, carried: Carried<'_>, peers: &mut Peers, turn: &mut Turn<'_>) {
         self.heard = turn.now.mono;
+        self.budget.spend(turn.now.mono, command.cost());
         if let Err(why) = self.step(conn, command, carried, peers, turn) {
             if !self.ready() {
                 turn.counters.peers_refused.add(1);
             }
             turn.out.close(conn, why);
         }
+        if let Some(until) = self.budget.rests(turn.now.mono) {
+            turn.counters.peers_rested.add(u64::from(!self.deaf));
+            peers.gate.rest(until, conn);
+        }
+        self.listen(conn, turn);
         self.set_timer(conn, turn);
+    }
+
+    /// It is heard, unless too much of it waits to be served or its budget is spent.
+    pub fn listen(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        let deaf = self.requests.is_full() || self.budget.rests(turn.now.mono).is_some();
+        if deaf != std::mem::replace(&mut self.deaf, deaf) {
+            turn.out.pause(conn, deaf);
+        }
+    }
+
+    /// What eviction goes by.
+    pub fn candidate(&self, conn: ConnId) -> Candidate {
+        let Traits { group, pings, gave, discouraged, named, .. } = self.traits;
+        let exempt = named || self.addr.ip().to_canonical().is_loopback();
+        Candidate { conn, group, opened: self.opened, ping: pings.best, gave, discouraged, exempt }
     }
 
     /// Its timer is due.
@@ -128,6 +196,7 @@ impl Peer {
             if now >= self.pinged + PING_EVERY {
                 self.pinged = now;
                 let nonce = turn.rng.next_u64();
+                self.traits.pings.ask(now, nonce);
                 say(conn, &Message::Ping(nonce), turn);
             }
             peers.announce(conn, &mut self.talk, turn);
@@ -143,11 +212,13 @@ impl Peer {
         if let Some(ids) = self.requests.on_room(conn, turn) {
             self.on_inv(conn, &ids, turn);
         }
+        self.listen(conn, turn);
     }
 
     /// Rows that it asked for were read.
     pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: Vec<Option<Vec<u8>>>, turn: &mut Turn<'_>) {
         self.requests.on_read(conn, tag, rows, turn);
+        self.listen(conn, turn);
     }
 
     /// It has gone: its tickets go home, and who counted on it is told.
@@ -155,6 +226,9 @@ impl Peer {
         if self.gave {
             turn.jobs.organise.push(OrganiseJob::PeerGone(conn));
         }
+        let stayed = turn.now.mono.saturating_sub(self.opened);
+        let left = Left { addr: self.addr, outbound: self.outbound, stayed, at: turn.now.unix(), why: why.clone() };
+        peers.gate.went(turn.now.mono, left, self.traits.named, self.ready());
         if self.ready() {
             turn.say_fetcher(FetchJob::PeerDown(conn));
             turn.out.publish(Event::PeerDown { conn, addr: self.addr, why: why.clone() });
@@ -236,6 +310,7 @@ impl Peer {
             return Err(CloseReason::Misbehaviour(format!("protocol {} is too old", version.protocol)));
         }
         log::debug!("peer {}: {} at height {}", self.addr, version.user_agent, version.start_height);
+        self.traits.agent.clone_from(&version.user_agent);
         self.services = version.services;
         if self.outbound {
             self.talk.us = Some(version.receiver.addr.ip());
@@ -266,6 +341,7 @@ impl Peer {
             Message::Version(_) | Message::Verack => return Err(misbehaviour("a second handshake")),
             Message::Ping(nonce) => turn.out.send_copy(conn, &Message::pong(turn.config.params.magic, nonce, checksum)),
             // Any word shows that it lives.
+            Message::Pong(nonce) if self.traits.pings.on_pong(turn.now.mono, nonce) => self.asked_for(Command::Pong, turn),
             Message::Pong(_) => {}
             Message::GetAddr => peers.on_get_addr(self.met(conn), &mut self.talk, turn),
             Message::AddrV2(addrs) => peers.on_addrs(self.met(conn), addrs, &mut self.talk, turn),
@@ -277,19 +353,32 @@ impl Peer {
                 for share in &shares[shares.len().saturating_sub(KNOWN_MAX)..] {
                     self.known.insert(share.id());
                 }
-                return peers.on_shares(conn, shares, turn);
+                peers.on_shares(conn, shares, turn)?;
+                // Nobody else gets so far; and what came along with it is part of the answer.
+                self.asked_for(Command::ShareHeaders, turn);
+                let most = (BTC_HEADERS_ALONG_MAX / BTC_HEADERS_UNASKED_MAX) as u32 * Command::BtcHeaders.cost();
+                self.budget.refund(turn.now.mono, std::mem::take(&mut self.along).min(most));
             }
-            Message::Share(share) => self.on_share(*share, turn),
-            // A long one is looked through when it is the peer's turn.
-            Message::Inv(ids) if ids.len() > FETCH_FROM_PEER_MAX => self.requests.push(conn, Wanted::Look(ids), turn),
+            Message::Share(share) => self.on_share(conn, *share, peers, turn),
+            // A long one is looked through when it is the peer's turn, and costs by its ids.
+            Message::Inv(ids) if ids.len() > FETCH_FROM_PEER_MAX => {
+                self.budget.spend(turn.now.mono, ids.len() as u32 / INV_IDS_PER_COST);
+                self.requests.push(conn, Wanted::Look(ids), turn);
+            }
             Message::Inv(ids) => self.on_inv(conn, &ids, turn),
             Message::BtcHeaders(headers) => self.on_headers(headers, turn),
             Message::GetTemplate(wanted) => self.on_request(conn, Wanted::Template(wanted), turn),
             Message::GetBlockBody(wanted) => self.on_request(conn, Wanted::Body(wanted), turn),
-            Message::BlockBody(part) => return peers.on_body(conn, part, turn),
+            Message::BlockBody(part) => {
+                peers.on_body(conn, part, turn)?;
+                self.asked_for(Command::BlockBody, turn);
+            }
             Message::Template(_) => return Err(misbehaviour("a template that was not asked for")),
             Message::BlockFound(share) => return self.on_block_found(conn, *share, peers, turn),
             Message::NotFound(ids) => {
+                if ids.iter().any(|id| self.asked.contains(id)) {
+                    self.asked_for(Command::NotFound, turn);
+                }
                 for id in ids {
                     if self.asked.remove(&id) {
                         turn.say_fetcher(FetchJob::NotFound(id, conn));
@@ -328,12 +417,18 @@ impl Peer {
         }
     }
 
+    /// That was an answer, and is free.
+    fn asked_for(&mut self, command: Command, turn: &Turn<'_>) {
+        self.budget.refund(turn.now.mono, command.cost());
+    }
+
     fn on_request(&mut self, conn: ConnId, wanted: Wanted, turn: &mut Turn<'_>) {
         self.requests.push(conn, wanted, turn);
     }
 
     /// Bitcoin headers that shares build on, those that we know already left out.
     fn on_headers(&mut self, mut headers: Vec<[u8; 80]>, turn: &mut Turn<'_>) {
+        self.along = self.along.saturating_add(Command::BtcHeaders.cost());
         let hashes: Vec<_> = headers.iter().map(|header| ShareId(sha256d(header))).collect();
         for hash in &hashes {
             if self.asked.remove(hash) {
@@ -350,9 +445,11 @@ impl Peer {
         }
     }
 
-    fn on_share(&mut self, share: Share, turn: &mut Turn<'_>) {
+    fn on_share(&mut self, conn: ConnId, share: Share, peers: &mut Peers, turn: &mut Turn<'_>) {
         let id = share.id();
-        self.asked.remove(&id);
+        if self.asked.remove(&id) {
+            self.asked_for(Command::Share, turn);
+        }
         self.known.insert(id);
         turn.say_fetcher(FetchJob::Arrived(id));
         if turn.chain.view.get(&id).is_some() {
@@ -360,6 +457,7 @@ impl Peer {
         }
         if let Some(ticket) = turn.out.take_ticket() {
             self.gave = true;
+            peers.gate.sent(id, conn);
             turn.jobs.organise.push(OrganiseJob::Tip { share: Arc::new(share), ticket });
         }
     }
@@ -374,6 +472,8 @@ impl Peer {
                 peers.heard(&share, conn, self.addr);
                 // In layout front a relay may have changed the extranonce: such a block is told on when it is proved (SPEC, VAL-4).
                 if share.layout == Layout::Tail && peers.block_found(&share, turn) {
+                    // News that cost its maker what a block costs.
+                    self.asked_for(Command::BlockFound, turn);
                     turn.out.publish(Event::BlockFound { hash: id, height: share.bitcoin_height, miner: None });
                 }
             }
@@ -386,7 +486,7 @@ impl Peer {
                 }
             }
         }
-        self.on_share(share, turn);
+        self.on_share(conn, share, peers, turn);
         Ok(())
     }
 

@@ -12,13 +12,13 @@
 //! | `vardiff` | how often a miner submits |
 //! | `difficulty` | difficulties and targets |
 //! | `firmware` | class and layout of a miner's coinbase |
-//! | `bans` | floods of invalid shares, and who is kept out |
+//! | `flood` | floods of invalid shares |
 //! | `harder` | bits harder than they must be |
 
 mod answers;
-pub mod bans;
 pub mod difficulty;
 pub mod firmware;
+pub mod flood;
 pub mod harder;
 pub mod jobs;
 pub mod judged;
@@ -28,8 +28,9 @@ pub mod seen;
 pub mod session;
 pub mod vardiff;
 
+use crate::limits::{BAN_TIME, BANS_MAX};
+use crate::shunned::Shunned;
 use crate::status::Serving;
-use crate::stratum::bans::Bans;
 use crate::stratum::firmware::Firmware;
 use crate::stratum::harder::Harder;
 use crate::stratum::jobs::Boards;
@@ -51,7 +52,7 @@ pub struct Server {
     /// Submits that the stages have.
     pub judged: Judged,
     /// Addresses that are kept out.
-    pub bans: Bans,
+    pub bans: Shunned,
     /// What is known of firmware, the operator's rules among it.
     pub firmware: Firmware,
     /// Sessions whose connections have ended.
@@ -68,7 +69,7 @@ impl Server {
             serving: Serving::NoTemplate,
             disk_full: false,
             judged: Judged::default(),
-            bans: Bans::default(),
+            bans: Shunned::new(BAN_TIME, BANS_MAX),
             firmware: Firmware::default(),
             resumable: Resumable::default(),
             extranonce: first,

@@ -24,9 +24,9 @@ use crate::limits::{
 use crate::status::Serving;
 use crate::stratum::Server;
 use crate::stratum::answers::{GARBAGE, NOT_SUBSCRIBED, STALE, UNAUTHORISED, UNKNOWN_METHOD, push, refusal, refuse, reply, show, waiting};
-use crate::stratum::bans::Flood;
 use crate::stratum::difficulty::{rounded, target_of};
 use crate::stratum::firmware::Form;
+use crate::stratum::flood::Flood;
 use crate::stratum::jobs::{Board, Job, hex};
 use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, rolled};
 use crate::stratum::resume::Session;
@@ -108,7 +108,7 @@ impl Miner {
     pub fn open(conn: ConnId, addr: SocketAddr, server: &mut Server, turn: &mut Turn<'_>) -> Miner {
         let miner = Miner::new(turn.now.mono, addr, server.extranonce1());
         miner.set_timer(conn, turn);
-        if server.bans.banned(turn.now.mono, addr) {
+        if server.bans.contains(turn.now.mono, addr) {
             turn.out.close(conn, CloseReason::Done("its address is kept out after a flood of invalid shares"));
         }
         miner
@@ -147,7 +147,7 @@ impl Miner {
     pub fn on_closed(self, conn: ConnId, why: &CloseReason, server: &mut Server, turn: &mut Turn<'_>) {
         let (now, addr, authorised) = (turn.now.mono, self.addr, self.authorised());
         if self.flood.is_one() {
-            server.bans.ban(now, addr);
+            server.bans.add(now, addr);
         } else if !self.jobs.is_empty() {
             let Miner { extranonce1, vardiff, jobs, seen, .. } = self;
             server.resumable.keep(now, addr.ip(), Session { extranonce1, vardiff, jobs, seen });

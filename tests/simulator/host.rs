@@ -147,7 +147,7 @@ impl Machine {
         let handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(kv.clone()));
         let listen = Listen { p2p: Some(Net::addr(self.at, P2P)), ..Listen::default() };
         let peers = self.peers.clone();
-        let node_config = NodeConfig { params, mode: Mode::Chain, peers, bitcoin_peers: Vec::new(), alone: true, listen };
+        let node_config = NodeConfig { params, mode: Mode::Chain, peers, inbound_max: 24, bitcoin_peers: Vec::new(), alone: true, listen };
         let stages = Inline::new(params, chain, &kv, self.pace, fork(rng));
         let node = Node::new(node_config, handle, Given::default(), fork(rng));
         let config = HubConfig { magic: params.magic, listeners, dials_max: 16, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 };

@@ -33,6 +33,9 @@ pub struct Request {
     pub authorization: Option<Box<str>>,
     /// The header `Content-Type`, if it is there and text.
     pub content_type: Option<Box<str>>,
+    /// It is passed on: by a page that a browser shows (`Origin`, `Sec-Fetch-Site`), or by a proxy for somebody elsewhere (`Forwarded`,
+    /// `X-Forwarded-For`, `X-Real-IP`, `Via`). Its sender's address then says nothing of who asks.
+    pub passed_on: bool,
     /// The body, exactly as long as `Content-Length` says.
     pub body: Box<[u8]>,
     /// Whether the connection stays for another request after the answer.
@@ -133,6 +136,7 @@ fn parse(head: &[u8]) -> Result<(Request, usize), FrameError> {
         path: parsed.path.unwrap_or_default().into(),
         authorization: None,
         content_type: None,
+        passed_on: false,
         body: Box::default(),
         keep_alive: parsed.version == Some(1),
     };
@@ -142,6 +146,9 @@ fn parse(head: &[u8]) -> Result<(Request, usize), FrameError> {
         match line.name.to_ascii_lowercase().as_str() {
             "authorization" => request.authorization = text(),
             "content-type" => request.content_type = text(),
+            "origin" | "forwarded" | "x-forwarded-for" | "x-real-ip" | "via" => request.passed_on = true,
+            // What the user has typed or opened himself.
+            "sec-fetch-site" => request.passed_on |= line.value.trim_ascii() != b"none",
             "connection" => request.keep_alive = keep_alive(line.value, request.keep_alive),
             "transfer-encoding" => return Err(FrameError::HttpEncoded),
             // Two lengths are how a request is smuggled past whoever reads the other one.
@@ -215,6 +222,7 @@ mod tests {
             path: "/api/v1/status?full=1".into(),
             authorization: Some("Bearer a.b.c".into()),
             content_type: None,
+            passed_on: false,
             body: Box::default(),
             keep_alive: true,
         };
@@ -223,11 +231,30 @@ mod tests {
             path: "/x".into(),
             authorization: None,
             content_type: Some("application/json".into()),
+            passed_on: false,
             body: b"{\"a\":1}"[..].into(),
             keep_alive: false,
         };
         assert_eq!((get.bytes(), post.bytes()), (21 + 12, 2 + 16 + 7));
         vec![get, post]
+    }
+
+    #[test]
+    fn what_a_page_or_a_proxy_passes_on_is_told() {
+        for (line, passed_on) in [
+            ("Host: x", false),
+            ("Sec-Fetch-Site: none", false),
+            ("Sec-Fetch-Site: cross-site", true),
+            ("sec-fetch-site: same-origin", true),
+            ("ORIGIN: null", true),
+            ("Origin: http://127.0.0.1:9332", true),
+            ("X-Forwarded-For: 8.8.8.8", true),
+            ("Forwarded: for=8.8.8.8", true),
+            ("X-Real-IP: 8.8.8.8", true),
+            ("Via: 1.1 proxy", true),
+        ] {
+            assert_eq!(one(&format!("POST / HTTP/1.1\r\n{line}\r\n\r\n")).unwrap().passed_on, passed_on, "{line}");
+        }
     }
 
     #[test]

@@ -134,6 +134,16 @@ impl Outlet {
         self.reading && self.rooms.iter().any(able)
     }
 
+    /// Whether a connection is there and not about to be closed.
+    pub fn is_live(&self, conn: ConnId) -> bool {
+        self.conns.get(conn).is_some_and(Conn::is_live)
+    }
+
+    /// Bytes that were read from a connection and written to it.
+    pub fn traffic(&self, conn: ConnId) -> (u64, u64) {
+        self.conns.get(conn).map_or((0, 0), |conn| conn.received.traffic)
+    }
+
     /// Whether all its tickets are out: nothing more of it is read until one comes home, and waiting for its word is our own doing.
     pub fn is_held(&self, conn: ConnId) -> bool {
         self.conns.get(conn).is_some_and(|conn| !conn.may_cut())

@@ -66,6 +66,7 @@ impl<A> Hub<A> {
                 // A short read has drained the socket: what comes later is told by another event. Not so behind a hang-up: its end is due.
                 conn.readable = n == want || conn.hung_up;
                 out.counters.bytes_in.add(n as u64);
+                conn.received.traffic.0 += n as u64;
                 self.report.bytes_in += n;
                 if !flushing {
                     let before = conn.received.pooled();

@@ -43,6 +43,8 @@ pub(crate) struct Received {
     cut: usize,
     /// Bytes that the unfinished message wants in all, as far as that is known.
     wanted: usize,
+    /// Bytes read from the connection and written to it so far: here, since the slab's places are small.
+    pub traffic: (u64, u64),
     /// Packets that were no frame, since this was last asked.
     skipped: u32,
 }
@@ -50,7 +52,7 @@ pub(crate) struct Received {
 impl Received {
     /// Nothing yet.
     pub fn new(framer: Framer) -> Received {
-        Received { framer, bytes: Vec::new(), cut: 0, wanted: 0, skipped: 0 }
+        Received { framer, bytes: Vec::new(), cut: 0, wanted: 0, skipped: 0, traffic: (0, 0) }
     }
 
     /// Bytes that are in no frame yet.

@@ -96,6 +96,7 @@ impl<A> Hub<A> {
         let after = conn.outbox.len();
         self.out.outbox_sum = self.out.outbox_sum + after - before;
         self.out.counters.bytes_out.add(sent as u64);
+        conn.received.traffic.1 += sent as u64;
         self.report.bytes_out += sent;
         // Sent something but not all: it is busy reading us. Sent nothing: if we did not read it, two full sides would wait for ever.
         conn.lagging = sent > 0 && after > 0;

@@ -4,6 +4,7 @@ mod addrs;
 mod begin;
 mod bodies;
 mod failures;
+mod gate;
 mod missing;
 mod sync;
 mod upon;

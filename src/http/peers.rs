@@ -1,0 +1,399 @@
+//! Peers and bans over HTTP: what is listed, and what a user on this machine may change.
+
+use std::net::SocketAddr;
+
+use rockpool_net::frame::http::{Method, Request};
+use rockpool_net::id::ConnId;
+use rockpool_net::transport::Wrapping;
+use rockpool_store::limits::{BAN_TEXT_BYTES, BANS_MAX};
+use rockpool_store::peers::{Ban, Subnet};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::config::{self, Mode};
+use crate::http::reply::Reply;
+use crate::limits::{BAN_SECONDS, BAN_SECONDS_MAX, PEERS_CONFIGURED_MAX, PEERS_LISTED_MAX};
+use crate::peer::Peers;
+use crate::peer::session::Peer;
+use crate::session::Sessions;
+use crate::turn::Turn;
+
+/// `GET /api/v1/peers`.
+#[derive(Debug, Serialize)]
+struct PeersView {
+    network: &'static str,
+    /// Peers that may have dialled us at once.
+    inbound_max: usize,
+    inbound: usize,
+    outbound: usize,
+    /// From the one at `offset` on, in no order that means anything.
+    offset: usize,
+    peers: Vec<PeerView>,
+    /// Those that have left lately, the newest first.
+    left: Vec<LeftView>,
+}
+
+#[derive(Debug, Serialize)]
+struct PeerView {
+    addr: String,
+    /// `inbound`, `outbound` or `feeler`.
+    direction: &'static str,
+    /// The user has named its address.
+    configured: bool,
+    /// Its handshake is done.
+    up: bool,
+    /// Unix seconds.
+    since: u32,
+    /// The newest answer to a ping, and the fastest.
+    ping_ms: Option<f64>,
+    ping_best_ms: Option<f64>,
+    /// What it calls itself.
+    agent: String,
+    /// Where it says its chain stands.
+    height: Option<u32>,
+    score: Option<u128>,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// `v1`, or `v2` if it is encrypted.
+    transport: &'static str,
+    /// When it last gave us a good share that we had not got, Unix seconds.
+    last_share: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeftView {
+    addr: String,
+    direction: &'static str,
+    /// Unix seconds.
+    at: u32,
+    stayed_s: u64,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct BanView {
+    of: String,
+    /// Unix seconds.
+    until: u32,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    addr: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unwanted {
+    #[serde(alias = "subnet")]
+    addr: String,
+    seconds: Option<u32>,
+    #[serde(default)]
+    reason: String,
+}
+
+/// The answer, if this is about peers or bans.
+pub fn answer(request: &Request, from: SocketAddr, sessions: &mut Sessions, peers: &mut Peers, turn: &mut Turn<'_>) -> Option<Reply> {
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    let look = matches!(request.method, Method::Get | Method::Head);
+    let done = match (path, request.method) {
+        ("/api/v1/peers", _) if look => page(query).map(|page| Reply::json(&list(page, sessions, peers, turn))),
+        ("/api/v1/peers", Method::Post) => may_change(request, from).and_then(|()| add(request, peers, turn)),
+        ("/api/v1/peers", _) => Err(Reply::not_allowed("GET, HEAD, POST", "GET lists peers, POST names one more")),
+        ("/api/v1/bans", _) if look => page(query).map(|page| bans(page, peers, turn)),
+        ("/api/v1/bans", Method::Post) => may_change(request, from).and_then(|()| ban(request, sessions, peers, turn)),
+        ("/api/v1/bans", _) => {
+            Err(Reply::not_allowed("GET, HEAD, POST", "GET lists bans, POST adds one; DELETE /api/v1/bans/ADDR lifts it"))
+        }
+        _ => match (path.strip_prefix("/api/v1/bans/")?, request.method) {
+            (of, Method::Delete) => may_change(request, from).and_then(|()| unban(of, peers)),
+            _ => Err(Reply::not_allowed("DELETE", "only DELETE is answered here: it lifts the ban")),
+        },
+    };
+    Some(done.unwrap_or_else(|refused| refused))
+}
+
+/// Only who is on this machine changes anything, and no page that its browser shows.
+fn may_change(request: &Request, from: SocketAddr) -> Result<(), Reply> {
+    if !from.ip().to_canonical().is_loopback() {
+        return Err(Reply::error(403, "only who is on this machine may change this"));
+    }
+    if request.passed_on {
+        return Err(Reply::error(403, "this may not be changed from a page in a browser, nor through a proxy; use `rockpool peers`"));
+    }
+    let kind = request.content_type.as_deref().unwrap_or_default();
+    let json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if request.method == Method::Post && !json {
+        return Err(Reply::error(415, "send JSON, with Content-Type: application/json"));
+    }
+    Ok(())
+}
+
+fn add(request: &Request, peers: &mut Peers, turn: &Turn<'_>) -> Result<Reply, Reply> {
+    if turn.config.mode != Mode::Chain {
+        return Err(Reply::error(409, "this node runs without a share chain, and so without peers"));
+    }
+    let Named { addr } = body(request, "{\"addr\": \"IP:port\"}")?;
+    let addr =
+        config::peer(&addr).map_err(|_| Reply::error(400, "addr is an IP address with or without a port, such as 203.0.113.7:9333"))?;
+    if peers.gate.bans.is_banned(addr.ip(), turn.now.unix()) {
+        return Err(Reply::error(409, &format!("{} is banned; lift the ban first", addr.ip())));
+    }
+    if !peers.dials.add(turn.now.mono, addr) {
+        let why =
+            format!("{PEERS_CONFIGURED_MAX} peers are named already, and each is dialled for ever; a restart forgets those not configured");
+        return Err(Reply::error(409, &why));
+    }
+    Ok(Reply::json(&json!({ "addr": addr.to_string(), "dialling": true })))
+}
+
+fn ban(request: &Request, sessions: &mut Sessions, peers: &mut Peers, turn: &mut Turn<'_>) -> Result<Reply, Reply> {
+    let Unwanted { addr, seconds, reason } = body(request, "{\"addr\": \"IP or IP/BITS\", \"seconds\": N, \"reason\": \"TEXT\"}")?;
+    let of = subnet(&addr)?;
+    let seconds = seconds.unwrap_or(BAN_SECONDS);
+    if seconds == 0 || seconds > BAN_SECONDS_MAX {
+        return Err(Reply::error(400, &format!("seconds is a number from 1 to {BAN_SECONDS_MAX}, ten years")));
+    }
+    if reason.len() > BAN_TEXT_BYTES || reason.chars().any(char::is_control) {
+        return Err(Reply::error(400, &format!("reason is one line of at most {BAN_TEXT_BYTES} bytes")));
+    }
+    let until = turn.now.unix().saturating_add(seconds);
+    let ban = Ban { of, until, why: reason };
+    let view = view(&ban);
+    let Ok(closed) = peers.gate.ban(ban, sessions, turn) else {
+        return Err(Reply::error(409, &format!("there are {BANS_MAX} bans already; lift some, or ban a subnet")));
+    };
+    Ok(Reply::json(&json!({ "of": view.of, "until": view.until, "reason": view.reason, "closed": closed })))
+}
+
+fn unban(of: &str, peers: &mut Peers) -> Result<Reply, Reply> {
+    let of = subnet(&of.replace("%2F", "/").replace("%2f", "/").replace("%3A", ":").replace("%3a", ":"))?;
+    if !peers.gate.bans.unban(&of) {
+        return Err(Reply::error(404, &format!("{of} is not banned; GET /api/v1/bans lists what is")));
+    }
+    Ok(Reply::json(&json!({ "of": of.to_string(), "lifted": true })))
+}
+
+fn subnet(text: &str) -> Result<Subnet, Reply> {
+    text.parse().map_err(|_| Reply::error(400, "give an IP address, or a subnet such as 203.0.113.0/24 or 2001:db8::/32"))
+}
+
+fn body<T: for<'a> Deserialize<'a>>(request: &Request, wanted: &str) -> Result<T, Reply> {
+    serde_json::from_slice(&request.body).map_err(|error| Reply::error(400, &format!("send {wanted}: {error}")))
+}
+
+/// `?offset=N&count=N`.
+fn page(query: &str) -> Result<(usize, usize), Reply> {
+    let (mut offset, mut count) = (0, PEERS_LISTED_MAX);
+    for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+        match (name, text.parse().ok()) {
+            ("offset", Some(read)) => offset = read,
+            ("count", Some(read)) if read <= PEERS_LISTED_MAX => count = read,
+            ("offset" | "count", _) => {
+                return Err(Reply::error(400, &format!("offset is a number, and count one of at most {PEERS_LISTED_MAX}")));
+            }
+            _ => return Err(Reply::error(400, "offset and count are understood here")),
+        }
+    }
+    Ok((offset, count))
+}
+
+fn list((offset, count): (usize, usize), sessions: &mut Sessions, peers: &Peers, turn: &Turn<'_>) -> PeersView {
+    let (mut inbound, mut outbound, mut listed) = (0, 0, Vec::new());
+    for (conn, peer) in sessions.peers_mut() {
+        if inbound + outbound >= offset && listed.len() < count {
+            listed.push(row(conn, peer, turn));
+        }
+        *(if peer.outbound { &mut outbound } else { &mut inbound }) += 1;
+    }
+    let left = peers.gate.gone().map(|left| LeftView {
+        addr: left.addr.to_string(),
+        direction: direction(left.outbound),
+        at: left.at,
+        stayed_s: left.stayed.as_secs(),
+        why: left.why.to_string().chars().take(BAN_TEXT_BYTES).collect(),
+    });
+    let (network, inbound_max) = (turn.config.params.name, turn.config.inbound_max);
+    PeersView { network, inbound_max, inbound, outbound, offset, peers: listed, left: left.collect() }
+}
+
+fn row(conn: ConnId, peer: &Peer, turn: &Turn<'_>) -> PeerView {
+    let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let (traits, (bytes_in, bytes_out)) = (&peer.traits, turn.out.traffic(conn));
+    PeerView {
+        addr: peer.addr.to_string(),
+        direction: direction(peer.outbound),
+        configured: traits.named,
+        up: peer.ready(),
+        since: traits.since,
+        ping_ms: traits.pings.last.map(ms),
+        ping_best_ms: traits.pings.best.map(ms),
+        agent: traits.agent.clone(),
+        height: peer.claim.map(|claim| claim.height),
+        score: peer.claim.map(|claim| claim.score),
+        bytes_in,
+        bytes_out,
+        transport: if turn.out.wrapping(conn) == Some(Wrapping::V2) { "v2" } else { "v1" },
+        last_share: traits.gave.map(|gave| turn.now.wall.saturating_sub(turn.now.mono.saturating_sub(gave)).as_secs()),
+    }
+}
+
+fn direction(outbound: bool) -> &'static str {
+    if outbound { "outbound" } else { "inbound" }
+}
+
+fn bans((offset, count): (usize, usize), peers: &Peers, turn: &Turn<'_>) -> Reply {
+    let bans: Vec<_> = peers.gate.bans.iter(turn.now.unix()).collect();
+    let listed: Vec<_> = bans.iter().skip(offset).take(count).map(|ban| view(ban)).collect();
+    Reply::json(&json!({ "count": bans.len(), "offset": offset, "bans": listed }))
+}
+
+fn view(ban: &Ban) -> BanView {
+    BanView { of: ban.of.to_string(), until: ban.until, reason: ban.why.clone() }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::peer::tests::{claim, shake_hands};
+    use crate::testing::{HTTP, PEER, Recorder, World};
+
+    /// What a request is answered with, on a connection of its own.
+    fn asked(world: &mut World<Recorder>, from: [u8; 4], head: &str, body: &str) -> (u16, Value) {
+        let conn = world.connect_from(from, HTTP);
+        let length = body.len();
+        world.feed(conn, format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes());
+        world.turns();
+        let said = String::from_utf8(world.taken(conn)).unwrap();
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+
+    const HERE: [u8; 4] = [127, 0, 0, 1];
+
+    fn get(world: &mut World<Recorder>, path: &str) -> (u16, Value) {
+        asked(world, HERE, &format!("GET {path} HTTP/1.1\r\n"), "")
+    }
+
+    fn post(world: &mut World<Recorder>, path: &str, body: &str) -> (u16, Value) {
+        asked(world, HERE, &format!("POST {path} HTTP/1.1\r\nContent-Type: application/json; charset=utf-8\r\n"), body)
+    }
+
+    #[test]
+    fn peers_are_listed_with_all_that_is_known_of_them() {
+        let mut world = World::recorded(&["8.8.4.4:9333".parse().unwrap()], true);
+        world.turns();
+        let out = world.pick_up();
+        shake_hands(&mut world, out);
+        let conn = world.connect_from([9, 9, 9, 9], PEER);
+        shake_hands(&mut world, conn);
+        claim(&mut world, conn, 70);
+        world.connect_from([7, 7, 7, 7], PEER);
+        let (code, list) = get(&mut world, "/api/v1/peers");
+        assert_eq!((code, &list["inbound"], &list["outbound"], &list["network"]), (200, &json!(2), &json!(1), &json!("regtest")));
+        let peers = list["peers"].as_array().unwrap();
+        let of = |addr: &str| peers.iter().find(|peer| peer["addr"].as_str().unwrap().starts_with(addr)).unwrap();
+        let dialled = of("8.8.4.4:9333");
+        assert_eq!((&dialled["direction"], &dialled["configured"], &dialled["height"]), (&json!("outbound"), &json!(true), &json!(null)));
+        let came = of("9.9.9.9:");
+        assert_eq!((&came["direction"], &came["up"], &came["agent"]), (&json!("inbound"), &json!(true), &json!("/test/")));
+        assert_eq!((&came["height"], &came["transport"], &came["ping_ms"]), (&json!(70), &json!("v1"), &json!(null)));
+        assert!(came["bytes_in"].as_u64().unwrap() > 100 && came["bytes_out"].as_u64().unwrap() > 100);
+        assert_eq!(of("7.7.7.7:")["up"], json!(false));
+        world.hang_up(conn);
+        let (_, list) = get(&mut world, "/api/v1/peers?offset=1&count=1");
+        assert_eq!((list["peers"].as_array().unwrap().len(), &list["inbound"]), (1, &json!(1)));
+        assert_eq!(list["left"][0]["why"], json!("closed by the other side"));
+        for bad in ["count=201", "count=-1", "offset=x", "from=1"] {
+            assert_eq!(get(&mut world, &format!("/api/v1/peers?{bad}")).0, 400, "{bad}");
+        }
+        let most = get(&mut world, &format!("/api/v1/peers?count={PEERS_LISTED_MAX}")).0;
+        assert_eq!(most, 200);
+    }
+
+    #[test]
+    fn a_peer_is_named_and_dialled_at_once() {
+        let mut world = World::recorded(&[], true);
+        let (code, said) = post(&mut world, "/api/v1/peers", r#"{"addr": "8.8.4.4"}"#);
+        assert_eq!((code, &said["addr"], &said["dialling"]), (200, &json!("8.8.4.4:9333"), &json!(true)));
+        assert_eq!(world.wires.dials.iter().map(|(_, addr)| addr.to_string()).collect::<Vec<_>>(), ["8.8.4.4:9333"]);
+        for (body, code) in [
+            ("", 400),
+            ("{}", 400),
+            ("[]", 400),
+            (r#"{"addr": 7}"#, 400),
+            (r#"{"addr": "example.org"}"#, 400),
+            (r#"{"addr": "1.1.1.1:0"}"#, 400),
+            (r#"{"addr": "1.1.1.1", "more": 1}"#, 400),
+        ] {
+            let (got, said) = post(&mut world, "/api/v1/peers", body);
+            assert!(got == code && said["error"].as_str().is_some_and(|why| !why.is_empty()), "{body}: {got} {said}");
+        }
+        for number in 1..PEERS_CONFIGURED_MAX {
+            assert_eq!(post(&mut world, "/api/v1/peers", &format!(r#"{{"addr": "9.9.9.{number}"}}"#)).0, 200);
+        }
+        let (code, said) = post(&mut world, "/api/v1/peers", r#"{"addr": "9.9.8.1"}"#);
+        assert!(code == 409 && said["error"].as_str().unwrap().starts_with("64 peers are named already"), "{said}");
+    }
+
+    #[test]
+    fn bans_are_added_listed_and_lifted() {
+        let mut world = World::recorded(&[], true);
+        let bad = world.connect_from([8, 8, 9, 9], PEER);
+        let (code, said) = post(&mut world, "/api/v1/bans", r#"{"addr": "8.8.0.0/16", "seconds": 60, "reason": "no more"}"#);
+        assert_eq!((code, &said["of"], &said["closed"], &said["reason"]), (200, &json!("8.8.0.0/16"), &json!(1), &json!("no more")));
+        assert!(!world.is_open(bad));
+        assert_eq!(post(&mut world, "/api/v1/bans", r#"{"subnet": "2001:db8::1"}"#).0, 200);
+        let (_, list) = get(&mut world, "/api/v1/bans");
+        let now = u64::from(world.now().unix());
+        assert_eq!((&list["count"], &list["bans"][0]["of"]), (&json!(2), &json!("8.8.0.0/16")));
+        assert_eq!((&list["bans"][0]["until"], &list["bans"][1]["until"]), (&json!(now + 60), &json!(now + u64::from(BAN_SECONDS))));
+        assert_eq!(post(&mut world, "/api/v1/peers", r#"{"addr": "8.8.1.1"}"#).0, 409, "banned");
+        let delete = |world: &mut World<Recorder>, of: &str| asked(world, HERE, &format!("DELETE /api/v1/bans/{of} HTTP/1.1\r\n"), "");
+        assert_eq!(delete(&mut world, "8.8.0.0/16"), (200, json!({"of": "8.8.0.0/16", "lifted": true})));
+        assert_eq!(delete(&mut world, "8.8.0.0%2F16").0, 404);
+        assert_eq!(delete(&mut world, "2001%3adb8::1").0, 200);
+        assert_eq!(delete(&mut world, "nobody").0, 400);
+        let long = "x".repeat(BAN_TEXT_BYTES + 1);
+        for body in [
+            r#"{"addr": "8.8.8.8/33"}"#.to_owned(),
+            r#"{"addr": "8.8.8.8:9333"}"#.to_owned(),
+            r#"{"addr": "8.8.8.8", "seconds": 0}"#.to_owned(),
+            format!(r#"{{"addr": "8.8.8.8", "seconds": {}}}"#, BAN_SECONDS_MAX + 1),
+            format!(r#"{{"addr": "8.8.8.8", "reason": "{long}"}}"#),
+            r#"{"addr": "8.8.8.8", "reason": "a\nb"}"#.to_owned(),
+            r#"{"seconds": 5}"#.to_owned(),
+        ] {
+            assert_eq!(post(&mut world, "/api/v1/bans", &body).0, 400, "{body}");
+        }
+    }
+
+    #[test]
+    fn only_who_is_on_this_machine_changes_anything() {
+        let mut world = World::recorded(&[], true);
+        let body = r#"{"addr": "8.8.4.4"}"#;
+        let json = "Content-Type: application/json\r\n";
+        let said = |world: &mut World<Recorder>, from, head: &str| asked(world, from, head, body).0;
+        for path in ["/api/v1/peers", "/api/v1/bans"] {
+            let head = format!("POST {path} HTTP/1.1\r\n");
+            assert_eq!(said(&mut world, [8, 8, 8, 8], &format!("{head}{json}")), 403);
+            assert_eq!(said(&mut world, [192, 168, 0, 9], &format!("{head}{json}")), 403);
+            for passed_on in ["Origin: http://127.0.0.1:9332", "Sec-Fetch-Site: cross-site", "X-Forwarded-For: 8.8.8.8"] {
+                assert_eq!(said(&mut world, HERE, &format!("{head}{json}{passed_on}\r\n")), 403, "{passed_on}");
+            }
+            assert_eq!(said(&mut world, HERE, &head), 415, "a form of a page has no such type");
+            assert_eq!(said(&mut world, HERE, &format!("{head}Content-Type: text/plain\r\n")), 415);
+            assert_eq!(said(&mut world, HERE, &format!("PUT {path} HTTP/1.1\r\n")), 405);
+            // Looking is everybody's.
+            assert_eq!(asked(&mut world, [8, 8, 8, 8], &format!("GET {path} HTTP/1.1\r\n"), "").0, 200);
+        }
+        assert!(world.wires.dials.is_empty());
+        assert_eq!(asked(&mut world, [8, 8, 8, 8], "DELETE /api/v1/bans/8.8.8.8 HTTP/1.1\r\n", "").0, 403);
+        assert_eq!(asked(&mut world, HERE, "GET /api/v1/bans/8.8.8.8 HTTP/1.1\r\n", "").0, 405);
+    }
+}
