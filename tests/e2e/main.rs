@@ -12,6 +12,7 @@ mod kill;
 mod kit;
 mod line;
 mod modes;
+mod network;
 mod outage;
 mod proxy;
 mod stall;
