@@ -161,8 +161,8 @@ impl Book {
         }
     }
 
-    /// A connection to this address has ended after its handshake. Not told while it stands, or everybody could ask us whom we are connected
-    /// to.
+    /// A connection to this address has ended after its handshake. While it stands nothing is noted, or everybody could ask us whom we are
+    /// connected to.
     pub fn left(&mut self, now: u32, addr: SocketAddr) {
         let addr = canonical(addr);
         if let Some(entry) = self.entries.get_mut(&addr)

@@ -40,7 +40,9 @@ impl Peers {
         if self.outbound.is_look_due(now.mono) {
             let heights: BTreeMap<ConnId, u32> = sessions.peers_mut().filter_map(|(conn, peer)| Some((conn, peer.claim?.height))).collect();
             let ours = turn.chain.view.confirmed_height();
-            if let Some(conn) = self.outbound.look(now.mono, ours, &|conn| heights.get(&conn).copied()) {
+            if let Some((conn, addr)) = self.outbound.look(now.mono, ours, &|conn| heights.get(&conn).copied()) {
+                // It rests as if it had not answered, and another has its place.
+                self.book.dialled(now.unix(), addr);
                 turn.out.close(conn, CloseReason::Done("far behind our chain for long"));
             }
             self.kept.soon(self.outbound.anchors(now.mono));

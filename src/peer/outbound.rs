@@ -122,6 +122,14 @@ impl Outbound {
             return None;
         }
         self.feeler = Some(now.mono + pause(FEELER_EVERY, rng));
+        if let Some(doubted) = book.doubted(now.unix()) {
+            // Who is connected answers.
+            let stands = self.rows.iter().filter(|row| row.up.is_some()).map(|row| row.addr).chain(around.outbound.iter().copied());
+            if stands.into_iter().any(|addr| canonical(addr) == doubted) {
+                let services = book.row(doubted).map_or(0, |row| row.services);
+                book.good(now.unix(), doubted, services);
+            }
+        }
         let doubted = book.doubted(now.unix()).filter(|addr| self.is_free(*addr, around));
         let rested = |addr: SocketAddr| book.row(addr).is_none_or(|row| rested(now.unix(), row, book.key()));
         doubted.or_else(|| book.pick(now.unix(), rng, true, &|addr| self.is_free(addr, around) && rested(addr)))
@@ -190,7 +198,7 @@ impl Outbound {
 
     /// Who should make room, if it is time to look: who has been far below our height for long, or says nothing of his, while another of
     /// those whom we dialled is not. `height` tells what a connection claims.
-    pub fn look(&mut self, now: Duration, ours: u32, height: &dyn Fn(ConnId) -> Option<u32>) -> Option<ConnId> {
+    pub fn look(&mut self, now: Duration, ours: u32, height: &dyn Fn(ConnId) -> Option<u32>) -> Option<(ConnId, SocketAddr)> {
         if !self.is_look_due(now) {
             return None;
         }
@@ -202,7 +210,7 @@ impl Outbound {
         }
         let others = self.rows.iter().any(|row| row.up.is_some() && row.behind.is_none());
         let late = |row: &&Row| row.behind.is_some_and(|since| now.saturating_sub(since) >= BEHIND_MAX);
-        self.rows.iter().find(late).filter(|_| others).map(|row| row.conn)
+        self.rows.iter().find(late).filter(|_| others).map(|row| (row.conn, row.addr))
     }
 
     /// What of the anchors has changed: those that have been up longest, and those of before while nobody replaces them, so that a line that

@@ -109,6 +109,27 @@ fn a_full_book_is_bounded_in_number_and_in_memory() {
 }
 
 #[test]
+fn of_two_tables_tried_weighs_as_many_netgroups_as_it_has() {
+    let (mut book, mut draws) = (book(13), rng(14));
+    let share = |book: &Book, draws: &mut ChaCha12Rng| {
+        let tried = |_: &u32| book.pick(NOW + 2 * RETRY_S, draws, false, &any).is_some_and(|addr| book.row(addr).unwrap().tried);
+        (0..2_000).filter(tried).count()
+    };
+    (0..200).for_each(|number| _ = book.add(NOW, addr(1_000 + number, 1), 0, NOW, addr(number, 2).ip()));
+    assert_eq!(share(&book, &mut draws), 0, "there is nobody else");
+    for number in 0..NEW_WEIGHT as u16 {
+        // Many addresses of a netgroup are no more than one.
+        for more in 0..4 {
+            book.add(NOW, addr(number, more), 0, NOW, addr(number, 2).ip());
+            book.good(NOW, addr(number, more), 0);
+        }
+    }
+    let even = share(&book, &mut draws);
+    assert!((850..1_150).contains(&even), "{even} of 2,000");
+    assert_eq!(book.pick(NOW, &mut draws, true, &|addr| book.row(addr).unwrap().tried), None, "a feeler goes to new");
+}
+
+#[test]
 fn who_failed_seldom_comes_up_and_who_never_answers_gives_way() {
     let mut book = book(4);
     for number in 0..2 {

@@ -3,7 +3,7 @@ use rockpool_store::kv::{Kv, MemKv};
 use rockpool_store::peers::PeerRows;
 
 use super::*;
-use crate::limits::NEW_BUCKETS;
+use crate::limits::{NEW_BUCKETS, RIVAL_FRESH_S};
 
 const START: u64 = 1_700_000_000;
 
@@ -231,7 +231,7 @@ fn who_stays_far_behind_makes_room_where_another_does_not() {
     let run = |world: &mut World, time: Duration, height: &dyn Fn(ConnId) -> Option<u32>| {
         let (end, mut out) = (world.now + time, Vec::new());
         while world.now < end {
-            if let Some(conn) = world.outbound.look(world.now, ours, height) {
+            if let Some((conn, _)) = world.outbound.look(world.now, ours, height) {
                 world.outbound.closed(world.now, conn);
                 out.push(conn);
             }
@@ -258,4 +258,28 @@ fn a_connection_to_ourselves_is_known_by_its_nonce() {
     assert_eq!(world.outbound.own_addr(7), None);
     world.outbound.hurry(world.now);
     assert!(world.outbound.due() <= world.now + DIAL_LOOK);
+}
+
+/// Who has been connected for hours did not answer lately, but it stands.
+#[test]
+fn a_peer_that_stands_keeps_its_place_in_tried() {
+    let mut world = World::new(0, &[]);
+    for number in 0..250 {
+        world.book.add(START as u32, addr(1, number), 0, START as u32, addr(number, 2).ip());
+        world.book.good(START as u32, addr(1, number), 0);
+    }
+    assert_eq!(world.book.doubted(START as u32 + 1), None, "all have answered a moment ago");
+    world.now = secs(u64::from(RIVAL_FRESH_S));
+    let wants: Vec<_> = (0..250).map(|number| addr(1, number)).filter(|addr| world.book.row(*addr).is_some_and(|row| !row.tried)).collect();
+    wants.into_iter().for_each(|addr| world.book.good(at(world.now).unix(), addr, 0));
+    world.now += secs(1);
+    let doubted = world.book.doubted(at(world.now).unix()).unwrap();
+    world.outbound.began(doubted, Aim::Peer, conn(900));
+    world.outbound.up(world.now, conn(900));
+    let end = world.now + FEELER_EVERY * 6;
+    while world.now < end {
+        world.dial();
+        world.now += secs(1);
+    }
+    assert!(world.book.row(doubted).is_some_and(|row| row.tried && row.success > START as u32 + RIVAL_FRESH_S));
 }
