@@ -170,6 +170,7 @@ impl Stages for Recorder {
         self.jobs.read.append(&mut jobs.read);
         self.jobs.write.append(&mut jobs.write);
         self.jobs.submit.append(&mut jobs.submit);
+        self.jobs.blocknotify |= std::mem::take(&mut jobs.blocknotify);
     }
 }
 
@@ -200,10 +201,16 @@ impl Stages for Inline {
         self.jobs.read.append(&mut jobs.read);
         self.jobs.write.append(&mut jobs.write);
         self.jobs.submit.append(&mut jobs.submit);
+        self.jobs.blocknotify |= std::mem::take(&mut jobs.blocknotify);
     }
 }
 
 impl Inline {
+    /// Whether bitcoind was to be asked for a new block since this was last asked.
+    pub(crate) fn notified(&mut self) -> bool {
+        std::mem::take(&mut self.jobs.blocknotify)
+    }
+
     /// Whether it was given nothing since it last ran.
     fn rests(&self) -> bool {
         let Jobs { emission, organise, fetch, read, write, submit, .. } = &self.jobs;
@@ -345,6 +352,11 @@ impl World<Inline> {
     /// A whole node that finds these rows.
     pub(crate) fn whole_on(kv: &Arc<MemKv>, params: &'static Params, peers: &[SocketAddr], seed: u64) -> World<Inline> {
         World::whole_with(kv, NodeConfig { params, ..config(peers, true) }, seed)
+    }
+
+    /// A whole node that finds these rows and dials these Bitcoin nodes.
+    pub(crate) fn whole_with_bitcoin(kv: &Arc<MemKv>, nodes: &[SocketAddr]) -> World<Inline> {
+        World::whole_with(kv, NodeConfig { bitcoin_peers: nodes.to_vec(), ..config(&[], true) }, 1)
     }
 
     /// The same without a share chain.

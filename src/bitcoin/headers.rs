@@ -86,7 +86,7 @@ impl BitcoinNode {
         if self.headers.height > here && nodes.tells(turn.now.mono) {
             log::info!("Bitcoin headers: {here} are here, node {} is asked for those up to {}", self.addr, self.headers.height);
         }
-        self.ask(conn, turn);
+        self.ask_after(conn, nodes.locator(turn), turn);
     }
 
     /// Asks for what follows the headers that we know.
@@ -187,7 +187,7 @@ impl BitcoinNode {
     fn ended(&mut self, conn: ConnId, nodes: &mut Nodes, turn: &mut Turn<'_>) {
         self.headers.trail.clear();
         (self.headers.far, self.headers.done) = (false, true);
-        if nodes.done(conn) {
+        if nodes.done(conn, self.headers.last.map(|(hash, _)| hash)) {
             log::info!("Bitcoin headers: all that node {} has are here, up to height {}", self.addr, self.headers.height);
         }
         if std::mem::take(&mut self.headers.again) {

@@ -71,6 +71,8 @@ pub struct Nodes {
     syncing: Option<ConnId>,
     /// All headers of one node are here: what comes now is news.
     synced: bool,
+    /// The last header of the node that was done with last: the tree may not have it yet.
+    newest: Option<[u8; 32]>,
     /// When progress was last told.
     told: Option<Duration>,
     /// Somebody may have to be asked.
@@ -81,7 +83,7 @@ impl Nodes {
     /// None yet; these will be dialled.
     pub fn new(dial: &[SocketAddr]) -> Nodes {
         let dials = Dials::new(Lane::Bitcoin, dial);
-        Nodes { dials, up: 0, syncing: None, synced: false, told: None, dirty: false }
+        Nodes { dials, up: 0, syncing: None, synced: false, newest: None, told: None, dirty: false }
     }
 
     /// Whether all headers of one node are here.
@@ -109,11 +111,17 @@ impl Nodes {
         *self.syncing.get_or_insert(conn) == conn
     }
 
-    /// All headers of this node are here. Whether these were the first.
-    fn done(&mut self, conn: ConnId) -> bool {
+    /// All headers of this node are here, up to this one. Whether these were the first.
+    fn done(&mut self, conn: ConnId, last: Option<[u8; 32]>) -> bool {
         self.dirty = true;
+        self.newest = last.or(self.newest);
         self.syncing.take_if(|syncing| *syncing == conn);
         !std::mem::replace(&mut self.synced, true)
+    }
+
+    /// Where our headers stand, those included that the tree is about to have.
+    fn locator(&self, turn: &Turn<'_>) -> Vec<[u8; 32]> {
+        self.newest.into_iter().chain(turn.chain.view.bitcoin().locator()).collect()
     }
 
     /// Whether it is time to tell of progress.
@@ -156,7 +164,7 @@ impl Nodes {
         // At the tip all are asked at once: their answers are short.
         if self.synced {
             for (conn, node) in sessions.bitcoin_mut().filter(|(_, node)| node.waits() && !node.is_far()) {
-                node.ask(conn, turn);
+                node.ask_after(conn, self.locator(turn), turn);
             }
         }
     }
@@ -170,3 +178,7 @@ fn say(conn: ConnId, message: &Message, turn: &mut Turn<'_>) {
         Err(error) => log::error!("a message to a Bitcoin node cannot be encoded: {error}"),
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;
