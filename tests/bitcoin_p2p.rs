@@ -216,3 +216,20 @@ fn a_block_that_nobody_took_before_the_stop_is_handed_over_after_it() {
     until_taken(&bitcoind, &mut found, &node);
     assert_eq!(bitcoind.height(), 2);
 }
+
+/// Measured by hand: `cargo test --no-default-features --test bitcoin_p2p -- --ignored --nocapture`. bitcoind takes minutes to make so many
+/// blocks.
+#[test]
+#[ignore = "takes minutes, and is for the figure that it prints"]
+fn a_hundred_thousand_headers() {
+    let Some((bitcoind, addr)) = listening("a_hundred_thousand_headers") else { return };
+    let made = Instant::now();
+    (0..100).for_each(|_| drop(bitcoind.call(&["generatetoaddress", "1000", ADDRESS_2])));
+    eprintln!("100,000 blocks were made in {:?}", made.elapsed());
+    for round in 0..3 {
+        let started = Instant::now();
+        let node = Node::start(dead_port(), &[addr], &Arc::default());
+        node.until_on(&best(&bitcoind));
+        eprintln!("round {round}: 100,001 headers are synced and checked {:?} after the start", started.elapsed());
+    }
+}

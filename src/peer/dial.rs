@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(dials.due(), Some(DIAL_GOOD + hour));
         dials.rows[0].conn = Some(CONN);
         dials.closed(2 * hour, CONN);
-        assert_eq!(dials.due(), Some(2 * hour + Duration::from_secs(60)));
+        assert_eq!(dials.due(), Some(2 * hour + DIAL_LAST));
     }
 
     #[test]

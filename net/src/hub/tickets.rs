@@ -80,31 +80,35 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{TICKET_BYTES_PEER, TICKETS_HTTP};
+    use crate::limits::{TICKET_BYTES_BITCOIN, TICKET_BYTES_PEER, TICKETS_BITCOIN, TICKETS_HTTP};
 
     const CONN: ConnId = ConnId { slot: 0, generation: 1 };
 
     #[test]
     fn a_lane_ends_by_count_and_leaves_the_others_alone() {
-        let mut lanes = Lanes::default();
-        let out: Vec<Ticket> = (0..TICKETS_HTTP).map(|_| lanes.give(Lane::Http, CONN, 1)).collect();
-        assert!(!lanes.has(Lane::Http) && lanes.has(Lane::Peer) && lanes.has(Lane::Stratum));
-        assert_eq!((lanes.out(Lane::Http), lanes.all_out()), (TICKETS_HTTP, TICKETS_HTTP));
-        out.iter().for_each(|ticket| lanes.home(ticket));
-        assert!(lanes.has(Lane::Http));
-        assert_eq!(lanes.all_out(), 0);
+        for (lane, most) in [(Lane::Http, TICKETS_HTTP), (Lane::Bitcoin, TICKETS_BITCOIN)] {
+            let mut lanes = Lanes::default();
+            let out: Vec<Ticket> = (0..most).map(|_| lanes.give(lane, CONN, 1)).collect();
+            assert!(Lane::ALL.into_iter().all(|other| lanes.has(other) == (other != lane)), "{lane:?}");
+            assert_eq!((lanes.out(lane), lanes.all_out()), (most, most));
+            out.iter().for_each(|ticket| lanes.home(ticket));
+            assert!(lanes.has(lane));
+            assert_eq!(lanes.all_out(), 0);
+        }
     }
 
     #[test]
     fn a_lane_ends_by_bytes() {
-        let mut lanes = Lanes::default();
-        let small = lanes.give(Lane::Peer, CONN, TICKET_BYTES_PEER - 1);
-        assert!(lanes.has(Lane::Peer));
-        let large = lanes.give(Lane::Peer, CONN, 1);
-        assert!(!lanes.has(Lane::Peer));
-        lanes.home(&small);
-        lanes.home(&large);
-        assert!(lanes.has(Lane::Peer));
-        assert_eq!(lanes.out[Lane::Peer as usize].bytes, 0);
+        for (lane, most) in [(Lane::Peer, TICKET_BYTES_PEER), (Lane::Bitcoin, TICKET_BYTES_BITCOIN)] {
+            let mut lanes = Lanes::default();
+            let small = lanes.give(lane, CONN, most - 1);
+            assert!(lanes.has(lane));
+            let large = lanes.give(lane, CONN, 1);
+            assert!(!lanes.has(lane));
+            lanes.home(&small);
+            lanes.home(&large);
+            assert!(lanes.has(lane));
+            assert_eq!(lanes.out[lane as usize].bytes, 0);
+        }
     }
 }

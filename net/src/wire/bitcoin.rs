@@ -338,6 +338,7 @@ mod tests {
         assert!(Message::Headers(vec![[0; 80]; BTC_HEADERS_MAX + 1]).to_bytes(MAGIC).is_err());
         assert!(Message::GetHeaders(vec![[0; 32]; BITCOIN_LOCATOR_MAX + 1]).to_bytes(MAGIC).is_err());
         assert!(block(MAGIC, &vec![0; BITCOIN_BLOCK_BYTES_MAX]).is_ok() && block(MAGIC, &vec![0; BITCOIN_BLOCK_BYTES_MAX + 1]).is_err());
+        assert_eq!(cap(Command::BtcHeaders), 3 + BTC_HEADERS_MAX * BITCOIN_HEADER_BYTES);
         let with_transactions = [&[1][..], &[0; 80], &[1]].concat();
         assert_eq!(Message::decode(Command::BtcHeaders, &with_transactions), Err(WireError::Bad("transactions behind a header")));
     }

@@ -3,6 +3,7 @@
 use rockpool_net::frame::{Cut, Frame, FrameError, Framer};
 use rockpool_net::limits::{HEADER_BYTES, HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, LINE_BYTES_MAX, UNASKED_BYTES_MAX, VERSION_BYTES_MAX};
 use rockpool_net::sha256::Checksum;
+use rockpool_net::wire::bitcoin;
 use rockpool_net::wire::message::Command;
 
 const MAGIC: [u8; 4] = [0xf4, 0xc4, 0xb7, 0xd4];
@@ -29,16 +30,24 @@ fn kind(byte: u8) -> (Framer, usize, bool) {
     let unasked = HEADER_BYTES + UNASKED_BYTES_MAX;
     let mut ready = Framer::v1(MAGIC);
     ready.set_ready();
-    match byte % 8 {
-        0 | 1 => (Framer::v1(MAGIC), unasked, byte % 8 == 1),
-        2 | 3 => (ready, unasked, byte % 8 == 3),
+    let kind = byte % 10;
+    match kind {
+        0 | 1 => (Framer::v1(MAGIC), unasked, kind == 1),
+        2 | 3 => (ready, unasked, kind == 3),
         4 => {
             ready.expect(Command::ShareHeaders);
             (ready, HEADER_BYTES + Command::ShareHeaders.cap(), true)
         }
         5 => (Framer::line(), LINE_BYTES_MAX, false),
         6 => (Framer::http(), http, false),
-        _ => (Framer::Sniff, http, false),
+        7 => (Framer::Sniff, http, false),
+        _ => {
+            let mut node = Framer::bitcoin(MAGIC);
+            if kind == 9 {
+                node.set_ready();
+            }
+            (node, HEADER_BYTES + bitcoin::cap(Command::BtcHeaders), true)
+        }
     }
 }
 
@@ -106,7 +115,7 @@ fn judge(framer: &Framer, frame: &Frame, used: usize, before: usize) {
     assert!(frame.bytes() <= used && frame.cost() > 0, "{frame:?} of {used} bytes");
     match frame {
         Frame::Message { command, payload, .. } => {
-            assert!(*command != Command::Unknown && payload.len() <= command.cap());
+            assert!(*command != Command::Unknown && payload.len() <= command.cap().max(bitcoin::cap(*command)));
             assert_eq!((framer.arriving(None), payload.len() + HEADER_BYTES), (None, used));
             assert!(*command != Command::Version || (before == 0 && payload.len() <= VERSION_BYTES_MAX), "a handshake in its place");
         }

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rockpool_net::id::ShareId;
+use rockpool_net::wire::message::Command;
 use rockpool_net::wire::share::{Class, Layout, Proof, Script, Share};
 
 /// Runs a body over inputs grown from these: each is one of them, or random bytes, changed in a few places.
@@ -54,7 +55,7 @@ fn frames_are_the_same_however_they_are_cut() {
         "{\"id\":1}\r\n\r\n  {\"id\": 2}\t\n\n[]\n null\nno end",
     ];
     let mut seeds = Vec::new();
-    for kind in 0..8 {
+    for kind in 0..10 {
         texts.iter().for_each(|text| seeds.push([&[kind, 3, 1, 40, 128][..], text.as_bytes()].concat()));
         let version = [&[kind, 200, 1, 25, 9, 0, 100, 0][..], &[7; 100], &[1, 0, 0, 2, 8, 0], &[1; 8], &[11, 5, 0], &[2; 5]].concat();
         seeds.push(version);
@@ -73,6 +74,10 @@ fn payloads_are_refused_or_read_exactly() {
     // A height in place of a locator, Bitcoin headers, part of a list of transactions and the asking for it, a found block.
     seeds.extend([[&[5, 0][..], &[3; 36]].concat(), [&[11, 2][..], &[8; 160]].concat(), [&[12][..], &[9; 36]].concat()]);
     seeds.extend([[&[13][..], &[9; 32], &[1, 0, 0, 0, 3, 0, 0, 0, 2], &[4; 128]].concat(), [vec![14], a_share()].concat()]);
+    // As Bitcoin nodes say them: one header, one item.
+    for number in 0x80..0x80 + Command::ALL.len() as u8 {
+        seeds.extend([[&[number, 1][..], &[9; 80], &[0]].concat(), [&[number, 1][..], &[9; 36]].concat()]);
+    }
     run(message::message, &seeds, 20_000, 600);
 }
 

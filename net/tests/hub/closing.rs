@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::common::{HTTP, PEER, STRATUM, World, lines, secs};
+use crate::common::{HTTP, PEER, STRATUM, World, config, lines, secs};
 use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
+use rockpool_net::hub::HubConfig;
 use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::id::Lane;
-use rockpool_net::limits::{DIAL_MAX, LINE_BYTES_MAX, MESSAGE_GRACE, TICKETS_PER_MINER};
+use rockpool_net::limits::{BITCOIN_PEERS_MAX, DIAL_MAX, LINE_BYTES_MAX, MESSAGE_GRACE, TICKETS_PER_MINER};
 use rockpool_net::pipes::{Net, Weather};
 use rockpool_net::transport::Wrapping;
 
@@ -155,8 +156,9 @@ fn dials_end_in_opened_or_closed() {
 
 #[test]
 fn dials_are_bounded_and_a_slot_comes_back() {
-    let mut world = World::new(8, 2, 0, Weather::fair());
-    let most = crate::common::config(1).dials_max;
+    let config = HubConfig { bitcoin_dials_max: BITCOIN_PEERS_MAX, ..config(1_000) };
+    let most = config.dials_max;
+    let mut world = World::with(8, 2, 0, Weather::fair(), config);
     let addr = Net::addr(1, PEER);
     let dialled: Vec<_> = (0..most).map(|_| world.hubs[0].outlet().dial(Lane::Peer, addr, Wrapping::V1).unwrap()).collect();
     assert!(matches!(world.hubs[0].outlet().dial(Lane::Peer, addr, Wrapping::V1), Err(CloseReason::Full(_))));
@@ -164,6 +166,9 @@ fn dials_are_bounded_and_a_slot_comes_back() {
     world.hubs[0].outlet().close(dialled[0], CloseReason::Done("test"));
     world.run_until(|world| world.nodes[0].why(dialled[0]).is_some());
     world.hubs[0].outlet().dial(Lane::Peer, addr, Wrapping::V1).unwrap();
+    // Bitcoin nodes have slots of their own, and no more.
+    assert!((0..BITCOIN_PEERS_MAX).all(|_| world.hubs[0].outlet().dial(Lane::Bitcoin, addr, Wrapping::V1).is_ok()));
+    assert!(matches!(world.hubs[0].outlet().dial(Lane::Bitcoin, addr, Wrapping::V1), Err(CloseReason::Full(_))));
 }
 
 #[test]

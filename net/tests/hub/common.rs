@@ -98,7 +98,7 @@ pub fn row(lane: Lane, framer: FramerKind, conns_max: usize) -> ListenerRow {
 pub fn config(conns_max: usize) -> HubConfig {
     let rows = [(Lane::Peer, FramerKind::V1), (Lane::Stratum, FramerKind::LineOrHttp), (Lane::Http, FramerKind::Http)];
     let listeners = rows.map(|(lane, framer)| row(lane, framer, conns_max)).to_vec();
-    HubConfig { magic: MAGIC, listeners, dials_max: 8, bitcoin_magic: [0; 4], bitcoin_dials_max: 8 }
+    HubConfig { magic: MAGIC, listeners, dials_max: 8, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 }
 }
 
 /// Hubs on hosts 0.., and raw hosts behind them that tests drive by hand.

@@ -5,14 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{STRATUM, World, lines, secs};
+use crate::common::{STRATUM, World, config, lines, secs};
 use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
+use rockpool_net::hub::HubConfig;
 use rockpool_net::hub::io::Input;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
-    DISPATCH_TURN_COST, FLUSH_MAX, LINE_COST, OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, TICKETS_PER_MINER,
-    WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS,
+    BITCOIN_BLOCK_BYTES_MAX, BITCOIN_PEERS_MAX, DISPATCH_TURN_COST, FLUSH_MAX, HEADER_BYTES, LINE_COST, OUTBOX_BITCOIN_BYTES,
+    OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, TICKETS_PER_MINER, WRITE_CONN_BYTES, WRITE_SLICES,
+    WRITE_TURN_CALLS,
 };
 use rockpool_net::payload::Payload;
 use rockpool_net::pipes::{Net, Weather};
@@ -182,6 +184,32 @@ fn over_the_sum_of_all_outboxes_the_largest_goes_first() {
     world.run_until(|world| world.nodes[0].closed.len() >= 2);
     assert_eq!(world.nodes[0].closed[0].0, *largest);
     assert_eq!(world.count(0, "outbox_cut"), world.nodes[0].closed.len() as u64);
+}
+
+#[test]
+fn blocks_for_bitcoin_nodes_wait_beside_the_sum() {
+    let config = HubConfig { bitcoin_dials_max: BITCOIN_PEERS_MAX, ..config(1_000) };
+    let mut world = World::with(6, 2, 1, Weather { capacity: 1_000, ..Weather::fair() }, config);
+    let nodes: Vec<ConnId> =
+        (0..BITCOIN_PEERS_MAX).map(|_| world.hubs[0].outlet().dial(Lane::Bitcoin, Net::addr(1, STRATUM), Wrapping::V1).unwrap()).collect();
+    world.run_until(|world| world.nodes[0].opened.len() == nodes.len());
+    let conns: Vec<ConnId> = (0..OUTBOX_SUM_BYTES / OUTBOX_HARD_BYTES + 4).map(|_| world.connect(2, 0, STRATUM).1).collect();
+    let out = world.hubs[0].outlet();
+    let block = Arc::new(Payload::new(vec![1; BITCOIN_BLOCK_BYTES_MAX + HEADER_BYTES]));
+    (0..2).for_each(|_| nodes.iter().for_each(|&node| out.send(node, Arc::clone(&block))));
+    let blocks = out.unsent();
+    assert!(blocks > OUTBOX_SUM_BYTES && Arc::strong_count(&block) == 1 + 2 * nodes.len(), "{blocks}");
+    let piece = Arc::new(Payload::new(vec![1; OUTBOX_HARD_BYTES - 10]));
+    for &conn in &conns {
+        out.send(conn, Arc::clone(&piece));
+        assert!(out.unsent() - blocks <= OUTBOX_SUM_BYTES);
+    }
+    world.run_until(|world| !world.nodes[0].closed.is_empty());
+    assert!(nodes.iter().all(|&node| world.nodes[0].why(node).is_none()), "they are not cut for what others do not read");
+    // But for what they do not read themselves.
+    world.hubs[0].outlet().send_bytes(nodes[0], vec![1; OUTBOX_BITCOIN_BYTES / 2]);
+    world.run_until(|world| world.nodes[0].why(nodes[0]).is_some());
+    assert!(matches!(world.nodes[0].why(nodes[0]), Some(CloseReason::SlowReader(bytes)) if *bytes > OUTBOX_BITCOIN_BYTES));
 }
 
 #[test]
