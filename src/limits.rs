@@ -26,6 +26,10 @@ pub const REORG_ALARM: u32 = 36;
 pub const DIAL_FIRST: Duration = Duration::from_secs(1);
 /// Most time between two dials of a configured peer: a peer that comes back is found within a minute.
 pub const DIAL_LAST: Duration = Duration::from_secs(60);
+/// Time for which an address that was in vain dialled for v2, and is up in v1, is dialled for v1 alone.
+pub const V1_REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
+/// Handshakes of v2 in a row that do not come about with an address that has spoken v2, until it is dialled for v1.
+pub const V2_FAILURES: u8 = 3;
 /// A peer that stayed so long was a good one: the next dial comes at once.
 pub const DIAL_GOOD: Duration = Duration::from_secs(60);
 /// Shares asked of one peer by id and not come yet: the fetcher keeps 16, a few may overlap while a peer says it has not got them.

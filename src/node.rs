@@ -358,7 +358,7 @@ impl<S: Stages> Node<S> {
         match sessions.remove(conn).map(|session| *session) {
             Some(Session::Peer(mut peer)) => {
                 peer.on_closed(conn, why, peers, &mut turn);
-                peers.on_closed(conn, &mut turn);
+                peers.on_closed(conn, why, &mut turn);
             }
             Some(Session::Miner(miner)) => {
                 miner.on_closed(conn, why, server, &mut turn);
@@ -378,7 +378,7 @@ impl<S: Stages> Node<S> {
             // A dial that failed never became a session.
             None => {
                 log::debug!("connection {conn}: {why}");
-                peers.on_closed(conn, &mut turn);
+                peers.on_closed(conn, why, &mut turn);
                 bitcoin.on_closed(conn, why, &turn);
             }
         }

@@ -488,8 +488,18 @@ impl<S: Stages> World<S> {
         *self.wires.accepted.last().unwrap()
     }
 
-    /// A dial succeeds.
+    /// A dial succeeds, of somebody who speaks v1 alone: one for v2 is hung up, and the one that follows at once is it.
     pub(crate) fn pick_up(&mut self) -> ConnId {
+        let conn = self.pick_up_v2();
+        if self.hub.outlet().wrapping(conn).is_some() {
+            return conn;
+        }
+        self.hang_up(conn);
+        self.pick_up_v2()
+    }
+
+    /// A dial succeeds, however it is meant.
+    pub(crate) fn pick_up_v2(&mut self) -> ConnId {
         let (conn, _) = self.wires.dials.remove(0);
         self.wires.events.push(Event::Conn(conn, WRITABLE));
         self.turns();

@@ -80,7 +80,7 @@ pub const HTTP_COST: u32 = 50;
 
 // BIP324 ("v2")
 
-/// Bytes that tell v1 from v2: the magic and the name of `version`.
+/// Bytes by which a v1 peer of another network is known: the magic and the name of `version`.
 pub const V1_PREFIX_BYTES: usize = 16;
 /// Bytes of a key of BIP324's handshake.
 pub const V2_KEY_BYTES: usize = 64;

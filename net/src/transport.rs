@@ -14,7 +14,6 @@ pub mod v2;
 
 use std::fmt;
 
-use crate::limits::V1_PREFIX_BYTES;
 use crate::transport::v2::V2;
 
 /// How a connection is wrapped, as people are told.
@@ -67,30 +66,25 @@ impl Transport {
         matches!(self, Transport::V2(v2) if !v2.is_ready())
     }
 
-    /// A peer's first bytes: plain if they are the beginning of a v1 `version`, v2 from the first byte that is another. Whether they have
+    /// The first bytes of who dialled us: plain if they are our network's magic, v2 from the first byte that is another. Whether they have
     /// decided; who dialled speaks first, so nothing is said before.
+    ///
+    /// BIP324 would have the whole header of `version` looked at, up to its length, before it is v1. But no key that begins with the magic
+    /// is taken, neither by us nor by the crate; so that one dial in 2^32 fails, and who says `ping` first hears what is wrong with it.
     pub fn decide(&mut self, magic: [u8; 4], front: &[u8]) -> bool {
         if !matches!(self, Transport::Undecided) {
             return true;
         }
-        let prefix = v1_prefix(magic);
-        let known = front.len().min(V1_PREFIX_BYTES);
-        if front[..known] != prefix[..known] {
+        let known = front.len().min(magic.len());
+        if front[..known] != magic[..known] {
             *self = Transport::V2(Box::new(V2::accepted()));
-        } else if known == V1_PREFIX_BYTES {
+        } else if known == magic.len() {
             *self = Transport::Plain;
         } else {
             return false;
         }
         true
     }
-}
-
-/// What every v1 connection begins with: the header of `version` up to its length.
-pub(crate) fn v1_prefix(magic: [u8; 4]) -> [u8; V1_PREFIX_BYTES] {
-    let mut prefix = *b"\0\0\0\0version\0\0\0\0\0";
-    prefix[..4].copy_from_slice(&magic);
-    prefix
 }
 
 /// Why a v2 connection cannot go on.
@@ -128,16 +122,15 @@ mod tests {
     const MAGIC: [u8; 4] = [0xf4, 0xc4, 0xb7, 0xd4];
 
     #[test]
-    fn the_first_byte_that_is_no_v1_decides() {
-        let prefix = v1_prefix(MAGIC);
-        for at in 0..V1_PREFIX_BYTES {
+    fn the_first_byte_that_is_not_the_magics_decides() {
+        for at in 0..MAGIC.len() {
             let mut transport = Transport::Undecided;
-            assert!(!transport.decide(MAGIC, &prefix[..at]), "{at} bytes of v1");
-            let mut other = prefix;
+            assert!(!transport.decide(MAGIC, &MAGIC[..at]), "{at} bytes of v1");
+            let mut other = MAGIC;
             other[at] ^= 1;
             assert!(transport.decide(MAGIC, &other[..at + 1]) && transport.is_opening(), "byte {at}");
         }
         let mut transport = Transport::Undecided;
-        assert!(transport.decide(MAGIC, &prefix) && transport.wrapping() == Some(Wrapping::V1));
+        assert!(transport.decide(MAGIC, &MAGIC) && transport.wrapping() == Some(Wrapping::V1));
     }
 }

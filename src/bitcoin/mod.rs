@@ -143,7 +143,7 @@ impl Nodes {
         {
             log::warn!("Bitcoin node {addr}: {why}; it is dialled again and again");
         }
-        self.dials.closed(turn.now.mono, conn);
+        self.dials.closed(turn.now.mono, conn, why);
         self.syncing.take_if(|syncing| *syncing == conn);
         self.dirty = true;
     }

@@ -150,7 +150,9 @@ impl BitcoinNode {
 
     fn up(&mut self, conn: ConnId, nodes: &mut Nodes, turn: &mut Turn<'_>) {
         turn.out.set_handshaken(conn);
-        nodes.dials.up(turn.now.mono, conn);
+        if let Some(wrapping) = turn.out.wrapping(conn) {
+            nodes.dials.up(turn.now.mono, conn, wrapping);
+        }
         nodes.came();
         (self.up, self.pinged) = (turn.now.mono, turn.now.mono);
         say(conn, &Message::SendHeaders, turn);

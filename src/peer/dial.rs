@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use rockpool_net::close::CloseReason;
 use rockpool_net::hub::Outlet;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::transport::Wrapping;
 
 use crate::limits::{DIAL_FIRST, DIAL_GOOD, DIAL_LAST, PEERS_CONFIGURED_MAX};
+use crate::peer::wrap::Wrap;
 
 /// One peer to dial.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ struct Row {
     next: Duration,
     /// The pause after the next failure.
     pause: Duration,
+    /// v2 or v1.
+    wrap: Wrap,
 }
 
 /// All peers to dial of one kind.
@@ -36,8 +40,7 @@ pub struct Dials {
 impl Dials {
     /// To be dialled at once.
     pub fn new(lane: Lane, peers: &[SocketAddr]) -> Dials {
-        let row = |addr: &SocketAddr| Row { addr: *addr, conn: None, up: None, next: Duration::ZERO, pause: DIAL_FIRST };
-        Dials { lane, rows: peers.iter().map(row).collect(), nonces: BTreeMap::new() }
+        Dials { lane, rows: peers.iter().map(|addr| Row::new(*addr, Duration::ZERO)).collect(), nonces: BTreeMap::new() }
     }
 
     /// Dials all that are due, but for banned ones.
@@ -47,7 +50,7 @@ impl Dials {
                 row.fail(now);
                 continue;
             }
-            match out.dial(self.lane, row.addr, Wrapping::V1) {
+            match out.dial(self.lane, row.addr, row.wrap.dial(now)) {
                 Ok(conn) => row.conn = Some(conn),
                 Err(why) => {
                     log::info!("{}: {why}", row.addr);
@@ -65,7 +68,7 @@ impl Dials {
         }
         let room = self.rows.len() < PEERS_CONFIGURED_MAX;
         if room {
-            self.rows.push(Row { addr, conn: None, up: None, next: now, pause: DIAL_FIRST });
+            self.rows.push(Row::new(addr, now));
         }
         room
     }
@@ -96,9 +99,10 @@ impl Dials {
     }
 
     /// The handshake on this connection is done.
-    pub fn up(&mut self, now: Duration, conn: ConnId) {
+    pub fn up(&mut self, now: Duration, conn: ConnId, wrapping: Wrapping) {
         if let Some(row) = self.rows.iter_mut().find(|row| row.conn == Some(conn)) {
             row.up = Some(now);
+            row.wrap.up(now, wrapping);
         }
     }
 
@@ -114,19 +118,27 @@ impl Dials {
         self.rows.iter().find(|row| row.conn == Some(conn) && row.pause == DIAL_FIRST).map(|row| row.addr)
     }
 
-    /// A dial has failed or a connection ended. One that stood long was a good one.
-    pub fn closed(&mut self, now: Duration, conn: ConnId) {
+    /// A dial has failed or a connection ended. One that stood long was a good one; one that was not v2 is dialled at once for v1, once.
+    pub fn closed(&mut self, now: Duration, conn: ConnId, why: &CloseReason) {
         self.nonces.retain(|_, of| *of != conn);
         if let Some(row) = self.rows.iter_mut().find(|row| row.conn == Some(conn)) {
             if row.up.is_some_and(|up| now.saturating_sub(up) >= DIAL_GOOD) {
                 row.pause = DIAL_FIRST;
             }
-            row.fail(now);
+            if row.wrap.closed(why) {
+                (row.conn, row.next) = (None, now);
+            } else {
+                row.fail(now);
+            }
         }
     }
 }
 
 impl Row {
+    fn new(addr: SocketAddr, next: Duration) -> Row {
+        Row { addr, conn: None, up: None, next, pause: DIAL_FIRST, wrap: Wrap::default() }
+    }
+
     fn fail(&mut self, now: Duration) {
         (self.conn, self.up, self.next) = (None, None, now + self.pause);
         self.pause = (self.pause * 2).min(DIAL_LAST);
@@ -153,13 +165,13 @@ mod tests {
             let now = Duration::from_secs(second * 100);
             dials.rows[0].conn = Some(CONN);
             assert_eq!(dials.due(), None);
-            dials.closed(now, CONN);
+            dials.closed(now, CONN, &CloseReason::Remote);
             pauses.push(dials.due().unwrap_or_default().saturating_sub(now).as_secs());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
         dials.rows[0].conn = Some(CONN);
-        dials.up(Duration::from_secs(2_000), CONN);
-        dials.closed(Duration::from_secs(2_000) + DIAL_GOOD, CONN);
+        dials.up(Duration::from_secs(2_000), CONN, Wrapping::V2);
+        dials.closed(Duration::from_secs(2_000) + DIAL_GOOD, CONN, &CloseReason::Remote);
         assert_eq!(dials.due(), Some(Duration::from_secs(2_000) + DIAL_GOOD + DIAL_FIRST));
     }
 
@@ -167,14 +179,25 @@ mod tests {
     fn who_broke_the_rules_is_left_alone_and_then_begins_anew() {
         let (mut dials, hour) = (dialled(), Duration::from_secs(3_600));
         assert!(dials.failed_first(CONN).is_some());
-        dials.up(Duration::ZERO, CONN);
+        dials.up(Duration::ZERO, CONN, Wrapping::V2);
         dials.rest(CONN, hour);
         assert!(dials.failed_first(CONN).is_none());
-        dials.closed(DIAL_GOOD, CONN);
+        dials.closed(DIAL_GOOD, CONN, &CloseReason::Remote);
         assert_eq!(dials.due(), Some(DIAL_GOOD + hour));
         dials.rows[0].conn = Some(CONN);
-        dials.closed(2 * hour, CONN);
+        dials.closed(2 * hour, CONN, &CloseReason::Remote);
         assert_eq!(dials.due(), Some(2 * hour + DIAL_LAST));
+    }
+
+    #[test]
+    fn what_is_no_v2_is_dialled_at_once_and_then_after_the_pause() {
+        let mut dials = dialled();
+        let (now, not_v2) = (Duration::from_secs(100), CloseReason::NotV2("test".into()));
+        dials.closed(now, CONN, &not_v2);
+        assert_eq!((dials.due(), dials.rows[0].wrap.dial(now)), (Some(now), Wrapping::V1));
+        dials.rows[0].conn = Some(CONN);
+        dials.closed(now, CONN, &CloseReason::Remote);
+        assert_eq!((dials.due(), dials.rows[0].wrap.dial(now)), (Some(now + DIAL_FIRST), Wrapping::V2));
     }
 
     #[test]
@@ -183,7 +206,7 @@ mod tests {
         dials.spoke(CONN, 7);
         assert!(!dials.is_self(8));
         assert!(dials.is_self(7));
-        dials.closed(Duration::ZERO, CONN);
+        dials.closed(Duration::ZERO, CONN, &CloseReason::Remote);
         assert_eq!(dials.due(), None);
         assert!(!dials.is_self(7), "a nonce is forgotten with its connection");
     }

@@ -15,6 +15,7 @@
 //! | `budget` | what one peer may cost us |
 //! | `ping` | how far away it is |
 //! | `dial` | peers from the configuration |
+//! | `wrap` | v2 or v1 for a dial |
 //! | `evict` | who goes when too many come in |
 //! | `book` | addresses of others |
 //! | `outbound` | whom of them to dial |
@@ -43,6 +44,7 @@ pub mod relay;
 pub mod serve;
 pub mod session;
 pub mod sync;
+pub mod wrap;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -249,8 +251,8 @@ impl Peers {
     }
 
     /// A connection of this lane, or a dial, has ended.
-    pub fn on_closed(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
-        self.dials.closed(turn.now.mono, conn);
+    pub fn on_closed(&mut self, conn: ConnId, why: &CloseReason, turn: &mut Turn<'_>) {
+        self.dials.closed(turn.now.mono, conn, why);
         if let Some((addr, true)) = self.outbound.closed(turn.now.mono, conn) {
             self.book.left(turn.now.unix(), addr);
         }

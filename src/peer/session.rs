@@ -327,7 +327,9 @@ impl Peer {
     fn up(&mut self, conn: ConnId, peers: &mut Peers, turn: &mut Turn<'_>) {
         turn.out.set_handshaken(conn);
         peers.up += 1;
-        peers.dials.up(turn.now.mono, conn);
+        if let Some(wrapping) = turn.out.wrapping(conn) {
+            peers.dials.up(turn.now.mono, conn, wrapping);
+        }
         peers.look();
         self.pinged = turn.now.mono;
         turn.say_fetcher(FetchJob::PeerUp(conn));

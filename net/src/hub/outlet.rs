@@ -248,12 +248,8 @@ impl Outlet {
 
     /// The peer's handshake is done: its framer lets other commands through.
     pub fn set_handshaken(&mut self, conn: ConnId) {
-        let Some(c) = self.conns.get_mut(conn) else { return };
-        c.received.framer.set_ready();
-        // Nothing is left that could tell v2 from v1: whose handshake is held for done before he has said a word speaks v1.
-        if matches!(c.transport, Transport::Undecided) {
-            c.transport = Transport::Plain;
-            self.want_write(conn.slot);
+        if let Some(conn) = self.conns.get_mut(conn) {
+            conn.received.framer.set_ready();
         }
     }
 

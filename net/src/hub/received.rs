@@ -118,7 +118,7 @@ impl Received {
         let Framer::V1(v1) = &mut self.framer else { return Ok(Next::Nothing) };
         for _ in 0..V2_SKIPS_A_ROUND {
             let front = &mut self.bytes[self.cut..];
-            if v2.is_foreign_v1(v1.magic(), front)
+            if v2.is_foreign_v1(front)
                 && let Some(&magic) = front.first_chunk()
             {
                 return Err(FrameError::Magic(magic));

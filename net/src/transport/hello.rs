@@ -17,7 +17,7 @@ use crate::limits::{
     V1_PREFIX_BYTES, V2_GARBAGE_OURS, V2_HELLO_BYTES_MAX, V2_KEY_BYTES, V2_LENGTH_BYTES, V2_PACKET_EXTRA, V2_SCAN_BYTES,
     V2_TERMINATOR_BYTES, V2_TRIES,
 };
-use crate::transport::{V2Error, v1_prefix};
+use crate::transport::V2Error;
 
 /// The ciphers of a connection, in and out.
 pub(super) type Ciphers = (InboundCipher, OutboundCipher);
@@ -92,9 +92,8 @@ impl Hello {
     }
 
     /// Whether these bytes, of somebody who dialled us, begin a v1 `version` of another network.
-    pub fn is_foreign_v1(&self, magic: [u8; 4], buf: &[u8]) -> bool {
-        let prefix = v1_prefix(magic);
-        self.role == Role::Responder && !self.exchanged && buf.get(4..V1_PREFIX_BYTES).is_some_and(|front| front == &prefix[4..])
+    pub fn is_foreign_v1(&self, buf: &[u8]) -> bool {
+        self.role == Role::Responder && !self.exchanged && buf.get(4..V1_PREFIX_BYTES) == Some(b"version\0\0\0\0\0")
     }
 
     /// What is due of the exchange: our key and garbage, and once theirs is there the mark and the version packet. Returns what is to be

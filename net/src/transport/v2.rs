@@ -71,8 +71,8 @@ impl V2 {
     }
 
     /// Whether these are the first bytes of a v1 peer of another network, who dialled us.
-    pub fn is_foreign_v1(&self, magic: [u8; 4], buf: &[u8]) -> bool {
-        matches!(&self.state, State::Hello(hello) if hello.is_foreign_v1(magic, buf))
+    pub fn is_foreign_v1(&self, buf: &[u8]) -> bool {
+        matches!(&self.state, State::Hello(hello) if hello.is_foreign_v1(buf))
     }
 
     /// The claimed length of the contents that are arriving.

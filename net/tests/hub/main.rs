@@ -5,6 +5,7 @@
 mod closing;
 mod common;
 mod deadlines;
+mod far;
 mod load;
 mod loopback;
 mod pieces;
