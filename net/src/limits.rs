@@ -256,8 +256,9 @@ pub const fn outbox_bytes(lane: Lane) -> usize {
 
 /// Bytes of memory that the hub of this configuration can come to hold, at the worst, the kernel's buffers apart.
 pub fn worst_case_bytes(config: &HubConfig) -> u64 {
-    // Framer, timer entry, place in the backlogs and the outbox's queue of one connection, generously.
-    const CONN_HEAP: usize = 512;
+    // Framer, timer entry, place in the backlogs and the outbox's queue of one connection, generously; and the ciphers of v2, or its
+    // handshake.
+    const CONN_HEAP: usize = 512 + 768;
     let per_conn = CONN_BYTES_MAX + CONN_HEAP + RECEIVE_FREE_BYTES;
     let frames: usize = Lane::ALL.iter().map(|&lane| tickets(lane).1 + SHARE_HEADERS_BYTES_MAX).sum();
     // The smallest messages, of about 30 bytes, cost as much again for their place in the queue.

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "hub/far.rs"]
+mod far;
+
 use std::alloc::System;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -12,6 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bip324::Role;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rockpool_net::close::CloseReason;
@@ -61,6 +65,7 @@ fn config(peers: usize, miners: usize, browsers: usize) -> HubConfig {
         framer,
         conns_max,
         per_addr_max: 1,
+        // All come from one network.
         per_group_max: conns_max,
         spare_private: true,
         first_frame: Duration::from_secs(10),
@@ -79,6 +84,8 @@ struct Far {
     /// That it says something is to be told.
     tell: bool,
     read: usize,
+    /// What it has read, if that is kept.
+    got: Vec<u8>,
 }
 
 /// A world that takes no memory while it goes on: what is counted is the hub's.
@@ -89,6 +96,8 @@ struct Wire {
     /// What a new one says, by row.
     says: [Option<Rc<[u8]>>; 3],
     deaf: bool,
+    /// What the far sides read is kept.
+    keep: bool,
     far: Vec<Far>,
     mail: VecDeque<Mail<u32>>,
 }
@@ -96,7 +105,15 @@ struct Wire {
 impl Wire {
     fn new(conns: usize) -> Wire {
         let far = vec![Far::default(); conns];
-        Wire { now: Duration::from_secs(1), waiting: [0; 3], says: [None, None, None], deaf: false, far, mail: VecDeque::new() }
+        Wire {
+            now: Duration::from_secs(1),
+            waiting: [0; 3],
+            says: [None, None, None],
+            deaf: false,
+            keep: false,
+            far,
+            mail: VecDeque::new(),
+        }
     }
 
     fn say(&mut self, slot: usize, says: &Rc<[u8]>) {
@@ -154,6 +171,9 @@ impl Io for Wire {
         let far = &mut self.far[conn.slot as usize];
         let n = bufs.iter().map(|buf| buf.len()).sum();
         far.read += n;
+        if self.keep {
+            bufs.iter().for_each(|buf| far.got.extend_from_slice(buf));
+        }
         if far.deaf { Err(ErrorKind::WouldBlock.into()) } else { Ok(n) }
     }
 
@@ -356,6 +376,38 @@ fn an_idle_connection_costs_little() -> String {
     report
 }
 
+/// The same peers in v1 and in v2, through with their handshake and silent.
+fn an_idle_v2_peer_costs_little_more() -> String {
+    const CONNS: usize = 500;
+    let bytes = [false, true].map(|v2| {
+        let (mut house, before) = House::new(config(CONNS, 0, 0));
+        let mut leaked = 0;
+        house.wire.keep = v2;
+        house.wire.says[0] = Some(if v2 { far::Far::new(Role::Initiator, MAGIC, 7, &[]).hello.into() } else { hello() });
+        house.wire.waiting[0] = CONNS;
+        house.until(|house| house.node.opened.len() == CONNS);
+        house.until(|house| !v2 || house.wire.far.iter().filter(|far| !far.got.is_empty()).count() == CONNS);
+        for slot in (0..CONNS).filter(|_| v2) {
+            let mut far = far::Far::new(Role::Initiator, MAGIC, 7, &[]);
+            let (mut says, _) = far.feed(&std::mem::take(&mut house.wire.far[slot].got));
+            assert!(far.is_ready());
+            says.extend(far.long(Command::Version.field(), &[7; 100]));
+            says.extend(far.long(Command::Verack.field(), &[]));
+            leaked += far.leaked;
+            house.wire.say(slot, &says.into());
+        }
+        house.until(|house| house.hub.counters().frames_peer.get() as usize == 2 * CONNS);
+        (0..10).for_each(|_| house.turn());
+        house.wire.far.iter_mut().for_each(|far| far.says = None);
+        house.wire.says[0] = None;
+        assert_eq!(house.hub.counters().v2_opened.get() as usize, if v2 { CONNS } else { 0 });
+        (live() - before - leaked as isize) / CONNS as isize
+    });
+    let report = format!("idle: {} bytes a peer in v1, {} in v2\n", bytes[0], bytes[1]);
+    assert!(bytes[1] - bytes[0] <= 1_024 && bytes[1] > bytes[0], "{report}");
+    report
+}
+
 fn a_hundred_thousand_messages_leave_nothing_behind() -> String {
     const CONNS: usize = 100;
     const RELAYED: usize = 8;
@@ -395,6 +447,12 @@ fn a_hundred_thousand_messages_leave_nothing_behind() -> String {
 
 #[test]
 fn memory_keeps_to_its_bounds() {
-    let report = [the_worst_case_holds(), an_idle_connection_costs_little(), a_hundred_thousand_messages_leave_nothing_behind()].concat();
+    let report = [
+        the_worst_case_holds(),
+        an_idle_connection_costs_little(),
+        an_idle_v2_peer_costs_little_more(),
+        a_hundred_thousand_messages_leave_nothing_behind(),
+    ]
+    .concat();
     println!("{report}");
 }

@@ -24,6 +24,8 @@ pub struct Far {
     ready: Option<CipherSession>,
     buf: Vec<u8>,
     packet: Option<usize>,
+    /// Bytes that are leaked.
+    pub leaked: usize,
 }
 
 impl Far {
@@ -34,7 +36,7 @@ impl Far {
         let mut hello = vec![0; Handshake::<Initialized>::send_key_len(Some(own))];
         let keyed = keyed.send_key(Some(own), &mut hello).unwrap();
         hello.extend(&garbage[own.len()..]);
-        Far { hello, decoys: vec![], keyed: Some(keyed), versioned: None, ready: None, buf: vec![], packet: None }
+        Far { hello, decoys: vec![], keyed: Some(keyed), versioned: None, ready: None, buf: vec![], packet: None, leaked: own.len() }
     }
 
     pub fn is_ready(&self) -> bool {
@@ -56,6 +58,7 @@ impl Far {
             && let Some(versioned) = self.versioned.take()
         {
             let seen: &'static [u8] = self.buf[..self.buf.len() - 20].to_vec().leak();
+            self.leaked += seen.len();
             match versioned.receive_garbage(seen).unwrap() {
                 GarbageResult::NeedMoreData(versioned) => self.versioned = Some(versioned),
                 GarbageResult::FoundGarbage { mut handshake, consumed_bytes } => {
