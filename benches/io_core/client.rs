@@ -14,6 +14,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
+use crate::crypted::Crypted;
 use crate::wire::{PING, PING_BYTES, PONG, SHARE, VERACK, VERSION, bad, cut, put, version};
 
 /// Peers that shake hands at once: fewer than wait in any server's backlog.
@@ -52,12 +53,15 @@ pub struct Manner {
     pub magic: [u8; 4],
     /// It does not compute checksums.
     pub blind: bool,
+    /// It is spoken to in v2.
+    pub v2: bool,
 }
 
 /// One peer of a server.
 struct Peer {
     stream: TcpStream,
     manner: Manner,
+    crypted: Option<Box<Crypted>>,
     /// The front of a message whose rest has not come.
     rest: Vec<u8>,
     /// The batch in flight, and bytes of its answer that have come.
@@ -236,7 +240,8 @@ impl Client {
             if read == 0 {
                 return Err(bad("end: the server has closed"));
             }
-            peer.take(&self.buffer[..read], &mut |peer: &mut Peer, bytes: &[u8]| {
+            let opened = peer.open(&self.buffer[..read])?;
+            peer.take(opened.as_deref().unwrap_or(&self.buffer[..read]), &mut |peer: &mut Peer, bytes: &[u8]| {
                 let heard = judge(peer, bytes)?;
                 due |= matches!(heard, Heard::Due(_));
                 Ok(heard)
@@ -261,9 +266,22 @@ impl Peer {
         let stream = TcpStream::from(socket);
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let mut peer = Peer { stream, manner, rest: Vec::new(), batch: 0, answered: 0, due: VecDeque::new() };
+        let mut peer = Peer { stream, manner, crypted: None, rest: Vec::new(), batch: 0, answered: 0, due: VecDeque::new() };
+        if manner.v2 {
+            let (crypted, hello) = Crypted::begin(slot);
+            peer.send(&hello)?;
+            peer.crypted = Some(Box::new(crypted));
+        }
         peer.say(VERSION, &version())?;
         Ok(peer)
+    }
+
+    /// What came, where it is not the messages themselves.
+    fn open(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let Some(crypted) = &mut self.crypted else { return Ok(None) };
+        let (plain, says) = crypted.open(bytes)?;
+        self.write(&says)?;
+        Ok(Some(plain))
     }
 
     fn say(&mut self, command: &[u8; 12], payload: &[u8]) -> io::Result<()> {
@@ -272,8 +290,21 @@ impl Peer {
         self.send(&bytes)
     }
 
-    /// There is always room: no more than a batch is in flight.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.crypted {
+            None => self.write(bytes),
+            Some(crypted) => {
+                let wire = crypted.seal(bytes);
+                self.write(&wire)
+            }
+        }
+    }
+
+    /// There is always room: no more than a batch is in flight.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         if self.stream.write(bytes)? == bytes.len() { Ok(()) } else { Err(bad("room: the server does not read")) }
     }
 

@@ -6,6 +6,10 @@
 mod attack;
 mod client;
 mod contenders;
+mod crypted;
+#[path = "../../net/tests/hub/far.rs"]
+#[expect(clippy::unwrap_used, dead_code, reason = "a peer of the tests")]
+mod far;
 mod process;
 #[path = "../report/mod.rs"]
 mod report;

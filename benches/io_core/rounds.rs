@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::contenders::{self, BITCOIND, FLOOR, NODE, OURS};
+use crate::contenders::{self, BITCOIND, FLOOR, NODE, OURS, V2};
 use crate::report::{Asked, Figure, median};
 
 /// How often, and how long.
@@ -70,6 +70,16 @@ impl Rounds {
         let to_rivals = ["threads", "tokio"].map(|rival| (OURS, rival, Some(1.0)));
         let all = to_floor.chain(to_rivals);
         all.filter_map(|(a, b, goal)| Some(figure(name, &format!("{a} / {b}"), self.ratio(a, b)?, "x", goal))).collect()
+    }
+
+    /// Ours in v2 against ours in v1.
+    pub fn v2_ratio(&self, name: &str, goal: Option<f64>) -> Option<Figure> {
+        Some(figure(name, &format!("{V2} / {OURS}"), self.ratio(V2, OURS)?, "x", goal))
+    }
+
+    /// What ours takes more in v2 than in v1.
+    pub fn v2_more(&self, name: &str, unit: &'static str, goal: Option<f64>) -> Option<Figure> {
+        Some(figure(name, &format!("{V2} - {OURS}"), self.median(V2)? - self.median(OURS)?, unit, goal))
     }
 
     /// The largest of all rounds, ours.

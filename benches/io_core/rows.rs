@@ -6,7 +6,7 @@ use std::time::Duration;
 use rockpool::limits::PING_EVERY;
 
 use crate::client::{Batches, Client};
-use crate::contenders::{BITCOIND, BLIND, NODE, OURS, manner};
+use crate::contenders::{BITCOIND, BLIND, NODE, OURS, V2, manner};
 use crate::process::{Server, raise_files, unclear};
 use crate::report::{Asked, Figure};
 use crate::rounds::{Effort, Rounds};
@@ -31,6 +31,9 @@ const SHARE_PEERS: usize = 1_000;
 const IDLE_PEERS: usize = 1_000;
 const IDLE_BYTES: f64 = 1_024.0;
 const IDLE_PERCENT: f64 = 0.5;
+/// What a message may cost in v2, against v1, where they come many at once; and the bytes that a silent peer may take more.
+const V2_RATIO: f64 = 3.0;
+const V2_BYTES: f64 = 1_024.0;
 /// A crowd, and the MB that it may take. The process needs some files beside the connections.
 const CROWD: usize = 10_000;
 const CROWD_MB: f64 = 64.0;
@@ -76,6 +79,7 @@ fn ping_pong(effort: &Effort, name: &str, peers: usize, batch: usize, goals: (Op
     }
     let mut figures = cpu.medians(name, "us/message", goals.0);
     figures.extend(cpu.ratios(name, goals.1));
+    figures.extend(cpu.v2_ratio(name, (batch > 1).then_some(V2_RATIO)));
     figures.extend(rate.medians(&format!("{name}, rate"), "messages/s", None));
     figures.extend(turns.figures(name));
     Ok(figures)
@@ -86,7 +90,7 @@ fn latency(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
     let quantiles = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
     let mut rounds = quantiles.map(|_| Rounds::default());
     for round in 0..effort.rounds {
-        for contender in effort.contenders(round, &[]) {
+        for contender in effort.contenders(round, &[V2]) {
             let server = Server::start(contender, LATENCY_PEERS)?;
             let mut client = Client::connect(server.addr, LATENCY_PEERS, manner(contender))?;
             client.open_loop(LATENCY_RATE, effort.warmup)?;
@@ -145,6 +149,7 @@ fn idle(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
         }
     }
     let mut figures = memory.medians(&format!("{name}, memory of one"), "bytes", Some(IDLE_BYTES));
+    figures.extend(memory.v2_more(&format!("{name}, memory of one"), "bytes", Some(V2_BYTES)));
     figures.extend(percent.medians(&format!("{name}, share of a core"), "%", Some(IDLE_PERCENT)));
     Ok(figures)
 }
@@ -153,7 +158,7 @@ fn idle(effort: &Effort, name: &str) -> io::Result<Vec<Figure>> {
 fn crowd(effort: &Effort, _: &str) -> io::Result<Vec<Figure>> {
     let peers = CROWD.min(raise_files().saturating_sub(FILES_BESIDE));
     let (mut memory, mut turns) = (Rounds::default(), Turns::default());
-    for contender in effort.contenders(0, &[BLIND, "threads", BITCOIND]) {
+    for contender in effort.contenders(0, &[BLIND, V2, "threads", BITCOIND]) {
         let mut server = Server::start(contender, peers)?;
         let mut client = Client::connect(server.addr, peers, manner(contender))?;
         let (answers, _) = client.closed_loop(&Batches::new(1, manner(contender).magic), Duration::ZERO)?;

@@ -18,6 +18,8 @@ use crate::wire::MAGIC;
 pub const FLOOR: &str = "epoll";
 /// The house's.
 pub const OURS: &str = "rockpool";
+/// The same, its peers in v2.
+pub const V2: &str = "rockpool v2";
 /// Does not verify, and is not verified.
 pub const BLIND: &str = "epoll-blind";
 
@@ -29,19 +31,19 @@ pub const BITCOIND: &str = "bitcoind";
 /// All that are there.
 pub fn all() -> Vec<&'static str> {
     let there = bitcoind().map(|_| BITCOIND);
-    [OURS, FLOOR, BLIND, "threads", "tokio", NODE].into_iter().chain(there).collect()
+    [OURS, V2, FLOOR, BLIND, "threads", "tokio", NODE].into_iter().chain(there).collect()
 }
 
 /// What one speaks.
 pub fn manner(contender: &str) -> Manner {
     let magic = if contender == NODE { params(Network::Regtest).magic } else { MAGIC };
-    Manner { magic, blind: contender == BLIND }
+    Manner { magic, blind: contender == BLIND, v2: contender == V2 }
 }
 
 /// Serves until stdin ends.
 pub fn serve(contender: &str, peers: usize) -> io::Result<()> {
     match contender {
-        OURS => rockpool::serve(peers),
+        OURS | V2 => rockpool::serve(peers),
         FLOOR => epoll::serve(false),
         BLIND => epoll::serve(true),
         "threads" => threads::serve(),
