@@ -110,7 +110,7 @@ impl House {
             spare_private: true,
             first_frame: PATIENCE,
         };
-        let config = HubConfig { magic: MAGIC, listeners: vec![row], dials_max: 8 };
+        let config = HubConfig { magic: MAGIC, listeners: vec![row], dials_max: 8, bitcoin_magic: MAGIC, bitcoin_dials_max: 8 };
         let reactor = Reactor::new(&["127.0.0.1:0".parse().unwrap()], config.conns_max(), 2).unwrap();
         House { reactor, hub: Hub::new(config), rng: ChaCha12Rng::seed_from_u64(1), talk: Talk::default() }
     }
