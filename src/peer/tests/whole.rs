@@ -7,7 +7,7 @@ use std::time::Duration;
 use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::limits::{TEMPLATE_PART_MAX, TICKETS_PER_CONN};
-use rockpool_net::wire::message::{GetHeaders, GetTemplate, Message, Start, TemplatePart, TxIds};
+use rockpool_net::wire::message::{Command, GetHeaders, GetTemplate, Message, Start, TemplatePart, TxIds};
 use rockpool_net::wire::share::{Class, Layout, Share};
 use rockpool_store::chain::Chain;
 use rockpool_store::kv::MemKv;
@@ -19,7 +19,7 @@ use rockpool_workers::template::{Template, Tx, branch};
 use rockpool_workers::trim::Trim;
 use rockpool_workers::work::meets;
 
-use crate::limits::{CHAINTIP_EVERY, PUSH_DEPTH, REQUESTS_MAX, SYNC_BARREN_MAX, SYNC_SHARES, TEMPLATE_EVERY};
+use crate::limits::{CHAINTIP_EVERY, PEER_COST_RATE, PUSH_DEPTH, REQUESTS_MAX, SYNC_BARREN_MAX, SYNC_SHARES, TEMPLATE_EVERY};
 use crate::peer::tests::{ALICE, BOB, claim, peer, tip_of};
 use crate::testing::{Grower, Inline, PEER, World, exchange, mined, regtest};
 
@@ -322,6 +322,8 @@ fn historic_blocks_as_blockfound_cost_under_1_kb_each_and_are_refused() {
     world.node.stages_mut().jobs = Jobs::default();
     for share in &old {
         let before = world.hub.counters().bytes_in.get();
+        // As fast as a peer's budget allows.
+        world.skip(Duration::from_secs(1) * Command::BlockFound.cost() / PEER_COST_RATE);
         world.say(sender, &Message::BlockFound(Box::new(share.clone())));
         let bytes = world.hub.counters().bytes_in.get() - before;
         assert!(bytes > 0 && bytes < 1_000, "a message of {bytes} bytes");
