@@ -8,7 +8,7 @@ use rand_chacha::ChaCha12Rng;
 use secp256k1::{Secp256k1, SignOnly};
 
 use crate::frame::v1::packet;
-use crate::limits::{READ_CONN_BYTES, V2_LENGTH_BYTES, V2_PACKET_EXTRA, V2_TAG_BYTES};
+use crate::limits::{READ_CONN_BYTES, V2_LENGTH_BYTES, V2_PACKET_EXTRA, V2_TAG_BYTES, V2_TYPE_BYTES};
 use crate::transport::hello::{Ciphers, Hello, Step};
 use crate::transport::{Transport, V2Error};
 
@@ -133,16 +133,16 @@ impl V2 {
     fn seal(&mut self, messages: &[u8], scratch: &mut Vec<u8>) -> Vec<u8> {
         let State::Ready(ciphers) = &mut self.state else { return Vec::new() };
         let (_, outbound) = &mut **ciphers;
-        let mut wire = vec![0; packet::sealed_bytes(messages)];
-        let mut at = 0;
+        // Enough for one message of whatever type, and for many whose type has a number.
+        let mut wire = Vec::with_capacity(messages.len() + V2_TYPE_BYTES);
         for (name, payload) in packet::messages(messages) {
             scratch.clear();
             packet::put(scratch, name, payload);
-            let end = at + OutboundCipher::encryption_buffer_len(scratch.len());
+            let at = wire.len();
+            wire.resize(at + OutboundCipher::encryption_buffer_len(scratch.len()), 0);
             // The buffer is of the right size, so this cannot fail; were it not, the other side would see a packet that does not verify.
-            let sealed = wire.get_mut(at..end).map(|buffer| outbound.encrypt(scratch, buffer, PacketType::Genuine, None));
-            debug_assert!(matches!(sealed, Some(Ok(()))));
-            at = end;
+            let sealed = outbound.encrypt(scratch, &mut wire[at..], PacketType::Genuine, None);
+            debug_assert_eq!(sealed, Ok(()));
         }
         if scratch.capacity() > READ_CONN_BYTES {
             *scratch = Vec::new();

@@ -3,7 +3,7 @@
 
 use super::{Dialect, Phase, V1};
 use crate::frame::{Frame, FrameError};
-use crate::limits::{HEADER_BYTES, UNASKED_BYTES_MAX, V2_PACKET_EXTRA, V2_TYPE_BYTES, VERSION_BYTES_MAX};
+use crate::limits::{HEADER_BYTES, UNASKED_BYTES_MAX, V2_TYPE_BYTES, VERSION_BYTES_MAX};
 use crate::wire::message::Command;
 
 /// BIP324's numbers of types, from 1.
@@ -40,7 +40,13 @@ const SHORT: [&[u8; 12]; 28] = [
 
 /// The number of a name, if it has one.
 fn short(name: &[u8; 12]) -> Option<u8> {
-    SHORT.iter().position(|known| *known == name).map(|at| at as u8 + 1)
+    // Every message that leaves is looked for here; these are nearly all that are many.
+    match name {
+        b"ping\0\0\0\0\0\0\0\0" => Some(18),
+        b"pong\0\0\0\0\0\0\0\0" => Some(19),
+        b"share\0\0\0\0\0\0\0" => None,
+        _ => SHORT.iter().position(|known| *known == name).map(|at| at as u8 + 1),
+    }
 }
 
 impl V1 {
@@ -50,6 +56,8 @@ impl V1 {
             Phase::AwaitVersion | Phase::AwaitVerack => VERSION_BYTES_MAX,
             // A Bitcoin node sends headers unasked too.
             Phase::Ready if self.dialect == Dialect::Bitcoin => self.dialect.cap(Command::BtcHeaders),
+            // Mostly nothing is: this is asked for every packet.
+            Phase::Ready if self.expected == [0; Command::ALL.len()] => UNASKED_BYTES_MAX,
             Phase::Ready => self.asked().map(Command::cap).fold(UNASKED_BYTES_MAX, usize::max),
         };
         V2_TYPE_BYTES + payload
@@ -102,12 +110,6 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8; 12], &[u
     })
 }
 
-/// How many bytes these v1 messages are as packets.
-pub(crate) fn sealed_bytes(bytes: &[u8]) -> usize {
-    let contents = |(name, payload): (&[u8; 12], &[u8])| payload.len() + if short(name).is_some() { 1 } else { V2_TYPE_BYTES };
-    messages(bytes).map(|message| V2_PACKET_EXTRA + contents(message)).sum()
-}
-
 /// Appends a message as a packet's contents.
 pub(crate) fn put(out: &mut Vec<u8>, name: &[u8; 12], payload: &[u8]) {
     match short(name) {
@@ -118,4 +120,52 @@ pub(crate) fn put(out: &mut Vec<u8>, name: &[u8; 12], payload: &[u8]) {
         }
     }
     out.extend_from_slice(payload);
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_numbers_are_as_bip324_has_them_and_all_read_back() {
+        for (name, number) in
+            [("addr", 1), ("block", 2), ("getdata", 11), ("inv", 14), ("ping", 18), ("pong", 19), ("tx", 21), ("addrv2", 28)]
+        {
+            let mut field = [0; 12];
+            field[..name.len()].copy_from_slice(name.as_bytes());
+            assert_eq!(short(&field), Some(number), "{name}");
+        }
+        for (at, name) in SHORT.into_iter().enumerate() {
+            assert_eq!(short(name), Some(at as u8 + 1));
+        }
+        for command in [Command::Version, Command::Verack, Command::Share, Command::ShareHeaders, Command::BlockBody] {
+            assert_eq!(short(&command.field()), None, "{command}");
+        }
+    }
+
+    #[test]
+    fn every_command_goes_over_as_a_packet() {
+        let mut framer = V1::new([1; 4]);
+        for command in [Command::Version, Command::Verack].into_iter().chain(Command::ALL.into_iter().skip(2)) {
+            let mut contents = Vec::new();
+            put(&mut contents, &command.field(), &[]);
+            let frame = framer.packet(&contents).unwrap();
+            let want = Frame::Message { command, payload: Box::default(), checksum: None };
+            assert_eq!(frame, (command != Command::Unknown).then_some(want));
+        }
+    }
+
+    #[test]
+    fn a_run_of_messages_is_taken_apart_and_a_torn_one_is_left_out() {
+        let message = |command: Command, payload: &[u8]| {
+            [&[9; 4], &command.field()[..], &(payload.len() as u32).to_le_bytes(), &[0; 4], payload].concat()
+        };
+        let run = [message(Command::Ping, &[1; 8]), message(Command::Verack, &[]), message(Command::Share, &[2; 300])].concat();
+        let names = |bytes: &[u8]| messages(bytes).map(|(name, payload)| (*name, payload.len())).collect::<Vec<_>>();
+        let whole = [(Command::Ping.field(), 8), (Command::Verack.field(), 0), (Command::Share.field(), 300)];
+        assert_eq!(names(&run), whole);
+        assert_eq!(names(&run[..run.len() - 1]), whole[..2]);
+        assert_eq!(names(&run[..10]), []);
+    }
 }
