@@ -1,6 +1,6 @@
 //! BIP324 with a real bitcoind: we dial it, it dials us, and one that speaks v1 alone is dialled once more.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests of a real process, which owns a clock")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests of a real process, which owns a clock")]
 
 #[path = "e2e/daemon.rs"]
 #[expect(dead_code, reason = "the whole-process tests ask for more")]
