@@ -1,5 +1,5 @@
-//! BIP324's handshake. Who dialled sends its key and garbage; who was dialled answers with its own, the mark that ends garbage and a version
-//! packet; then the first sends its mark and version packet.
+//! BIP324's handshake. Who dialled sends its key and garbage; who was dialled answers with its own, the mark that ends garbage and a
+//! version packet; then the first sends its mark and version packet.
 //!
 //! Both sides' bytes stay in the connection's buffer until the version packet is there, since the first packet authenticates the garbage
 //! before it: [`V2_HELLO_BYTES_MAX`] at most. The crate's last state borrows that garbage and cannot be kept from turn to turn. So it is

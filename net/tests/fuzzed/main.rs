@@ -2,10 +2,14 @@
 
 #![expect(clippy::expect_used, reason = "tests")]
 
+#[path = "../hub/far.rs"]
+#[expect(clippy::unwrap_used, dead_code, reason = "a peer of the tests")]
+mod far;
 mod frame;
 mod hub;
 mod message;
 mod share;
+mod v2;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -79,6 +83,19 @@ fn payloads_are_refused_or_read_exactly() {
         seeds.extend([[&[number, 1][..], &[9; 80], &[0]].concat(), [&[number, 1][..], &[9; 36]].concat()]);
     }
     run(message::message, &seeds, 20_000, 600);
+}
+
+#[test]
+fn v2_says_what_was_said_or_nothing() {
+    let packets = [&[1, 20][..], &[5; 20], &[0, 9], &[6; 9], &[3, 0, 1, 200], &[7; 200]].concat();
+    let mut seeds = Vec::new();
+    for who in 0..2 {
+        for (garbage, decoy, at, change) in [(0, 0, 0, 0), (7, 0, 3, 0), (200, 33, 9, 0), (5, 1, 70, 1), (0, 0, 140, 128), (3, 0, 64, 2)] {
+            seeds.push([&[who, garbage, decoy, at, change, 17][..], &packets].concat());
+        }
+    }
+    seeds.iter().for_each(|seed| v2::v2(seed));
+    run(v2::v2, &seeds, 500, 300);
 }
 
 #[test]

@@ -8,9 +8,9 @@ use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::{Input, Io};
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
-    DIAL_MAX, READ_TURN_BYTES, SHARE_HEADERS_BYTES_MAX, UNASKED_BYTES_MAX, V2_GARBAGE_MAX, V2_GARBAGE_OURS, V2_HELLO_BYTES_MAX,
-    V2_KEY_BYTES, V2_KEYS_A_TURN, V2_LENGTH_BYTES, V2_PACKET_EXTRA, V2_SCAN_BYTES, V2_SKIP_COST, V2_SKIPS_A_ROUND, V2_TAG_BYTES,
-    V2_TERMINATOR_BYTES, V2_TRIES, V2_TYPE_BYTES, VERSION_BYTES_MAX,
+    DIAL_MAX, READ_TURN_BYTES, SHARE_HEADERS_BYTES_MAX, UNASKED_BYTES_MAX, V1_PREFIX_BYTES, V2_GARBAGE_MAX, V2_GARBAGE_OURS,
+    V2_HELLO_BYTES_MAX, V2_KEY_BYTES, V2_KEYS_A_TURN, V2_LENGTH_BYTES, V2_PACKET_EXTRA, V2_SCAN_BYTES, V2_SKIP_COST, V2_SKIPS_A_ROUND,
+    V2_TAG_BYTES, V2_TERMINATOR_BYTES, V2_TRIES, V2_TYPE_BYTES, VERSION_BYTES_MAX,
 };
 use rockpool_net::pipes::{Net, Weather};
 use rockpool_net::transport::Wrapping;
@@ -311,7 +311,7 @@ fn a_v1_peer_of_another_network_is_told_so() {
     let mut world = World::new(11, 1, 1, Weather::fair());
     let (raw, conn) = world.connect(1, 0, PEER);
     let foreign = [b"\xf9\xbe\xb4\xd9", &message(Command::Version, &[7; 90])[4..]].concat();
-    world.write_all(1, raw, &foreign);
+    world.write_all(1, raw, &foreign[..V1_PREFIX_BYTES]);
     world.run_for(secs(1));
     assert!(why(&world, conn).starts_with("fault: bad frame: message starts with [f9, be, b4, d9]"), "{}", why(&world, conn));
 }
