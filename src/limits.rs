@@ -28,6 +28,8 @@ pub const DIAL_FIRST: Duration = Duration::from_secs(1);
 pub const DIAL_LAST: Duration = Duration::from_secs(60);
 /// Time for which an address that was in vain dialled for v2, and is up in v1, is dialled for v1 alone.
 pub const V1_REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
+/// Addresses of the book of which it is known how they speak: many times those that are dialled in a day.
+pub const WRAPS_MAX: usize = 1_000;
 /// Handshakes of v2 in a row that do not come about with an address that has spoken v2, until it is dialled for v1.
 pub const V2_FAILURES: u8 = 3;
 /// A peer that stayed so long was a good one: the next dial comes at once.

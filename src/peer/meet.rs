@@ -58,12 +58,24 @@ impl Peers {
         let is_banned = |ip| gate.bans.is_banned(ip, now.unix()) || gate.is_discouraged(now.mono, SocketAddr::new(ip, 0));
         let around = Around { configured: &turn.config.peers, outbound: &outbound, inbound: &inbound, is_banned: &is_banned };
         let Some((addr, aim)) = self.outbound.next(now, &mut self.book, turn.rng, &around) else { return };
-        match turn.out.dial(Lane::Peer, addr, Wrapping::V1) {
+        match turn.out.dial(Lane::Peer, addr, self.wraps.dial(now.mono, addr)) {
             Ok(conn) => {
                 if aim == Aim::Feeler { &turn.counters.feelers } else { &turn.counters.book_dials }.add(1);
                 self.outbound.began(addr, aim, conn);
             }
             Err(why) => log::debug!("peer {addr} of the book: {why}"),
+        }
+    }
+
+    /// A dial of the book has failed or its connection ended. What was not v2 is dialled once more at once, for v1, in the same place.
+    pub fn book_closed(&mut self, conn: ConnId, why: &CloseReason, turn: &mut Turn<'_>) {
+        if let Some(addr) = self.outbound.addr(conn)
+            && self.wraps.closed(addr, why)
+            && let Ok(again) = turn.out.dial(Lane::Peer, addr, Wrapping::V1)
+        {
+            self.outbound.again(conn, again);
+        } else if let Some((addr, true)) = self.outbound.closed(turn.now.mono, conn) {
+            self.book.left(turn.now.unix(), addr);
         }
     }
 
@@ -90,6 +102,9 @@ impl Peers {
         if outbound {
             self.book.add(now, addr, services, now, addr.ip());
             self.book.good(now, addr, services);
+            if let (Some(addr), Some(wrapping)) = (self.outbound.addr(conn), turn.out.wrapping(conn)) {
+                self.wraps.up(turn.now.mono, addr, wrapping);
+            }
             if self.outbound.up(turn.now.mono, conn) == Some(Aim::Feeler) {
                 return true;
             }

@@ -75,6 +75,7 @@ use crate::peer::kept::Kept;
 use crate::peer::outbound::Outbound;
 use crate::peer::relay::{Known, Push};
 use crate::peer::sync::{Claim, Late, Sync};
+use crate::peer::wrap::Wraps;
 use crate::session::Sessions;
 use crate::turn::Turn;
 
@@ -102,6 +103,8 @@ pub struct Peers {
     pub book: Book,
     /// Whom of them we dial.
     pub outbound: Outbound,
+    /// How those of the book speak.
+    wraps: Wraps,
     /// What is said of addresses.
     pub gossip: Gossip,
     /// What is kept on disk.
@@ -141,6 +144,7 @@ impl Peers {
             gate,
             book: Book::open(rows, local, rng),
             outbound: Outbound::new(&rows.anchors),
+            wraps: Wraps::default(),
             gossip: Gossip::default(),
             kept: Kept::default(),
             up: 0,
@@ -253,9 +257,7 @@ impl Peers {
     /// A connection of this lane, or a dial, has ended.
     pub fn on_closed(&mut self, conn: ConnId, why: &CloseReason, turn: &mut Turn<'_>) {
         self.dials.closed(turn.now.mono, conn, why);
-        if let Some((addr, true)) = self.outbound.closed(turn.now.mono, conn) {
-            self.book.left(turn.now.unix(), addr);
-        }
+        self.book_closed(conn, why, turn);
         pulled(self.pulls.on_closed(turn.now.mono, conn), turn);
         self.probes.on_closed(conn);
         if let Some(sync) = &mut self.sync {

@@ -147,6 +147,18 @@ impl Outbound {
         self.rows.push(Row { addr, conn, aim, nonce: None, up: None, behind: None });
     }
 
+    /// The address that the book gave for this connection.
+    pub fn addr(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.rows.iter().find(|row| row.conn == conn).map(|row| row.addr)
+    }
+
+    /// A dial is done once more at once, under another name.
+    pub fn again(&mut self, conn: ConnId, again: ConnId) {
+        if let Some(row) = self.row_mut(conn) {
+            (row.conn, row.nonce) = (again, None);
+        }
+    }
+
     /// We have said `version` on a connection that we dialled.
     pub fn spoke(&mut self, conn: ConnId, nonce: u64) {
         if let Some(row) = self.row_mut(conn) {

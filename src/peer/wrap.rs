@@ -12,12 +12,14 @@
 //! Encryption for whoever agrees to it does not keep out who holds the line, and does not claim to; that one broken line is no reason to
 //! speak plain to a peer who spoke v2 is all that is promised here.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rockpool_net::close::CloseReason;
 use rockpool_net::transport::Wrapping;
 
-use crate::limits::{V1_REMEMBERED, V2_FAILURES};
+use crate::limits::{V1_REMEMBERED, V2_FAILURES, WRAPS_MAX};
 
 /// What is known of how one address speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,39 @@ impl Wrap {
             self.plain = self.left == 0;
         }
         self.plain
+    }
+}
+
+/// The same for many addresses. Of most nothing is known; when of too many something is, one of them is forgotten.
+#[derive(Debug, Default)]
+pub struct Wraps(BTreeMap<SocketAddr, Wrap>);
+
+impl Wraps {
+    /// How to dial an address now.
+    pub fn dial(&self, now: Duration, addr: SocketAddr) -> Wrapping {
+        self.0.get(&addr).copied().unwrap_or_default().dial(now)
+    }
+
+    /// See [`Wrap::up`].
+    pub fn up(&mut self, now: Duration, addr: SocketAddr, wrapping: Wrapping) {
+        self.change(addr, |wrap| wrap.up(now, wrapping));
+    }
+
+    /// See [`Wrap::closed`].
+    pub fn closed(&mut self, addr: SocketAddr, why: &CloseReason) -> bool {
+        self.change(addr, |wrap| wrap.closed(why))
+    }
+
+    fn change<T>(&mut self, addr: SocketAddr, change: impl FnOnce(&mut Wrap) -> T) -> T {
+        let mut wrap = self.0.remove(&addr).unwrap_or_default();
+        let result = change(&mut wrap);
+        if wrap != Wrap::default() {
+            if self.0.len() >= WRAPS_MAX {
+                self.0.pop_first();
+            }
+            self.0.insert(addr, wrap);
+        }
+        result
     }
 }
 
@@ -102,6 +137,21 @@ mod tests {
             }
         }
         assert_eq!((wrap.closed(&not_v2()), wrap.dial(NOW)), (true, Wrapping::V1), "it may have gone back to an older version");
+    }
+
+    #[test]
+    fn of_so_many_addresses_something_is_known() {
+        let addr = |n: usize| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 9333));
+        let mut wraps = Wraps::default();
+        for n in 0..WRAPS_MAX + 5 {
+            assert!(wraps.closed(addr(n), &not_v2()));
+            assert_eq!(wraps.dial(NOW, addr(n)), Wrapping::V1);
+        }
+        assert_eq!(wraps.0.len(), WRAPS_MAX);
+        for n in 0..WRAPS_MAX + 5 {
+            wraps.closed(addr(n), &CloseReason::Remote);
+        }
+        assert!(wraps.0.is_empty(), "nothing is kept of whom nothing is known");
     }
 
     #[test]
