@@ -293,7 +293,7 @@ fn who_speaks_no_v2_is_told_from_who_breaks_it() {
     // It has a key, and then breaks the rules: that is no v1.
     let (ours, raw, said) = dial(&mut world);
     let mut far = Far::new(Role::Responder, MAGIC, 9, b"x");
-    world.write_all(1, raw, &far.hello.clone());
+    world.write_all(1, raw, &far.hello);
     far.feed(&said);
     world.write_all(1, raw, &[0; V2_GARBAGE_MAX + V2_TERMINATOR_BYTES + V2_PACKET_EXTRA]);
     world.run_for(secs(1));
