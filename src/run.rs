@@ -135,6 +135,7 @@ fn describe(status: &Value) -> String {
         ("being confirmed", format!("up to height {}", text("/candidate_height"))),
         ("a peer claims", format!("height {}{}", text("/claimed_height"), left(status["sync"]["seconds_left"].as_u64()))),
         ("bitcoin", format!("height {}, tip {}", text("/bitcoin/height"), text("/bitcoin/tip"))),
+        ("bitcoin nodes", nodes(&status["bitcoin"]["peers"])),
         ("peers", text("/peers")),
         ("miners", text("/miners")),
         ("submits", format!("{} accepted, {} refused", text("/shares/accepted"), text("/shares/rejected"))),
@@ -150,10 +151,22 @@ fn describe(status: &Value) -> String {
         "being confirmed" => status["candidate_height"] != status["tip"]["height"],
         "a peer claims" => !status["claimed_height"].is_null(),
         "trouble" => text != "-",
+        "bitcoin nodes" => !text.is_empty(),
         _ => true,
     });
     let rows: String = shown.map(|(name, text)| format!("{name:<16}{text}\n")).collect();
     rows + &blocks::newest_first(&status["blocks"])
+}
+
+/// Nodes of Bitcoin's own network, one below the other.
+fn nodes(nodes: &Value) -> String {
+    let node = |node: &Value| {
+        let text = |name: &str| node[name].as_str().unwrap_or("-").to_owned();
+        let up = minutes(node["up_s"].as_u64().unwrap_or(0));
+        format!("{} {}, height {}, up for {up}", text("addr"), text("agent"), node["height"].as_u64().unwrap_or(0))
+    };
+    let nodes: Vec<_> = nodes.as_array().into_iter().flatten().map(node).collect();
+    nodes.join(&format!("\n{:16}", ""))
 }
 
 #[cfg(test)]
@@ -204,6 +217,11 @@ mod tests {
         let said = describe(&status);
         assert!(said.contains("share chain     height 7, tip ab\n") && said.contains("submits         5 accepted, 1 refused\n"), "{said}");
         assert!(!said.contains("trouble") && !said.contains("confirmed") && !said.contains("claims"), "{said}");
+        let node = |addr: &str| json!({"addr": addr, "agent": "/Satoshi:30.0.0/", "height": 9, "up_s": 60});
+        status["bitcoin"]["peers"] = json!([node("1.2.3.4:8333"), node("5.6.7.8:8333")]);
+        let nodes = "bitcoin nodes   1.2.3.4:8333 /Satoshi:30.0.0/, height 9, up for 60 s\n                5.6.7.8:8333 ";
+        assert!(describe(&status).contains(nodes), "{}", describe(&status));
+        status["bitcoin"]["peers"] = json!([]);
         status["blocks"] = json!([{"height": 5, "found_by": "miner", "name": "bob"}, {"height": 6, "state": "stale"}]);
         let told = describe(&status);
         assert!(told.starts_with(&said) && told[said.len()..].starts_with("\nfound blocks, newest first\n"), "{told}");

@@ -486,7 +486,7 @@ mod tests {
             log.add(found(number), None);
         }
         let long = "é".repeat(BLOCK_TEXT_BYTES);
-        let fates = [Fate::Refused(long.clone()), Fate::Unreachable("away".into()), Fate::Accepted];
+        let fates = [Fate::Refused(long.clone()), Fate::Unreachable("away".into()), Fate::Handed, Fate::Accepted];
         for (number, fate) in fates.iter().cycle().take(BLOCK_FATES_MAX + 1).enumerate() {
             log.fate(&id(3), format!("node {number}"), fate.clone());
         }
@@ -497,6 +497,8 @@ mod tests {
         let read = BlockLog::open(&kv).unwrap();
         assert_eq!((read.iter().len(), read.get(&id(3)).unwrap().fates.len(), rows(&kv)), (6, BLOCK_FATES_MAX, 6));
         assert_eq!(read.get(&id(4)).unwrap().fates, [("here".to_owned(), Fate::Refused("stale".into()))]);
+        let [.., handed, accepted] = fates;
+        assert!(read.get(&id(3)).unwrap().fates.ends_with(&[("node 10".to_owned(), handed), ("node 11".to_owned(), accepted)]));
         assert_eq!(read.get(&id(3)).unwrap().fates[0].1, Fate::Refused(long[..BLOCK_TEXT_BYTES].into()));
         assert!(log.iter().filter(|block| block.hash != id(3)).eq(read.iter().filter(|block| block.hash != id(3))));
         // A row that does not decode takes nothing from the others, and its number is given to no other block.

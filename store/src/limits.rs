@@ -95,7 +95,7 @@ pub const BLOCK_BODIES_KEPT: usize = 4;
 pub const BLOCK_BYTES_MAX: usize = 4_000_000;
 /// Bytes of a block in one row: two of them are a batch.
 pub const BLOCK_PART_BYTES: usize = 500_000;
-/// bitcoinds whose word of a block is kept.
+/// bitcoinds whose word of a block is kept: four by RPC, eight over Bitcoin's own protocol.
 pub const BLOCK_FATES_MAX: usize = 12;
 /// Bytes of a name or a reason in a block's record.
 pub const BLOCK_TEXT_BYTES: usize = 200;
