@@ -14,6 +14,7 @@
 //! | `bans` | whom the user does not want |
 //! | `budget` | what one peer may cost us |
 //! | `ping` | how far away it is |
+//! | `traits` | what is known of it beside |
 //! | `dial` | peers from the configuration |
 //! | `wrap` | v2 or v1 for a dial |
 //! | `evict` | who goes when too many come in |
@@ -44,6 +45,7 @@ pub mod relay;
 pub mod serve;
 pub mod session;
 pub mod sync;
+pub mod traits;
 pub mod wrap;
 
 use std::collections::{BTreeMap, VecDeque};

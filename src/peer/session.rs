@@ -28,10 +28,10 @@ use crate::peer::gate::Left;
 use crate::peer::gossip::Talk;
 use crate::peer::handshake::{self, State, Step};
 use crate::peer::meet::Met;
-use crate::peer::ping::Pings;
 use crate::peer::relay::{Known, Push, push};
 use crate::peer::serve::{Requests, Wanted};
 use crate::peer::sync::Claim;
+use crate::peer::traits::Traits;
 use crate::peer::{Peers, say};
 use crate::turn::Turn;
 
@@ -75,24 +75,6 @@ pub struct Peer {
     deaf: bool,
 }
 
-/// What a peer is like, as far as we know.
-#[derive(Clone, Debug)]
-pub struct Traits {
-    /// When it came, Unix seconds.
-    pub since: u32,
-    /// What it calls itself.
-    pub agent: String,
-    /// How far away it is.
-    pub pings: Pings,
-    /// When it last gave us a good share that we had not got.
-    pub gave: Option<Duration>,
-    /// Whether the user has named its address.
-    pub named: bool,
-    /// Whether its address misbehaved lately, as it came.
-    pub discouraged: bool,
-    group: u64,
-}
-
 /// A payload and its checksum, if it came with one.
 type Carried<'a> = (&'a [u8], Option<[u8; 4]>);
 type Verdict = Result<(), CloseReason>;
@@ -101,15 +83,6 @@ impl Peer {
     /// A connection that stands. Who dialled speaks first.
     pub fn open(conn: ConnId, addr: SocketAddr, outbound: bool, peers: &mut Peers, turn: &mut Turn<'_>) -> Peer {
         let now = turn.now.mono;
-        let traits = Traits {
-            since: turn.now.unix(),
-            agent: String::new(),
-            pings: Pings::default(),
-            gave: None,
-            named: peers.dials.names(addr.ip()),
-            discouraged: peers.gate.is_discouraged(now, addr),
-            group: peers.gate.group(addr.ip()),
-        };
         let peer = Peer {
             addr,
             outbound,
@@ -128,7 +101,7 @@ impl Peer {
             asked: BTreeSet::new(),
             requests: Requests::default(),
             gave: false,
-            traits,
+            traits: Traits::new(addr, peers, turn),
             budget: Budget::default(),
             along: 0,
             deaf: false,
@@ -176,9 +149,7 @@ impl Peer {
 
     /// What eviction goes by.
     pub fn candidate(&self, conn: ConnId) -> Candidate {
-        let Traits { group, pings, gave, discouraged, named, .. } = self.traits;
-        let exempt = named || self.addr.ip().to_canonical().is_loopback();
-        Candidate { conn, group, opened: self.opened, ping: pings.best, gave, discouraged, exempt }
+        self.traits.candidate(conn, self.addr, self.opened)
     }
 
     /// Its timer is due.
