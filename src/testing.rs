@@ -494,13 +494,20 @@ impl<S: Stages> World<S> {
         if self.hub.outlet().wrapping(conn).is_some() {
             return conn;
         }
+        let addr = self.hub.outlet().addr(conn);
         self.hang_up(conn);
-        self.pick_up_v2()
+        let again = self.wires.dials.iter().rposition(|(_, dialled)| Some(*dialled) == addr);
+        self.answer(again.expect("a dial for v1, at once"))
     }
 
     /// A dial succeeds, however it is meant.
     pub(crate) fn pick_up_v2(&mut self) -> ConnId {
-        let (conn, _) = self.wires.dials.remove(0);
+        self.answer(0)
+    }
+
+    /// The dial in this place succeeds.
+    fn answer(&mut self, place: usize) -> ConnId {
+        let (conn, _) = self.wires.dials.remove(place);
         self.wires.events.push(Event::Conn(conn, WRITABLE));
         self.turns();
         conn
