@@ -219,10 +219,10 @@ impl Book {
         }
     }
 
-    /// One to dial among those that `may` be, drawn, and seldom one that has just failed. Of *tried* each netgroup has equal chances: nobody
-    /// is there with netgroups that he has not got, so few of them weigh little, however many addresses they are. In *new* netgroups are
-    /// words; there each bucket has equal chances, and all of them together those of [`NEW_WEIGHT`] netgroups that answer: feelers bring to
-    /// *tried* what is good among them.
+    /// One to dial among those that `may` be, drawn, and seldom one that has just failed. Of *tried* each netgroup has equal chances:
+    /// nobody is there with netgroups that he has not got, so few of them weigh little, however many addresses they are. In *new*
+    /// netgroups are words; there each bucket has equal chances, and all of them together those of [`NEW_WEIGHT`] netgroups that answer:
+    /// feelers bring to *tried* what is good among them.
     pub fn pick(&self, now: u32, rng: &mut ChaCha12Rng, new_only: bool, may: &dyn Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
         let buckets = self.new.chunks(BUCKET_SLOTS).map(|bucket| bucket.iter().flatten().copied().collect());
         let mut groups: BTreeMap<Vec<u8>, Vec<SocketAddr>> = BTreeMap::new();

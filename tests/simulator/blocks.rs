@@ -126,6 +126,8 @@ fn story(seed: u64, liars: usize) -> (Vec<Vec<rockpool_store::blocks::FoundBlock
     let params = params(Network::Regtest);
     let delay = (Duration::from_micros(100), Duration::from_micros(1_000 + draw(&mut rng, 40_000)));
     let mut net = Net::new(seed, 4 + 2 * liars, Weather { delay, ..Weather::fair() });
+    // It stays a line, whatever they hear of each other.
+    net.partition(0, 2, true);
     let txs: Vec<Transaction> = (0..TXS).map(|number| tx(number, 100 + draw(&mut rng, 20_000) as usize)).collect();
     let bitcoin = EmbeddedChain::with_traffic(params, &txs);
     let mut machines: Vec<Machine> = (0..3usize)
