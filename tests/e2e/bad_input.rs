@@ -123,7 +123,15 @@ fn wrong_magic_at_the_peer_door() {
 #[test]
 fn garbage_at_the_peer_door() {
     let mut house = House::new();
+    // It might be a v2 handshake, until its garbage has no end.
     drained(send(house.node.p2p, &[0xa5; 5_000]));
+    house.unharmed("garbage");
+}
+
+#[test]
+fn a_node_of_another_network_at_the_peer_door() {
+    let mut house = House::new();
+    drained(send(house.node.p2p, &header([0xf1, 0xc4, 0xb7, 0xd1], "version", 100)));
     house.unharmed("magic");
 }
 
