@@ -147,11 +147,12 @@ impl<A> Hub<A> {
         };
         let left = &mut self.cut_left[lane as usize];
         *left = left.saturating_sub(unfinished - conn.received.unfinished());
-        *left = left.saturating_sub(conn.received.take_skipped() as usize * V2_SKIP_COST);
+        let skipped = conn.received.take_skipped() as usize;
+        *left = left.saturating_sub(skipped * V2_SKIP_COST);
         conn.received.settle(&mut out.spare);
         out.pool -= held - conn.received.pooled();
         conn.spoke |= frames > 0;
-        conn.message_deadline(out.now.mono, wanted, frames > 0);
+        conn.message_deadline(out.now.mono, wanted, frames + skipped > 0);
         conn.uncut = matches!(end, End::NoTicket | End::Round | End::Keys);
         // Its frames in the inbox bring their tickets home in this turn or soon; for what jobs hold it has to wait.
         out.counters.tickets_waited.add(u64::from(matches!(end, End::NoTicket) && conn.tickets > conn.inbox));

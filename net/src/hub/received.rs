@@ -4,7 +4,7 @@ use rand_chacha::ChaCha12Rng;
 use secp256k1::{Secp256k1, SignOnly};
 
 use crate::frame::{Cut, Frame, FrameError, Framer};
-use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_SPARE, V2_SKIPS_A_ROUND};
+use crate::limits::{RECEIVE_FREE_BYTES, RECEIVE_SPARE, V2_PACKET_EXTRA, V2_SKIPS_A_ROUND};
 use crate::transport::Transport;
 use crate::transport::v2::{Opened, V2};
 
@@ -129,7 +129,10 @@ impl Received {
                     return Ok(Next::Nothing);
                 }
                 Opened::Keys => return Ok(Next::Keys),
-                Opened::Skip(bytes) => self.cut += bytes,
+                Opened::Skip(bytes) => {
+                    v1.nothing(bytes.saturating_sub(V2_PACKET_EXTRA))?;
+                    self.cut += bytes;
+                }
                 Opened::Packet(contents, used) => {
                     let frame = v1.packet(contents)?;
                     self.cut += used;

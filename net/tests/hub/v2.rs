@@ -429,3 +429,68 @@ fn a_handshake_has_so_many_bytes_pieces_and_tries() {
     let least = (2 * V2_SCAN_BYTES).isqrt();
     assert!((least..least + 2 * V2_PACKET_EXTRA + V2_TERMINATOR_BYTES).contains(&searched), "after {searched} bytes");
 }
+
+/// A raw side that is through with the handshake, of which something large was asked.
+fn asked(world: &mut World) -> (ConnId, ConnId, Far) {
+    let (raw, conn, mut far) = join(world, initiator(&[]));
+    let hello = [far.long(Command::Version.field(), &[1; 90]), far.long(Command::Verack.field(), &[])].concat();
+    world.write_all(1, raw, &hello);
+    world.run_for(secs(1));
+    world.hubs[0].outlet().expect(conn, Command::ShareHeaders);
+    (raw, conn, far)
+}
+
+#[test]
+fn what_is_no_answer_is_not_taken_for_one_on_its_way() {
+    let mut world = World::new(15, 1, 1, Weather::fair());
+    let (raw, conn, mut far) = asked(&mut world);
+    // What anybody may send unasked may be anything, so it is not waited for.
+    let most = V2_TYPE_BYTES + UNASKED_BYTES_MAX;
+    for (bytes, kind) in [(most, PacketType::Decoy), (most, PacketType::Genuine)] {
+        let packet = far.packet(&vec![255; bytes], kind);
+        let (front, rest) = packet.split_at(V2_LENGTH_BYTES);
+        world.write_all(1, raw, front);
+        world.run_for(millis(5));
+        assert_eq!(world.hubs[0].outlet().arriving(conn), None);
+        world.write_all(1, raw, rest);
+        world.run_for(secs(1));
+        assert_eq!(why(&world, conn), "open");
+    }
+    // One byte more, and it is either the answer or the end.
+    for kind in [PacketType::Decoy, PacketType::Genuine] {
+        let (raw, conn, mut far) = asked(&mut world);
+        let packet = far.packet(&vec![255; most + 1], kind);
+        let (front, rest) = packet.split_at(V2_LENGTH_BYTES);
+        world.write_all(1, raw, front);
+        world.run_for(millis(5));
+        assert_eq!(world.hubs[0].outlet().arriving(conn), Some(Command::ShareHeaders));
+        world.write_all(1, raw, rest);
+        world.run_for(secs(1));
+        assert!(why(&world, conn).contains("not asked for"), "{}", why(&world, conn));
+    }
+}
+
+#[test]
+fn decoys_put_no_message_off() {
+    let mut world = World::new(16, 1, 1, Weather::fair());
+    let (raw, conn, mut far) = asked(&mut world);
+    // Each time a short one is followed by a long one, which has more time; no piece ends with a packet.
+    let front = 10;
+    let mut piece = vec![];
+    for _ in 0..50 {
+        let short = far.packet(&[], PacketType::Decoy);
+        let long = far.packet(&vec![0; UNASKED_BYTES_MAX], PacketType::Decoy);
+        piece.extend(&short[..front]);
+        world.write_all(1, raw, &piece);
+        world.run_for(millis(3));
+        world.write_all(1, raw, &[&short[front..], &long[..front]].concat());
+        world.run_for(millis(3));
+        piece = long[front..].to_vec();
+    }
+    piece.extend(&far.packet(&vec![0; UNASKED_BYTES_MAX], PacketType::Genuine)[..front]);
+    world.write_all(1, raw, &piece);
+    world.run_for(millis(3));
+    assert_eq!((why(&world, conn).as_str(), world.count(0, "v2_decoys")), ("open", 100));
+    world.run_for(secs(10 + (V2_TYPE_BYTES + UNASKED_BYTES_MAX) as u64 / 4_096 + 1));
+    assert_eq!(why(&world, conn), "timed out: a message was not finished");
+}

@@ -6,6 +6,9 @@ use crate::frame::{Frame, FrameError};
 use crate::limits::{HEADER_BYTES, UNASKED_BYTES_MAX, V2_TYPE_BYTES, VERSION_BYTES_MAX};
 use crate::wire::message::Command;
 
+/// Most bytes of contents of a packet that nobody asked for.
+const UNASKED_PACKET_MAX: usize = V2_TYPE_BYTES + UNASKED_BYTES_MAX;
+
 /// BIP324's numbers of types, from 1.
 const SHORT: [&[u8; 12]; 28] = [
     b"addr\0\0\0\0\0\0\0\0",
@@ -68,34 +71,44 @@ impl V1 {
         let (name, payload) = match contents {
             [0, rest @ ..] => match rest.split_first_chunk::<12>() {
                 Some((name, payload)) => (name, payload),
-                None => return Ok(self.unknown()),
+                None => return self.unknown(contents.len()),
             },
             [number, payload @ ..] => match SHORT.get(usize::from(*number) - 1) {
                 Some(name) => (*name, payload),
-                None => return Ok(self.unknown()),
+                None => return self.unknown(contents.len()),
             },
-            [] => return Ok(self.unknown()),
+            [] => return self.unknown(0),
         };
         let command = self.allow(name, payload.len())?;
         if command == Command::Unknown {
-            return Ok(self.unknown());
+            return self.unknown(contents.len());
         }
         self.passed(command);
         Ok(Some(Frame::Message { command, payload: payload.into(), checksum: None }))
     }
 
+    /// A packet with so many bytes of contents says nothing. A long one may come only because something was asked for, and must be that: or
+    /// one such packet after the other would pass for an answer on its way.
+    pub fn nothing(&self, bytes: usize) -> Result<(), FrameError> {
+        match self.dialect {
+            Dialect::Rockpool if bytes > UNASKED_PACKET_MAX => Err(FrameError::NotAsked { command: Command::Unknown, bytes }),
+            Dialect::Rockpool | Dialect::Bitcoin => Ok(()),
+        }
+    }
+
     /// What a packet with so many bytes of contents must be, if it can only be something that was asked for.
     pub fn arriving_packet(&self, bytes: usize) -> Option<Command> {
-        self.asked().find(|command| bytes <= V2_TYPE_BYTES + command.cap())
+        self.asked().find(|command| bytes > UNASKED_PACKET_MAX && bytes <= V2_TYPE_BYTES + command.cap())
     }
 
     fn asked(&self) -> impl Iterator<Item = Command> {
         Command::ALL.into_iter().filter(|command| self.expected[*command as usize] > 0)
     }
 
-    fn unknown(&mut self) -> Option<Frame> {
+    fn unknown(&mut self, bytes: usize) -> Result<Option<Frame>, FrameError> {
+        self.nothing(bytes)?;
         self.unknown = self.unknown.saturating_add(1);
-        None
+        Ok(None)
     }
 }
 
