@@ -54,7 +54,11 @@ impl<S: Stages> Node<S> {
                 // What a sync is about to bring need not be asked for one by one, but for what the sync itself waits for.
                 let syncing = self.peers.syncing();
                 for Missing { id, from, .. } in missing.into_iter().filter(|missing| missing.bulk || !syncing) {
-                    self.fetch_job(FetchJob::Missing(id, from));
+                    let Parts { sessions, mut turn, .. } = self.parts(now, out);
+                    match sessions.get_mut(from) {
+                        Some(Session::Bitcoin(node)) => node.on_orphans(from, &mut turn),
+                        _ => self.fetch_job(FetchJob::Missing(id, from)),
+                    }
                 }
                 let Parts { peers, mut turn, .. } = self.parts(now, out);
                 bulk_done.into_iter().for_each(|(conn, height)| peers.on_bulk_done(conn, height, &mut turn));

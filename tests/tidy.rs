@@ -60,7 +60,6 @@ const UNTESTED: &[(&str, &str, &str)] = &[
     ("workers", "TEMPLATE_AGE_MAX", "a minute and a half of the real clock"),
     ("workers", "STOP_SUBMIT_MAX", "a wait of the real clock at the process' end"),
     ("workers", "EMBEDDED_REFRESH", "a pause of the real clock"),
-    ("store", "HEADER_AHEAD_MAX_S", "rules/share.rs reaches it by its value, which the rules fix"),
     ("store", "WINDOW_BLOCKS", "the rules fix it; rules/second.rs compares the window with a second implementation"),
 ];
 

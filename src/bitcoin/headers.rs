@@ -11,6 +11,7 @@ use rockpool_net::limits::{BITCOIN_LOCATOR_MAX, BTC_HEADERS_MAX, TICKETS_PER_CON
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::bitcoin::{Item, MSG_BLOCK, MSG_WITNESS_BLOCK, Message};
 use rockpool_store::bitcoin::{Tree, required_bits};
+use rockpool_store::limits::HEADER_AHEAD_MAX_S;
 use rockpool_store::rules::target::hash_meets;
 use rockpool_workers::jobs::OrganiseJob;
 
@@ -18,6 +19,9 @@ use crate::bitcoin::session::{BitcoinNode, Verdict, misbehaviour};
 use crate::bitcoin::{Nodes, say};
 use crate::limits::{BITCOIN_ANNOUNCED_MAX, BITCOIN_STRIKES_MAX, BITCOIN_STRIKES_SPAN};
 use crate::turn::Turn;
+
+/// Why a node is left that goes on with this.
+const UNCONNECTED: &str = "headers that build on nothing we know, over and over";
 
 /// How far we are with one node's headers.
 #[derive(Debug, Default)]
@@ -41,6 +45,8 @@ pub struct Headers {
     /// Answers that led nowhere, and when the newest came.
     strikes: u32,
     struck: Duration,
+    /// A header was left out whose time is too far ahead: it is asked for again.
+    early: bool,
 }
 
 impl Headers {
@@ -56,6 +62,10 @@ impl Headers {
 
     /// An answer that led nowhere: a few are due to reorgs and races.
     fn strike(&mut self, now: Duration, what: &str) -> Verdict {
+        if self.early {
+            // We left out what it builds on.
+            return Ok(());
+        }
         if now.saturating_sub(self.struck) > BITCOIN_STRIKES_SPAN {
             self.strikes = 0;
         }
@@ -120,13 +130,37 @@ impl BitcoinNode {
         }
     }
 
+    /// A header that was left out for its time may be due.
+    pub(super) fn look_for_early(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        if std::mem::take(&mut self.headers.early) {
+            self.look_again(conn, turn);
+        }
+    }
+
+    /// The organiser could not place what this node told of: what comes next does not go on from it.
+    pub fn on_orphans(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        if self.headers.last.take().is_none() {
+            return;
+        }
+        match self.headers.strike(turn.now.mono, UNCONNECTED) {
+            Ok(()) => self.look_again(conn, turn),
+            Err(why) => turn.out.close(conn, why),
+        }
+    }
+
     /// Headers, asked for or announced.
-    pub(super) fn on_headers(&mut self, conn: ConnId, headers: Vec<[u8; 80]>, nodes: &mut Nodes, turn: &mut Turn<'_>) -> Verdict {
-        let (now, count) = (turn.now.mono, headers.len());
+    pub(super) fn on_headers(&mut self, conn: ConnId, mut headers: Vec<[u8; 80]>, nodes: &mut Nodes, turn: &mut Turn<'_>) -> Verdict {
+        let now = turn.now.mono;
         self.headers.asked = None;
-        if count > BITCOIN_ANNOUNCED_MAX {
+        if headers.len() > BITCOIN_ANNOUNCED_MAX {
             self.headers.credit = self.headers.credit.checked_sub(1).ok_or_else(|| misbehaviour("headers that were not asked for"))?;
         }
+        // The organiser would leave them out too, and nobody would know that what follows builds on nothing.
+        let latest = turn.now.unix().saturating_add(HEADER_AHEAD_MAX_S);
+        let timely = headers.iter().take_while(|header| word(header, 68) <= latest).count();
+        self.headers.early |= timely < headers.len();
+        headers.truncate(timely);
+        let count = timely;
         let (Some(first), Some(last)) = (headers.first(), headers.last()) else {
             self.ended(conn, nodes, turn);
             return Ok(());
@@ -137,7 +171,7 @@ impl BitcoinNode {
         // Where nothing is known yet the tree's own rules say with what it begins.
         let below = goes_on.or_else(|| tree.get(&prev).map(|prev| prev.height)).or(tree.is_empty().then_some(0));
         let Some(below) = below else {
-            self.headers.strike(now, "headers that build on nothing we know, over and over")?;
+            self.headers.strike(now, UNCONNECTED)?;
             self.look_again(conn, turn);
             return Ok(());
         };

@@ -100,6 +100,7 @@ impl BitcoinNode {
             self.pinged = now;
             let nonce = turn.rng.next_u64();
             say(conn, &Message::Ping(nonce), turn);
+            self.look_for_early(conn, turn);
         }
         self.set_timer(conn, turn);
     }

@@ -309,7 +309,7 @@ impl OrganiseWorker {
         self.heard |= own;
         headers.truncate(if self.heard { timely } else { 0 });
         let blocks = if own { self.chain.follow_blocks(&headers) } else { self.chain.offer_blocks(&headers) };
-        if let Some(missing) = blocks.missing.filter(|_| !own) {
+        if let Some(missing) = blocks.missing {
             self.report.missing.push(Missing { id: missing, from: ticket.conn(), bulk: true });
         }
         if let Some(why) = blocks.bad {

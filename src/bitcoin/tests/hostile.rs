@@ -1,7 +1,10 @@
 //! Nodes that lie, stall, or are not what they should be.
 
 use rockpool_net::events::Event;
+use rockpool_net::id::ShareId;
 use rockpool_net::wire::message::Command;
+use rockpool_store::limits::HEADER_AHEAD_MAX_S;
+use rockpool_workers::jobs::{Answer, Missing};
 
 use super::*;
 use crate::limits::{BITCOIN_REST, BITCOIN_STRIKES_MAX, BITCOIN_STRIKES_SPAN, DIAL_LAST, HANDSHAKE_MAX, SILENCE_MAX};
@@ -157,4 +160,57 @@ fn silence_ends_a_connection() {
     world.pass(SILENCE_MAX - HANDSHAKE_MAX);
     assert!(!world.is_open(conns[0]));
     assert!(why(&mut world).contains("silent"));
+}
+
+/// On testnet4 most blocks are two hours ahead, so that every clock that is a little slow meets them.
+#[test]
+fn what_was_left_out_for_its_time_is_asked_for_again() {
+    let (mut world, conn) = ready();
+    let mut chain = Headers::new(3);
+    say(&mut world, conn, Message::Headers(chain.above(0)));
+    let early = world.now().unix() + HEADER_AHEAD_MAX_S + 45 - chain.tree.best().unwrap().time();
+    let early = chain.grow(1, early);
+    say(&mut world, conn, Message::Headers(early));
+    world.taken(conn);
+    // What builds on it is no lie, however much it is.
+    for later in 0..2 * BITCOIN_STRIKES_MAX {
+        let mut best = (**chain.tree.best().unwrap()).clone();
+        best.header[68..72].copy_from_slice(&(world.now().unix() + later).to_le_bytes());
+        let next = bitcoin_header(&best, 0);
+        chain.tree.add(&next).unwrap();
+        say(&mut world, conn, Message::Headers(vec![next]));
+        assert_eq!((height(&world), asked(&mut world, conn)), (3, vec![chain.hash(3)]));
+        say(&mut world, conn, Message::Headers(chain.above(3)));
+    }
+    // Its time comes, and no other block.
+    for asks in 1..=2 {
+        assert_eq!((height(&world), world.is_open(conn)), (3, true));
+        world.pass(PING_EVERY);
+        assert_eq!(asked(&mut world, conn), [chain.hash(3)], "{asks}");
+        say(&mut world, conn, Message::Headers(chain.above(3)));
+    }
+    assert_eq!(height(&world), 4 + 2 * BITCOIN_STRIKES_MAX);
+    world.pass(PING_EVERY);
+    assert_eq!((asked(&mut world, conn).len(), world.hub.outlet().tickets_out()), (0, 0));
+}
+
+/// The organiser's tree does not have what the session thinks it has.
+#[test]
+fn headers_that_could_not_be_placed_are_asked_for_again_and_not_for_ever() {
+    let (mut world, conn) = ready();
+    let chain = Headers::new(4);
+    say(&mut world, conn, Message::Headers(chain.above(0)));
+    for strike in 1..=BITCOIN_STRIKES_MAX + 1 {
+        assert!(world.is_open(conn), "{strike}");
+        world.taken(conn);
+        let missing = vec![Missing { id: ShareId([7; 32]), from: conn, bulk: true }];
+        let answer = || Answer::Organised { change: None, refused: vec![], fates: vec![], missing: missing.clone(), bulk_done: vec![] };
+        // Of several messages in a row that go on from each other none can be placed: that counts once.
+        world.mail(answer(), Vec::new());
+        world.mail(answer(), Vec::new());
+        let asks = asked(&mut world, conn);
+        assert_eq!(asks, vec![chain.hash(4); usize::from(strike <= BITCOIN_STRIKES_MAX)]);
+        say(&mut world, conn, Message::Headers(chain.above(3)));
+    }
+    assert!(why(&mut world).contains("nothing we know"));
 }
