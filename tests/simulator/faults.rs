@@ -186,8 +186,12 @@ impl Tally {
         *self.0.entry(what.into()).or_default() += n;
     }
 
-    /// Messages that waited for a node's slow stages, before it goes.
+    /// Messages that waited for a node's slow stages, and how its connections were wrapped, before it goes.
     pub fn waited(&mut self, process: &Process) {
+        let counters = process.hub.counters();
+        self.add("connections that became v2", counters.v2_opened.get());
+        self.add("handshakes of v2 that failed", counters.v2_failed.get());
+        self.add("dials for v2 that found none", counters.closed_not_v2.get());
         let [writer, others] = process.stages.waited();
         self.add("messages that waited for a slow writer", writer);
         self.add("messages that waited for another slow stage", others);

@@ -88,7 +88,10 @@ fn whatever_goes_wrong_all_come_to_one_chain_once_it_is_mended() {
         let cut = attack::Kind::ALL.iter().filter(|kind| kind.is_cut()).map(|kind| format!("cut: {kind:?}"));
         let rogues_cut = [rogue::Kind::Garbage, rogue::Kind::LongLine, rogue::Kind::Deaf].map(|kind| format!("rogue miner cut: {kind:?}"));
         let slow = ["messages that waited for a slow writer", "messages that waited for another slow stage"].map(str::to_owned);
-        for what in faults::WANTED.map(str::to_owned).into_iter().chain(slow).chain(attacks).chain(cut).chain(rogues).chain(rogues_cut) {
+        let v2 = ["connections that became v2", "handshakes of v2 that failed"].map(str::to_owned);
+        for what in
+            faults::WANTED.map(str::to_owned).into_iter().chain(slow).chain(v2).chain(attacks).chain(cut).chain(rogues).chain(rogues_cut)
+        {
             assert!(tally.0.get(&what).is_some_and(|n| *n > 0), "no seed had any: {what}");
         }
     }
