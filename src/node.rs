@@ -384,6 +384,12 @@ impl<S: Stages> Node<S> {
         }
     }
 
+    /// Whether a Bitcoin node was sent a block that nobody is known to have taken: one that is hung up on while it reads forgets the block.
+    fn is_handing(&self) -> bool {
+        let wanted = self.blocks.wanted(self.chain.view.bitcoin());
+        !wanted.is_empty() && self.sessions.bitcoin().any(|node| node.was_sent(&wanted))
+    }
+
     /// With the first input the node is there.
     fn begin(&mut self, now: Now, out: &Outlet) {
         self.started.get_or_insert(now.mono);
@@ -434,8 +440,8 @@ impl<S: Stages> Dispatch for Node<S> {
         self.jobs.write.extend(self.peers.kept.take(now.mono, &mut self.peers.book));
         if let Some((_, since)) = &self.stopping {
             // What is known of found blocks is given to the writer before the end.
-            self.finished =
-                now.mono >= *since + STOP_MAX || (out.tickets_out() == 0 && self.blocks.is_clean() && self.peers.kept.is_clean());
+            let clean = self.blocks.is_clean() && self.peers.kept.is_clean();
+            self.finished = now.mono >= *since + STOP_MAX || (out.tickets_out() == 0 && clean && !self.is_handing());
         }
         self.stages.give(&mut self.jobs);
         if let Some(journal) = &self.journal {

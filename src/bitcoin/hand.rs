@@ -62,6 +62,11 @@ impl BitcoinNode {
         Ok(())
     }
 
+    /// Whether it was sent one of these blocks, or is being sent one.
+    pub fn was_sent(&self, blocks: &[ShareId]) -> bool {
+        self.handed.told.iter().any(|(told, sent)| *sent > 0 && blocks.contains(told))
+    }
+
     /// There is room to send again.
     pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         let mut missing = Vec::new();

@@ -9,7 +9,7 @@ use rockpool_store::blocks::{Fate, Finder, FoundBlock};
 use rockpool_workers::jobs::Answer;
 
 use super::*;
-use crate::limits::{BITCOIN_HANDED_MAX, BITCOIN_SENT_MAX};
+use crate::limits::{BITCOIN_HANDED_MAX, BITCOIN_SENT_MAX, STOP_MAX};
 
 /// A block of so many bytes on the genesis block. What is behind its header is nothing.
 fn block(number: u8, bytes: usize) -> (ShareId, Arc<[u8]>) {
@@ -138,4 +138,29 @@ fn what_a_node_was_told_is_forgotten_in_time() {
     let first = block(0, 200);
     say(&mut world, conns[0], Message::Headers(vec![*first.1.first_chunk().unwrap()]));
     assert!(world.node.blocks.get(&first.0).unwrap().fates.iter().all(|(_, fate)| *fate == Fate::Handed));
+}
+
+#[test]
+fn a_stop_gives_a_node_time_to_take_what_it_is_sent() {
+    let stopped = |act: fn(&mut World<Inline>, ConnId, &(ShareId, Arc<[u8]>))| {
+        let (mut world, conns) = ready(1);
+        let own = block(1, 1_000);
+        act(&mut world, conns[0], &own);
+        world.settle();
+        world.mail(Answer::Stop, Vec::new());
+        let at_once = world.node.finished();
+        world.pass(STOP_MAX);
+        assert!(world.node.finished());
+        at_once
+    };
+    assert!(stopped(|_, _, _| {}), "nothing was found");
+    assert!(!stopped(|world, _, own| found(world, own)));
+    assert!(stopped(|world, conn, own| {
+        found(world, own);
+        say(world, conn, Message::Headers(vec![*own.1.first_chunk().unwrap()]));
+    }));
+    assert!(stopped(|world, conn, own| {
+        found(world, own);
+        world.hang_up(conn);
+    }));
 }
