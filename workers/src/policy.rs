@@ -195,10 +195,11 @@ impl Policy {
     }
 
     /// Whether Bitcoin peers have a block, as far as they tell. They tell of the best chain alone, so a block of no more work than its best
-    /// one may be on a branch beside it.
+    /// one may be on a branch beside it. What bitcoind had while it could be reached is no news that they could lack: a peer may be far
+    /// behind, or on a branch that few mine on.
     fn heard_has(&self, tree: &Tree, block: &Block) -> bool {
-        let best = self.heard.and_then(|hash| tree.get(&hash));
-        best.is_none_or(|best| block.work <= best.work)
+        let Some(best) = self.heard.and_then(|hash| tree.get(&hash)) else { return true };
+        block.work <= best.work || self.known.back().is_some_and(|(known, _)| block.work <= *known)
     }
 }
 

@@ -97,19 +97,23 @@ fn while_bitcoind_cannot_be_reached_bitcoin_peers_say_which_blocks_there_are() {
     assert_eq!(world.policy.due(world.now), Some(world.now + LACKED_MAX));
     world.now += LACKED_MAX;
     assert_eq!(world.upon(), Upon::Other(fit), "two minutes after it was needed no peer has told of it");
-    // bitcoind's word counts while it can be reached, and theirs again afterwards.
+    // bitcoind's word counts while it can be reached; and what it had is there still, though they are behind.
     world.tips(&second, &[], &[]);
     assert_eq!(world.upon(), Upon::Tip);
     world.policy.lost();
-    assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, Some(world.now + LACKED_MAX)));
-    world.policy.heard(world.now, &world.tree, &second);
+    world.now += LACKED_MAX;
+    assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, None));
+    let ahead = world.block(&second, 600);
+    world.share(&ahead);
+    assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, Some(world.now + LACKED_MAX)), "of this nobody has told");
+    world.policy.heard(world.now, &world.tree, &ahead);
     assert_eq!((world.upon(), world.policy.due(world.now)), (Upon::Tip, None));
     // A block beside the best one has no more work, so that they would not tell of it.
     world.share(&beside);
     world.now += LACKED_MAX;
     assert_eq!(world.upon(), Upon::Tip);
     // When the last of them has left, nobody knows what there is.
-    let third = world.block(&second, 600);
+    let third = world.block(&ahead, 600);
     world.share(&third);
     assert_eq!(world.upon(), Upon::Tip);
     world.policy.peers_lost();
