@@ -497,7 +497,7 @@ impl<S: Stages> World<S> {
         let addr = self.hub.outlet().addr(conn);
         self.hang_up(conn);
         let again = self.wires.dials.iter().rposition(|(_, dialled)| Some(*dialled) == addr);
-        let Some(again) = again else { panic!("no dial for v1 at once") };
+        let Some(again) = again else { panic!("no dial for v1 came at once") };
         self.answer(again)
     }
 
