@@ -61,8 +61,8 @@ pub const WARP_MAX_S: i64 = 600;
 /// Bitcoin headers off the best chain that are kept, those of least work out first: a year has a handful on main, but they are free on
 /// regtest and cheap on testnet4.
 pub const SIDE_HEADERS_MAX: usize = 10_000;
-/// Heights below the best Bitcoin header at which a fresh node's headers begin at the latest: four retarget periods. Shares are kept for four
-/// weeks, and the oldest of them ask for the first block of the period that they are in.
+/// Heights below the best Bitcoin header at which a fresh node's headers begin at the latest: four retarget periods. Shares are kept for
+/// four weeks, and the oldest of them ask for the first block of the period that they are in.
 pub const HEADERS_BELOW: u32 = 8_064;
 /// Periods of Bitcoin headers below the best one that are always kept: shares of four weeks build on two, and one holds the first of them.
 pub const PERIODS_KEPT: u32 = 2;

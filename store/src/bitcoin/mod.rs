@@ -246,7 +246,7 @@ fn warps(rules: &Rules, prev: &Block, time: u32) -> bool {
 }
 
 /// The hash of the block before a header's.
-fn prev(header: &[u8; 80]) -> [u8; 32] {
+pub(crate) fn prev(header: &[u8; 80]) -> [u8; 32] {
     let mut prev = [0; 32];
     prev.copy_from_slice(&header[4..36]);
     prev

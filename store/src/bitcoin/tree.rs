@@ -115,14 +115,15 @@ impl Tree {
 
     /// Begins the tree anew with this block, on the word of one's own bitcoind alone: only with a period's first block, whose bits need
     /// none before it, and only while nothing grows on the root that is there, or all of it is lower (Bitcoin peers have told of old
-    /// headers) and no share builds on it. `None` where the tree stays as it is.
+    /// headers) and no share builds on it. `None` where the tree stays as it is, and where the block builds on what it holds: it is to be
+    /// added.
     pub fn root_at(&mut self, height: u32, header: &[u8; 80]) -> Result<Option<Arc<Block>>, HeaderError> {
         let root = Arc::new(Block::root(height, header));
         check_alone(self.params.bitcoin, &root.hash, header)?;
         if !height.is_multiple_of(PERIOD_BLOCKS) || height == 0 && *header != self.params.bitcoin.genesis {
             return Err(HeaderError::Root);
         }
-        if self.nodes.contains_key(&root.hash) || !self.may_begin_at(height) {
+        if self.nodes.contains_key(&root.hash) || self.nodes.contains_key(&root.prev()) || !self.may_begin_at(height) {
             return Ok(None);
         }
         self.plant(root.clone());
@@ -275,8 +276,8 @@ impl Tree {
         self.chain.iter().skip(skip).take(shared).chain(side.into_iter().rev()).take(most).cloned().collect()
     }
 
-    /// Hashes of the best chain from its tip down: the newest one by one, then in steps that double, the root last. Of an empty tree that of
-    /// the block at which the network [starts](start).
+    /// Hashes of the best chain from its tip down: the newest one by one, then in steps that double, the root last. Of an empty tree that
+    /// of the block at which the network [starts](start).
     pub fn locator(&self) -> Vec<[u8; 32]> {
         let mut locator = Vec::new();
         if self.is_empty() {

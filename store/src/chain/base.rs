@@ -107,7 +107,8 @@ impl Chain {
         let forgotten = self.bitcoin.prune(below);
         if !forgotten.is_empty() {
             forgotten.iter().for_each(|block| self.rows.delete_block(block));
-            self.news.blocks_below = Some(below);
+            // As it came out: who follows must not weigh it against what is known by the end of the change.
+            self.news.blocks_below = self.bitcoin.root().map(|root| root.height);
         }
     }
 }

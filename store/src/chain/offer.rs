@@ -7,7 +7,7 @@ use rockpool_net::time::Now;
 use rockpool_net::wire::share::Share;
 
 use super::{BUILDS_ON_INVALID, Chain, Live, Named};
-use crate::bitcoin::{Added, start};
+use crate::bitcoin::{Added, prev, start};
 use crate::limits::{AROUND_BASE_MAX, BITCOIN_BELOW, HEADERS_BELOW, REACH, SIDE_MAX, SPAM_DEPTH, UNCLE_DEPTH};
 use crate::record::{Place, Record, Uncle};
 use crate::rules::share::{RuleError, check_alone, check_context};
@@ -169,8 +169,12 @@ impl Chain {
         blocks
     }
 
-    /// Takes the word of our own bitcoind for the lowest header, where nothing is built in.
+    /// Takes the word of our own bitcoind for the lowest header, where nothing is built in. One that goes on where we are is a header as
+    /// any.
     pub fn root_at(&mut self, height: u32, header: &[u8; 80]) -> Option<ShareId> {
+        if self.bitcoin.get(&prev(header)).is_some() {
+            return self.offer_blocks(&[*header]).new.first().copied();
+        }
         let lower: Vec<_> = self.bitcoin.iter().cloned().collect();
         let block = self.bitcoin.root_at(height, header).ok()??;
         lower.iter().for_each(|block| self.rows.delete_block(block));

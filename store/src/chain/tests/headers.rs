@@ -3,7 +3,7 @@
 use rockpool_net::sha256::sha256d;
 
 use super::*;
-use crate::bitcoin::{Tree, rules, start};
+use crate::bitcoin::{Added, Tree, rules, start};
 use crate::limits::{HEADERS_BELOW, PERIOD_BLOCKS};
 use crate::rules::target::hash_meets;
 use crate::testing::bitcoin_header;
@@ -111,4 +111,103 @@ fn main_begins_at_its_checkpoint_unless_bitcoind_says_where() {
     write(&mut chain, &kv);
     assert_eq!(heights(&kv), [PERIOD_BLOCKS]);
     assert_eq!(open(&kv).bitcoin().best().unwrap().height, PERIOD_BLOCKS);
+}
+
+/// Whatever our own side of Bitcoin and peers tell, in whatever order, however it is cut into changes and wherever the node restarts: the
+/// reactor's copy is equal to the organiser's, and so is what is read from the rows.
+#[test]
+fn over_random_histories_of_headers_the_copy_and_the_rows_are_equal_to_the_tree() {
+    for seed in 0..3 {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        let mut below = |bound: u32| rng.next_u32() % bound;
+        let kv = MemKv::new();
+        let (mut chain, mut salt) = (open(&kv), 0);
+        let mut view = chain.view();
+        let (mut pruned, mut rooted, mut grown) = (0, 0, 0);
+        for _ in 0..120 {
+            let best = chain.bitcoin().best().unwrap().clone();
+            let mut on = best.clone();
+            match below(12) {
+                // A run on the best block, of our own side or of a peer.
+                kind @ 0..=5 => {
+                    let (mut tree, mut run) = (chain.bitcoin().clone(), Vec::new());
+                    for _ in 0..=below(if kind < 3 { 1_500 } else { 10 }) {
+                        let header = bitcoin_header(&on, 600);
+                        let Added::New(block) = tree.add(&header).unwrap() else { panic!("it is new") };
+                        on = block;
+                        run.push(header);
+                    }
+                    if kind == 5 {
+                        chain.offer_blocks(&run)
+                    } else {
+                        chain.follow_blocks(&run)
+                    };
+                }
+                // A branch from somewhere below, which may win.
+                6..=8 => {
+                    (0..below(6)).for_each(|_| on = chain.bitcoin().prev(&on).cloned().unwrap_or(on.clone()));
+                    for _ in 0..=below(8) {
+                        salt += 1;
+                        let header = bitcoin_header(&on, 600 + salt);
+                        if below(2) == 0 {
+                            chain.offer_blocks(&[header])
+                        } else {
+                            chain.follow_blocks(&[header])
+                        };
+                        let Some(block) = chain.bitcoin().get(&sha256d(&header)) else { break };
+                        on = block.clone();
+                    }
+                }
+                // bitcoind says that it begins above all that is known, or what is there already.
+                9 if below(3) == 0 => {
+                    let height = (best.height / PERIOD_BLOCKS + 1) * PERIOD_BLOCKS;
+                    salt += 1;
+                    // At times it goes on exactly where the headers end.
+                    let mut header = bitcoin_header(&best, 600 + salt);
+                    if below(3) > 0 {
+                        header[4..36].fill(salt as u8);
+                        while !hash_meets(&sha256d(&header), 0x207f_ffff) {
+                            header[76] = header[76].wrapping_add(1);
+                        }
+                    }
+                    rooted += usize::from(chain.root_at(height, &header).is_some());
+                }
+                10 if seed % 2 == 1 && grown < 2 && chain.bitcoin().root().unwrap().height == 0 => {
+                    let tip = chain.tip().id;
+                    let before = chain.tip().height;
+                    grow(&mut chain, tip, 1, salt, Source::Peer);
+                    grown += chain.tip().height - before;
+                }
+                11 => {
+                    chain = {
+                        if let Some((change, batches)) = chain.take_change() {
+                            view.apply(&change);
+                            batches.iter().for_each(|batch| kv.write(&batch.ops, false).unwrap());
+                        }
+                        assert!(view.bitcoin().iter().eq(chain.bitcoin().iter()), "seed {seed}");
+                        open(&kv)
+                    };
+                    assert!(
+                        view.bitcoin().iter().map(|block| block.hash).eq(chain.bitcoin().iter().map(|block| block.hash)),
+                        "seed {seed}"
+                    );
+                    view = chain.view();
+                }
+                _ => {}
+            }
+            if below(3) > 0
+                && let Some((change, batches)) = chain.take_change()
+            {
+                chain.sanity_check().unwrap();
+                let root = view.bitcoin().root().unwrap().height;
+                view.apply(&change);
+                batches.iter().for_each(|batch| kv.write(&batch.ops, false).unwrap());
+                let (ours, theirs) = (chain.bitcoin(), view.bitcoin());
+                assert!(theirs.iter().eq(ours.iter()), "seed {seed}: {} of {}", theirs.len(), ours.len());
+                assert_eq!((theirs.root(), theirs.best(), theirs.locator()), (ours.root(), ours.best(), ours.locator()), "seed {seed}");
+                pruned += usize::from(root < theirs.root().unwrap().height);
+            }
+        }
+        assert!(seed % 2 == 1 || pruned + rooted > 0, "seed {seed}: nothing was forgotten");
+    }
 }
