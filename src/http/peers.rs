@@ -204,7 +204,8 @@ fn list((offset, count): (usize, usize), sessions: &mut Sessions, peers: &Peers,
     let (mut inbound, mut outbound, mut listed) = (0, 0, Vec::new());
     for (conn, peer) in sessions.peers_mut() {
         if inbound + outbound >= offset && listed.len() < count {
-            listed.push(row(conn, peer, turn));
+            let feeler = peers.outbound.is_feeler(conn);
+            listed.push(PeerView { direction: if feeler { "feeler" } else { direction(peer.outbound) }, ..row(conn, peer, turn) });
         }
         *(if peer.outbound { &mut outbound } else { &mut inbound }) += 1;
     }

@@ -137,9 +137,12 @@ impl Book {
 
     /// An address is being dialled. It is no failure more while our own line may be down: then none answers.
     pub fn dialled(&mut self, now: u32, addr: SocketAddr) {
+        // What lies ahead is of a clock that was set back, and would keep who is gone for good in his place until then.
+        self.answered = self.answered.min(now);
         let answered = self.answered;
         self.change(addr, |row| {
-            if row.tried_at <= answered {
+            row.success = row.success.min(now);
+            if row.tried_at.min(now) <= answered {
                 row.attempts = row.attempts.saturating_add(1);
             }
             row.tried_at = now;
@@ -149,7 +152,10 @@ impl Book {
     /// An address that we have dialled has shaken hands: it belongs in *tried*.
     pub fn good(&mut self, now: u32, addr: SocketAddr, services: u64) {
         let addr = canonical(addr);
-        self.answered = self.answered.max(now);
+        // A node of our own house says nothing of the line to the others.
+        if self.is_of_network(addr) {
+            self.answered = self.answered.max(now);
+        }
         self.change(addr, |row| (row.success, row.attempts, row.services) = (now, 0, services));
         if self.entries.get(&addr).is_none_or(|entry| entry.row.tried) {
             return;
@@ -185,17 +191,19 @@ impl Book {
         }
     }
 
-    /// An address of *tried* whose place another could have: it should be dialled to see whether it still answers.
-    pub fn doubted(&mut self, now: u32) -> Option<SocketAddr> {
+    /// Addresses of *tried* whose places others could have: they should be dialled to see whether they still answer.
+    pub fn doubted(&mut self, now: u32) -> Vec<SocketAddr> {
         self.settle(now);
+        let rests = |row: &AddrRow| row.tried_at <= now && now - row.tried_at < RETRY_S;
         let of = |rival: &(SocketAddr, u32)| self.tried[self.tried_place(rival.0)];
-        self.rivals.iter().filter_map(of).find(|addr| self.row(*addr).is_some_and(|row| row.tried_at.saturating_add(RETRY_S) <= now))
+        self.rivals.iter().filter_map(of).filter(|addr| self.row(*addr).is_some_and(|row| !rests(row))).collect()
     }
 
     /// Gives places in *tried* to those whose rivals did not answer.
     fn settle(&mut self, now: u32) {
         for _ in 0..self.rivals.len() {
             let Some((rival, since)) = self.rivals.pop_front() else { return };
+            let since = since.min(now);
             if self.row(rival).is_none_or(|row| row.tried) {
                 continue;
             }

@@ -73,6 +73,11 @@ impl Dials {
         room
     }
 
+    /// Their addresses.
+    pub fn addrs(&self) -> impl Iterator<Item = SocketAddr> {
+        self.rows.iter().map(|row| row.addr)
+    }
+
     /// Whether a peer of this address is among them.
     pub fn names(&self, ip: IpAddr) -> bool {
         self.rows.iter().any(|row| row.addr.ip().to_canonical() == ip.to_canonical())

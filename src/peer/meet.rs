@@ -56,7 +56,8 @@ impl Peers {
         }
         let gate = &self.gate;
         let is_banned = |ip| gate.bans.is_banned(ip, now.unix()) || gate.is_discouraged(now.mono, SocketAddr::new(ip, 0));
-        let around = Around { configured: &turn.config.peers, outbound: &outbound, inbound: &inbound, is_banned: &is_banned };
+        let configured: Vec<_> = self.dials.addrs().collect();
+        let around = Around { configured: &configured, outbound: &outbound, inbound: &inbound, is_banned: &is_banned };
         let Some((addr, aim)) = self.outbound.next(now, &mut self.book, turn.rng, &around) else { return };
         match turn.out.dial(Lane::Peer, addr, self.wraps.dial(now.mono, addr)) {
             Ok(conn) => {

@@ -122,15 +122,14 @@ impl Outbound {
             return None;
         }
         self.feeler = Some(now.mono + pause(FEELER_EVERY, rng));
-        if let Some(doubted) = book.doubted(now.unix()) {
+        let stands = self.rows.iter().filter(|row| row.up.is_some()).map(|row| row.addr).chain(around.outbound.iter().copied());
+        let stands: BTreeSet<_> = stands.map(canonical).collect();
+        for addr in book.doubted(now.unix()).into_iter().filter(|addr| stands.contains(addr)) {
             // Who is connected answers.
-            let stands = self.rows.iter().filter(|row| row.up.is_some()).map(|row| row.addr).chain(around.outbound.iter().copied());
-            if stands.into_iter().any(|addr| canonical(addr) == doubted) {
-                let services = book.row(doubted).map_or(0, |row| row.services);
-                book.good(now.unix(), doubted, services);
-            }
+            let services = book.row(addr).map_or(0, |row| row.services);
+            book.good(now.unix(), addr, services);
         }
-        let doubted = book.doubted(now.unix()).filter(|addr| self.is_free(*addr, around));
+        let doubted = book.doubted(now.unix()).into_iter().find(|addr| self.is_free(*addr, around));
         let rested = |addr: SocketAddr| book.row(addr).is_none_or(|row| rested(now.unix(), row, book.key()));
         doubted.or_else(|| book.pick(now.unix(), rng, true, &|addr| self.is_free(addr, around) && rested(addr)))
     }
@@ -150,6 +149,11 @@ impl Outbound {
     /// The address that the book gave for this connection.
     pub fn addr(&self, conn: ConnId) -> Option<SocketAddr> {
         self.rows.iter().find(|row| row.conn == conn).map(|row| row.addr)
+    }
+
+    /// Whether this connection only sees whether an address answers.
+    pub fn is_feeler(&self, conn: ConnId) -> bool {
+        self.rows.iter().any(|row| row.conn == conn && row.aim == Aim::Feeler)
     }
 
     /// A dial is done once more at once, under another name.
@@ -225,8 +229,8 @@ impl Outbound {
         self.rows.iter().find(late).filter(|_| others).map(|row| (row.conn, row.addr))
     }
 
-    /// What of the anchors has changed: those that have been up longest, and those of before while nobody replaces them, so that a line that
-    /// fails leaves them. Kept while the node runs: it may be unplugged at any moment.
+    /// What of the anchors has changed: those that have been up longest, and those of before while nobody replaces them, so that a line
+    /// that fails leaves them. Kept while the node runs: it may be unplugged at any moment.
     pub fn anchors(&mut self, now: Duration) -> Vec<Op> {
         let settled = |row: &&Row| row.aim == Aim::Peer && row.up.is_some_and(|up| now.saturating_sub(up) >= ANCHOR_AFTER);
         let mut up: Vec<&Row> = self.rows.iter().filter(settled).collect();

@@ -173,6 +173,50 @@ fn failures_count_once_until_somebody_answers() {
     assert_eq!(book.row(addr(0, 1)).unwrap().attempts, 2);
 }
 
+/// A clock that was wrong for a while leaves nobody in his place for years, nor makes the book forget who is good.
+#[test]
+fn a_clock_that_was_set_back_lets_places_change_again() {
+    let (mut book, year) = (book(6), 365 * 86_400);
+    let (first, second) = rivals(&book);
+    for (addr, source) in [(first, addr(100, 1)), (second, addr(200, 1))] {
+        book.add(NOW + year, addr, 0, NOW + year, source.ip());
+    }
+    book.dialled(NOW + year, first);
+    book.good(NOW + year, first, 0);
+    book.good(NOW + year + RIVAL_FRESH_S, second, 0);
+    assert_eq!(book.rivals.len(), 1);
+    // From here on the clock is right, and the first is gone.
+    book.dialled(NOW, first);
+    assert_eq!(book.doubted(NOW + DIALLING_S), []);
+    for hour in 1..8 {
+        let now = NOW + hour * 3_600;
+        book.good(now, second, 0);
+        if book.doubted(now).contains(&first) {
+            book.dialled(now, first);
+        }
+    }
+    assert!(book.row(second).unwrap().tried && !book.row(first).unwrap().tried);
+    book.sanity_check().unwrap();
+    // And back in 1970 everybody is as good as before, once it is right again.
+    let mut book = self::book(6);
+    book.add(NOW, first, 0, NOW, addr(100, 1).ip());
+    book.good(NOW, first, 0);
+    (10..30).for_each(|second| book.dialled(second, first));
+    assert!(!is_bad(NOW + 86_400, book.row(first).unwrap()) && book.row(first).unwrap().attempts <= 2);
+}
+
+/// Whom we reach in our own house says nothing of the line.
+#[test]
+fn a_neighbour_that_answers_makes_no_failures_of_others() {
+    let (mut book, neighbour) = (book(4), "192.168.1.2:9333".parse().unwrap());
+    book.add(NOW, addr(0, 1), 0, NOW, addr(0, 2).ip());
+    for dial in 0..20 {
+        book.dialled(NOW + dial, addr(0, 1));
+        book.good(NOW + dial, neighbour, 0);
+    }
+    assert_eq!(book.row(addr(0, 1)).unwrap().attempts, 1);
+}
+
 /// Two addresses of one netgroup whose place in *tried* is the same.
 fn rivals(book: &Book) -> (SocketAddr, SocketAddr) {
     let first = addr(7, 0);
@@ -195,21 +239,21 @@ fn a_place_in_tried_is_lost_only_by_who_no_longer_answers() {
     };
     // It answered a moment ago.
     let (mut book, first, second) = begin();
-    assert_eq!((book.doubted(NOW + 1), book.rivals.len()), (None, 0));
+    assert_eq!((book.doubted(NOW + 1), book.rivals.len()), (vec![], 0));
     // It has not for long, and answers when it is tested.
     book.good(NOW + RIVAL_FRESH_S, second, 0);
     let now = NOW + RIVAL_FRESH_S + 1;
-    assert_eq!(book.doubted(now), Some(first));
+    assert_eq!(book.doubted(now), [first]);
     book.dialled(now, first);
-    assert_eq!(book.doubted(now + 1), None, "it is being tested");
+    assert_eq!(book.doubted(now + 1), [], "it is being tested");
     book.good(now + 2, first, 0);
-    assert_eq!((book.doubted(now + 3), book.row(first).unwrap().tried), (None, true));
+    assert_eq!((book.doubted(now + 3), book.row(first).unwrap().tried), (vec![], true));
     // It does not answer.
     let (mut book, first, second) = begin();
     book.doubted(NOW + 1);
     book.good(NOW + RIVAL_FRESH_S, second, 0);
     book.dialled(now, first);
-    assert_eq!((book.doubted(now + DIALLING_S), book.row(first).unwrap().tried, book.row(second).unwrap().tried), (None, false, true));
+    assert_eq!((book.doubted(now + DIALLING_S), book.row(first).unwrap().tried, book.row(second).unwrap().tried), (vec![], false, true));
     book.sanity_check().unwrap();
     // Nobody comes to test it.
     let (mut book, first, second) = begin();

@@ -268,12 +268,12 @@ fn a_peer_that_stands_keeps_its_place_in_tried() {
         world.book.add(START as u32, addr(1, number), 0, START as u32, addr(number, 2).ip());
         world.book.good(START as u32, addr(1, number), 0);
     }
-    assert_eq!(world.book.doubted(START as u32 + 1), None, "all have answered a moment ago");
+    assert_eq!(world.book.doubted(START as u32 + 1), [], "all have answered a moment ago");
     world.now = secs(u64::from(RIVAL_FRESH_S));
     let wants: Vec<_> = (0..250).map(|number| addr(1, number)).filter(|addr| world.book.row(*addr).is_some_and(|row| !row.tried)).collect();
     wants.into_iter().for_each(|addr| world.book.good(at(world.now).unix(), addr, 0));
     world.now += secs(1);
-    let doubted = world.book.doubted(at(world.now).unix()).unwrap();
+    let doubted = world.book.doubted(at(world.now).unix())[0];
     world.outbound.began(doubted, Aim::Peer, conn(900));
     world.outbound.up(world.now, conn(900));
     let end = world.now + FEELER_EVERY * 6;

@@ -162,6 +162,7 @@ fn addresses_are_dialled_until_eight_stand_and_then_only_felt() {
         quiet(&mut world, &conns, Duration::from_secs(5));
         while !world.wires.dials.is_empty() {
             let tried = world.node.peers.book.sizes().1;
+            assert!(world.node.peers.outbound.is_feeler(world.wires.dials[0].0));
             let (conn, heard) = answers(&mut world);
             assert!(!world.is_open(conn) && heard.is_empty(), "it shakes hands and leaves");
             assert!(world.node.peers.book.sizes().1 >= tried);
