@@ -109,6 +109,9 @@ pub const ADDR_BURST: usize = 100;
 pub const ADDR_EVERY: Duration = Duration::from_secs(10);
 /// Addresses in a message up to which it is news, to be passed on.
 pub const ADDR_NEWS_MAX: usize = 10;
+/// Dispatch cost of such a message: what a peer passes on in an hour ([`RELAYED_MAX`]), to eight others, is within [`PEER_COST_BURST`].
+pub const ADDR_NEWS_COST: u32 = 10;
+const _: () = assert!(ADDR_NEWS_COST as usize * RELAYED_MAX * RELAY_PEERS / OUTBOUND_TARGET <= PEER_COST_BURST as usize);
 /// Seconds since an address was seen in which it is news; and by which it may lie ahead of our clock.
 pub const ADDR_FRESH_S: u32 = 600;
 /// Seconds by which another's word on when an address was seen counts less than our own, as in Bitcoin.

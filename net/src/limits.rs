@@ -109,6 +109,8 @@ pub const V2_TRIES: u8 = 8;
 pub const V2_KEYS_A_TURN: usize = 8;
 /// Packets of one connection that are opened in one round and give no frame.
 pub const V2_SKIPS_A_ROUND: usize = 64;
+/// Messages of one peer that come to nothing, of unknown commands or decoys, after which its session is to see what they cost.
+pub const UNHEARD_MAX: u32 = 256;
 /// What each such packet takes of the bytes that are cut in a turn, beside its own: to verify the smallest costs as much as to hash that.
 pub const V2_SKIP_COST: usize = 512;
 

@@ -1,8 +1,8 @@
 //! What is said of addresses: what we take from whom, what we tell whom, and what we pass on.
 //!
-//! Everybody may tell of a few addresses and some more with time; what is beyond is ignored, no fault. Who asks is answered once, and all in
-//! a day with the same part of the book, so that nobody reads all of it, or who knows whom, by asking often. News of one or a few addresses
-//! is passed on to two peers, the same two for a day, so that an address travels through the network and no flood grows of it.
+//! Everybody may tell of a few addresses and some more with time; what is beyond is ignored, no fault. Who asks is answered once, and all
+//! in a day with the same part of the book, so that nobody reads all of it, or who knows whom, by asking often. News of one or a few
+//! addresses is passed on to two peers, the same two for a day, so that an address travels through the network and no flood grows of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::limits::{
     RELAY_PEERS, RELAYED_MAX, RELAYS_MAX,
 };
 use crate::peer::book::{Book, keyed};
-use crate::peer::place::{bytes, canonical};
+use crate::peer::place::{bytes, canonical, group};
 
 /// Addresses and one peer.
 #[derive(Debug)]
@@ -87,8 +87,8 @@ pub struct Gossip {
     answer: Option<(Arc<Payload>, Duration, usize)>,
     /// To be passed on, with whose word it is.
     relays: VecDeque<(AddrEntry, ConnId)>,
-    /// What was passed on lately.
-    relayed: BTreeMap<SocketAddr, Duration>,
+    /// What was passed on lately, when, and of which netgroup who told of it is.
+    relayed: BTreeMap<SocketAddr, (Duration, Vec<u8>)>,
 }
 
 impl Gossip {
@@ -107,24 +107,37 @@ impl Gossip {
             let penalty = if addr.ip() == from.1 { 0 } else { ADDR_PENALTY_S };
             heard.news += usize::from(book.add(unix, addr, entry.services, seen.saturating_sub(penalty), from.1));
             if few && seen.saturating_add(ADDR_FRESH_S) > unix {
-                self.relay(now.mono, AddrEntry { time: seen.min(unix), ..entry }, addr, from.0);
+                self.relay(now.mono, AddrEntry { time: seen.min(unix), ..entry }, addr, from);
             }
         }
         heard
     }
 
-    fn relay(&mut self, now: Duration, entry: AddrEntry, addr: SocketAddr, from: ConnId) {
-        if self.relays.len() >= RELAYS_MAX || self.relayed.get(&addr).is_some_and(|at| now < *at + RELAY_AGAIN) {
+    fn relay(&mut self, now: Duration, entry: AddrEntry, addr: SocketAddr, (from, ip): (ConnId, IpAddr)) {
+        let lately = |at: &Duration| now < *at + RELAY_AGAIN;
+        if self.relays.len() >= RELAYS_MAX || self.relayed.get(&addr).is_some_and(|(at, _)| lately(at)) {
             return;
         }
+        let source = group(SocketAddr::new(ip, 0));
         if self.relayed.len() >= RELAYED_MAX {
-            self.relayed.retain(|_, at| now < *at + RELAY_AGAIN);
+            self.relayed.retain(|_, (at, _)| lately(at));
         }
-        // While so many are passed on, one more is a flood.
-        if self.relayed.len() < RELAYED_MAX {
-            self.relayed.insert(addr, now);
+        // While so many are passed on, one more is a flood, unless others have told of more.
+        if self.relayed.len() < RELAYED_MAX || self.make_room(&source) {
+            self.relayed.insert(addr, (now, source));
             self.relays.push_back((entry, from));
         }
+    }
+
+    /// Forgets one of those that the netgroup told of which told of most, if that is more than what `source` would have then: so nobody
+    /// uses up the others' part, and where all have the same it ends.
+    fn make_room(&mut self, source: &[u8]) -> bool {
+        let mut counts = BTreeMap::<&[u8], usize>::new();
+        self.relayed.values().for_each(|(_, of)| *counts.entry(of).or_default() += 1);
+        let mine = counts.get(source).copied().unwrap_or(0);
+        let Some((&most, _)) = counts.iter().max_by_key(|(_, count)| **count).filter(|(_, count)| mine + 1 < **count) else { return false };
+        let oldest = self.relayed.iter().filter(|(_, (_, of))| of == most).min_by_key(|(_, (at, _))| *at).map(|(addr, _)| *addr);
+        oldest.and_then(|addr| self.relayed.remove(&addr)).is_some()
     }
 
     /// Whether something is to be passed on.
@@ -132,15 +145,19 @@ impl Gossip {
         !self.relays.is_empty()
     }
 
-    /// What is to be passed on, and to which of these peers: by a keyed hash of both that is the same for a day, so that saying it again does
-    /// not bring it to more of them.
+    /// What is to be passed on, and to which of these peers: by a keyed hash of both that is the same for a day, so that saying it again
+    /// does not bring it to more of them.
     pub fn take_relays(&mut self, now: Now, key: &[u8; 32], peers: &[(ConnId, SocketAddr)]) -> Vec<(ConnId, AddrEntry)> {
         let day = (now.wall.as_secs() / 86_400).to_le_bytes();
         let mut relays = Vec::new();
+        // One hash for each peer and each address, not for each pair: there may be a thousand peers.
+        let of_peer = |peer: &SocketAddr| keyed(key, &[b"relay to", &bytes(canonical(*peer))]);
+        let peers: Vec<_> = peers.iter().map(|(conn, peer)| (of_peer(peer), *conn)).collect();
         for (entry, from) in self.relays.drain(..) {
             let Some(addr) = entry.socket() else { continue };
-            let rank = |peer: &SocketAddr| keyed(key, &[b"relay", &bytes(addr), &day, &bytes(canonical(*peer))]);
-            let mut ranked: Vec<_> = peers.iter().filter(|(conn, _)| *conn != from).map(|(conn, peer)| (rank(peer), *conn)).collect();
+            let of_addr = keyed(key, &[b"relay", &bytes(addr), &day]);
+            let rank = |of_peer: u64| (of_peer ^ of_addr).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut ranked: Vec<_> = peers.iter().filter(|(_, conn)| *conn != from).map(|(peer, conn)| (rank(*peer), *conn)).collect();
             ranked.sort_unstable_by_key(|(rank, conn)| (*rank, conn.slot));
             relays.extend(ranked.into_iter().take(RELAY_PEERS).map(|(_, conn)| (conn, entry.clone())));
         }
@@ -286,6 +303,34 @@ mod tests {
             gossip.take_relays(at(0), &[7; 32], &peers);
         }
         assert_eq!(gossip.relayed.len(), RELAYED_MAX);
+    }
+
+    /// Ten connections of one network tell of all that is passed on in an hour; those of others are heard all the same, and in the end
+    /// nobody is.
+    #[test]
+    fn who_tells_of_most_uses_up_nobody_elses_part_of_what_is_passed_on() {
+        let (mut gossip, mut book, peers) = (Gossip::default(), book(), [(conn(1), addr(1))]);
+        let mut passed = |from: (ConnId, IpAddr), numbers: std::ops::Range<u16>| {
+            let mut count = 0;
+            for number in numbers {
+                gossip.heard(at(0), &mut Talk::new(Duration::ZERO), from, vec![entry(number, WALL)], &mut book);
+                count += gossip.take_relays(at(0), &[7; 32], &peers).len();
+                assert!(gossip.relayed.len() <= RELAYED_MAX);
+            }
+            count
+        };
+        let of = |network: u8| (conn(9), IpAddr::from([40, network, 1, 1]));
+        assert_eq!(passed(of(0), 0..2_000), RELAYED_MAX);
+        assert_eq!(passed(of(1), 2_000..2_100), 100);
+        assert_eq!(passed(of(2), 2_100..2_110), 10);
+        let each = RELAYED_MAX / 10;
+        for network in 1..11 {
+            passed(of(network), 3_000 + 1_000 * u16::from(network)..4_000 + 1_000 * u16::from(network));
+        }
+        assert!(passed(of(11), 20_000..21_000) >= each * 8 / 10);
+        let again: usize =
+            (0..12).map(|network| passed(of(network), 30_000 + 500 * u16::from(network)..30_500 + 500 * u16::from(network))).sum();
+        assert!(again <= 12, "{again}");
     }
 
     #[test]

@@ -18,8 +18,8 @@ use rockpool_workers::limits::FETCH_FROM_PEER_MAX;
 
 use crate::journal::ended;
 use crate::limits::{
-    ASKED_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX, INV_IDS_PER_COST, KNOWN_MAX, PING_EVERY,
-    PUSH_DEPTH, SILENCE_MAX,
+    ADDR_NEWS_COST, ADDR_NEWS_MAX, ASKED_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX,
+    INV_IDS_PER_COST, KNOWN_MAX, PING_EVERY, PUSH_DEPTH, SILENCE_MAX,
 };
 use crate::peer::budget::Budget;
 use crate::peer::evict::Candidate;
@@ -131,18 +131,25 @@ impl Peer {
             }
             turn.out.close(conn, why);
         }
+        self.rest(conn, peers, turn);
+        self.set_timer(conn, turn);
+    }
+
+    /// Who is over its budget is not heard until that is paid for.
+    fn rest(&mut self, conn: ConnId, peers: &mut Peers, turn: &mut Turn<'_>) {
         if let Some(until) = self.budget.rests(turn.now.mono) {
             turn.counters.peers_rested.add(u64::from(!self.deaf));
             peers.gate.rest(until, conn);
         }
         self.listen(conn, turn);
-        self.set_timer(conn, turn);
     }
 
     /// It is heard, unless too much of it waits to be served or its budget is spent.
     pub fn listen(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         let deaf = self.requests.is_full() || self.budget.rests(turn.now.mono).is_some();
         if deaf != std::mem::replace(&mut self.deaf, deaf) {
+            // Its silence is its own from here on.
+            self.heard = turn.now.mono;
             turn.out.pause(conn, deaf);
         }
     }
@@ -155,6 +162,12 @@ impl Peer {
     /// Its timer is due.
     pub fn on_timer(&mut self, conn: ConnId, peers: &mut Peers, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
+        // What comes to nothing is paid for as well.
+        let unheard = turn.out.take_unheard(conn);
+        if unheard > 0 {
+            self.budget.spend(now, unheard.saturating_mul(Command::Unknown.cost()));
+            self.rest(conn, peers, turn);
+        }
         if self.ready() && turn.out.arriving(conn).is_some() {
             // A long message over a slow line is no silence.
             self.heard = now;
@@ -317,7 +330,13 @@ impl Peer {
             Message::Pong(nonce) if self.traits.pings.on_pong(turn.now.mono, nonce) => self.asked_for(Command::Pong, turn),
             Message::Pong(_) => {}
             Message::GetAddr => peers.on_get_addr(self.met(conn), &mut self.talk, turn),
-            Message::AddrV2(addrs) => peers.on_addrs(self.met(conn), addrs, &mut self.talk, turn),
+            Message::AddrV2(addrs) => {
+                // News is passed on, others' as well: a flood of it must not use up the budget of who did so in good faith.
+                if addrs.len() <= ADDR_NEWS_MAX {
+                    self.budget.refund(turn.now.mono, Command::AddrV2.cost() - ADDR_NEWS_COST);
+                }
+                peers.on_addrs(self.met(conn), addrs, &mut self.talk, turn);
+            }
             Message::ChainTip(tip) => self.on_chain_tip(tip, peers, turn)?,
             Message::GetHeaders(wanted) => self.on_request(conn, Wanted::Headers(wanted), turn),
             Message::GetData(ids) => self.on_request(conn, Wanted::Data(ids), turn),

@@ -267,6 +267,12 @@ impl Outlet {
         conn.received.framer.arriving(packet)
     }
 
+    /// Messages of unknown commands and packets without one that came on this connection, since this was last asked. From
+    /// [`UNHEARD_MAX`](crate::limits::UNHEARD_MAX) on a peer's session has its timer at once.
+    pub fn take_unheard(&mut self, conn: ConnId) -> u32 {
+        self.conns.get_mut(conn).map_or(0, |conn| std::mem::take(&mut conn.received.unheard))
+    }
+
     /// How a connection is wrapped, once that is settled.
     pub fn wrapping(&self, conn: ConnId) -> Option<Wrapping> {
         self.conns.get(conn)?.transport.wrapping()

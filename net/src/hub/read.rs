@@ -8,9 +8,10 @@ use crate::close::CloseReason;
 use crate::hub::conn::{Conn, State};
 use crate::hub::io::{Io, Stage};
 use crate::hub::received::Next;
+use crate::hub::timers::Due;
 use crate::hub::{Hub, Outlet};
 use crate::id::{ConnId, Lane};
-use crate::limits::{FRAMES_A_ROUND, POOL_GRACE, READ_TURN_BYTES, RECEIVE_POOL_BYTES, V2_SKIP_COST, read_bytes};
+use crate::limits::{FRAMES_A_ROUND, POOL_GRACE, READ_TURN_BYTES, RECEIVE_POOL_BYTES, UNHEARD_MAX, V2_SKIP_COST, read_bytes};
 use crate::transport::Transport;
 
 impl<A> Hub<A> {
@@ -147,19 +148,22 @@ impl<A> Hub<A> {
         };
         let left = &mut self.cut_left[lane as usize];
         *left = left.saturating_sub(unfinished - conn.received.unfinished());
-        let skipped = conn.received.take_skipped() as usize;
-        *left = left.saturating_sub(skipped * V2_SKIP_COST);
+        let (skipped, unknown) = (conn.received.take_skipped(), conn.received.framer.take_unknown());
+        *left = left.saturating_sub(skipped as usize * V2_SKIP_COST);
         conn.received.settle(&mut out.spare);
         out.pool -= held - conn.received.pooled();
         conn.spoke |= frames > 0;
-        conn.message_deadline(out.now.mono, wanted, frames + skipped > 0);
+        conn.message_deadline(out.now.mono, wanted, frames + skipped as usize > 0);
         conn.uncut = matches!(end, End::NoTicket | End::Round | End::Keys);
         // Its frames in the inbox bring their tickets home in this turn or soon; for what jobs hold it has to wait.
         out.counters.tickets_waited.add(u64::from(matches!(end, End::NoTicket) && conn.tickets > conn.inbox));
         conn.bar(out.now.mono);
-        let unknown = conn.received.framer.take_unknown();
         if unknown > 0 {
             out.counters.frames_unknown.add(u64::from(unknown));
+        }
+        conn.received.unheard = conn.received.unheard.saturating_add(skipped.max(unknown));
+        if lane == Lane::Peer && conn.received.unheard >= UNHEARD_MAX {
+            conn.session = Due::at(out.now.mono);
         }
         out.counters.frames(lane).add(frames as u64);
         if let Transport::V2(v2) = &mut conn.transport {

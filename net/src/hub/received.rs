@@ -47,12 +47,14 @@ pub(crate) struct Received {
     pub traffic: (u64, u64),
     /// Packets that were no frame, since this was last asked.
     skipped: u32,
+    /// Messages and packets that came to nothing, since the session last asked.
+    pub unheard: u32,
 }
 
 impl Received {
     /// Nothing yet.
     pub fn new(framer: Framer) -> Received {
-        Received { framer, bytes: Vec::new(), cut: 0, wanted: 0, skipped: 0, traffic: (0, 0) }
+        Received { framer, bytes: Vec::new(), cut: 0, wanted: 0, skipped: 0, unheard: 0, traffic: (0, 0) }
     }
 
     /// Bytes that are in no frame yet.

@@ -1,14 +1,15 @@
 //! Who comes in, who has to leave, and who is not heard for a while.
 
 use rockpool_net::close::CloseReason;
-use rockpool_net::wire::message::Command;
+use rockpool_net::limits::UNHEARD_MAX;
+use rockpool_net::wire::message::{AddrEntry, Command};
 use rockpool_store::kv::MemKv;
 use rockpool_store::peers::Ban;
 
 use super::*;
 use crate::limits::{
-    DIAL_LAST, DISCOURAGED_MAX, DISCOURAGED_TIME, EVICT_EVERY, EVICT_SETTLED, FIRSTS_KEPT, INV_IDS_PER_COST, LEFT_KEPT, PEER_COST_BURST,
-    PEER_COST_RATE, PEER_REST, PEERS_CONFIGURED_MAX, PEERS_RESERVE,
+    ADDR_NEWS_COST, ADDR_NEWS_MAX, DIAL_LAST, DISCOURAGED_MAX, DISCOURAGED_TIME, EVICT_EVERY, EVICT_SETTLED, FIRSTS_KEPT, INV_IDS_PER_COST,
+    LEFT_KEPT, OUTBOUND_TARGET, PEER_COST_BURST, PEER_COST_RATE, PEER_REST, PEERS_CONFIGURED_MAX, PEERS_RESERVE, RELAY_PEERS, RELAYED_MAX,
 };
 use crate::peer::gate::BANNED;
 
@@ -290,6 +291,27 @@ fn a_long_inv_costs_by_its_ids() {
     assert_eq!(world.node.counters().peers_rested.get(), 1);
 }
 
+/// An honest peer to which somebody tells of many addresses passes them on: that must not make it unheard.
+#[test]
+fn news_of_addresses_that_is_passed_on_is_cheap_and_long_lists_are_not() {
+    let mut world = World::recorded(&[], true);
+    let (honest, flooder) = (came(&mut world, place(1)), came(&mut world, place(2)));
+    let entry = |number: usize| AddrEntry::new(SocketAddr::from((place(number as u32), 9_333)), 0, world.now().unix());
+    let [few, many] = [ADDR_NEWS_MAX, ADDR_NEWS_MAX + 1]
+        .map(|count| Message::AddrV2((0..count).map(entry).collect()).encode(regtest().magic).unwrap().bytes().to_vec());
+    for _ in 0..RELAYED_MAX * RELAY_PEERS / OUTBOUND_TARGET {
+        world.feed(honest, &few);
+        world.turns();
+    }
+    assert_eq!(world.node.counters().peers_rested.get(), 0);
+    for _ in 0..PEER_COST_BURST / Command::AddrV2.cost() + 1 {
+        world.feed(flooder, &many);
+        world.turns();
+    }
+    assert_eq!(world.node.counters().peers_rested.get(), 1);
+    assert!(Command::AddrV2.cost() > ADDR_NEWS_COST);
+}
+
 /// Who tells of the same block again and again has told news once.
 #[test]
 fn a_found_block_is_free_once() {
@@ -319,4 +341,51 @@ fn a_flooder_that_is_not_heard_does_not_time_out_and_may_leave() {
     world.hang_up(flooder);
     world.pass(2 * PEER_REST);
     assert_eq!(world.node.peers.gate.due(64), None, "nobody waits for it");
+}
+
+/// What comes to nothing has its price too.
+#[test]
+fn a_flood_of_unknown_commands_is_heard_at_its_rate() {
+    let mut world = World::recorded(&[], true);
+    let flooder = came(&mut world, place(1));
+    let mut unknown = Message::GetAddr.encode(regtest().magic).unwrap().bytes().to_vec();
+    unknown[4..16].copy_from_slice(b"sendcmpct\0\0\0");
+    let cost = u64::from(Command::Unknown.cost());
+    world.feed(flooder, &unknown.repeat(UNHEARD_MAX as usize - 1));
+    world.turns();
+    assert_eq!(world.hub.outlet().take_unheard(flooder), UNHEARD_MAX - 1, "a few wait for the next timer");
+    let most = u64::from(PEER_COST_BURST + 200 * PEER_COST_RATE);
+    world.feed(flooder, &unknown.repeat((most / cost) as usize));
+    world.turns();
+    assert_eq!(world.node.counters().peers_rested.get(), 1);
+    let begun = read(&mut world, flooder);
+    for _ in 0..1_000 {
+        world.pass(PEER_REST);
+    }
+    let (heard, at_once) = ((read(&mut world, flooder) - begun) / 24 * cost, (64 << 10) / 24 * cost);
+    assert!(heard <= u64::from(PEER_COST_RATE) * 100 + 2 * at_once, "{heard} in 100 s");
+    assert!(world.is_open(flooder), "nobody is dropped for it");
+}
+
+/// Its clocks stand still while it is not heard, however long: it is pinged when it is heard again, and dropped only if it is silent then.
+#[test]
+fn who_was_not_heard_for_long_is_not_dropped_as_silent() {
+    let mut world = World::recorded(&[], true);
+    let flooder = came(&mut world, place(1));
+    let ask = Message::GetAddr.encode(regtest().magic).unwrap();
+    // As many as are read at once.
+    let many = (64 << 10) / ask.bytes().len();
+    world.feed(flooder, &ask.bytes().repeat(many));
+    world.turns();
+    let rest = (many as u64 * u64::from(Command::GetAddr.cost()) - u64::from(PEER_COST_BURST)) / u64::from(PEER_COST_RATE);
+    assert!(Duration::from_secs(rest) > SILENCE_MAX);
+    world.taken(flooder);
+    world.pass(Duration::from_secs(rest) + PING_EVERY);
+    let messages = world.messages(flooder);
+    let Some(Message::Ping(nonce)) = messages.last() else { panic!("{messages:?}") };
+    world.say(flooder, &Message::Pong(*nonce));
+    world.pass(PING_EVERY);
+    assert!(world.is_open(flooder));
+    world.pass(SILENCE_MAX);
+    assert!(!world.is_open(flooder));
 }
