@@ -1,5 +1,5 @@
-//! A whole node against real Bitcoin nodes, over Bitcoin's own protocol: it follows their headers and reorgs, hears of new blocks, and hands
-//! over found ones, while bitcoind's RPC is cut where that must not matter. Without RocksDB.
+//! A whole node against real Bitcoin nodes, over Bitcoin's own protocol: it follows their headers and reorgs, hears of new blocks, and
+//! hands over found ones, while bitcoind's RPC is cut where that must not matter. Without RocksDB.
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests of a real process, which owns a clock")]
 

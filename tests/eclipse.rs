@@ -124,7 +124,8 @@ impl World {
         }
     }
 
-    /// What a peer answers that was asked: attackers with as many of theirs as a message holds, honest ones with what an attacked book holds.
+    /// What a peer answers that was asked: attackers with as many of theirs as a message holds, honest ones with what an attacked book
+    /// holds.
     fn answer(&mut self, node: &mut Node, addr: SocketAddr) {
         let honest = self.honest.contains(&addr);
         let addrs: Vec<_> = if honest {

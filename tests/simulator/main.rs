@@ -104,8 +104,9 @@ fn a_reorg_while_a_sync_is_answered_is_not_the_peers_fault() {
     story(53);
 }
 
-/// Seed 175. Miners found many shares a second, so that most uncles credited uncles 24 heights below them. A node had forgotten those though
-/// its own chain credited them, fetched one, which waited for the next, down to where the chain began, and never came to the others' chain.
+/// Seed 175. Miners found many shares a second, so that most uncles credited uncles 24 heights below them. A node had forgotten those
+/// though its own chain credited them, fetched one, which waited for the next, down to where the chain began, and never came to the others'
+/// chain.
 #[test]
 fn uncles_that_credit_uncles_all_the_way_down_keep_no_node_from_syncing() {
     story(175);

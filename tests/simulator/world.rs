@@ -371,9 +371,9 @@ impl World {
             assert_eq!(reopened.confirmed_tip().id, view.confirmed_tip().id, "restart of node {at} from disk");
         }
         for (miner, node) in &self.miners {
-            // A job outlived by its Bitcoin block is stale: the one refusal that honest miners meet where all is well. A node whose clock is
-            // wrong sees its own work as too far ahead; one that was cut off or slept finds the others far ahead; and while a chain of more
-            // work is not yet known to be wrong, ours is far below it.
+            // A job outlived by its Bitcoin block is stale: the one refusal that honest miners meet where all is well. A node whose clock
+            // is wrong sees its own work as too far ahead; one that was cut off or slept finds the others far ahead; and while a chain of
+            // more work is not yet known to be wrong, ours is far below it.
             let excused = |error: &serde_json::Value| match error[1].as_str().unwrap() {
                 "its time or its parent is not known to this node" => self.wrong_clocks.contains(node),
                 "too far below the tip" => self.troubled,

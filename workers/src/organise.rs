@@ -301,8 +301,8 @@ impl OrganiseWorker {
         self.end_bulk(bulk);
     }
 
-    /// Takes Bitcoin headers that a peer sent, once our own side of Bitcoin has said where its chain begins, or that a Bitcoin peer told of.
-    /// As Bitcoin has it, none from the far future: on testnet4 these cost little, and no clock is looked at further in.
+    /// Takes Bitcoin headers that a peer sent, once our own side of Bitcoin has said where its chain begins, or that a Bitcoin peer told
+    /// of. As Bitcoin has it, none from the far future: on testnet4 these cost little, and no clock is looked at further in.
     fn take_blocks(&mut self, now: Now, mut headers: Vec<[u8; 80]>, own: bool, ticket: Ticket) {
         let latest = now.unix().saturating_add(HEADER_AHEAD_MAX_S);
         let timely = headers.iter().take_while(|header| u32::from_le_bytes([68, 69, 70, 71].map(|at| header[at])) <= latest).count();

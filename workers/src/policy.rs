@@ -22,8 +22,8 @@ use crate::limits::{KNOWN_KEPT, LACKED_KEPT, LACKED_MAX, LATE_AFTER, LATE_KEPT, 
 pub struct Policy {
     /// The easiest bits of this network.
     easiest: u32,
-    /// How bitcoind's branches end. Unknown while it cannot be reached, and on the embedded chain, which lacks nothing: then, unless Bitcoin
-    /// peers have told of headers, every share is fit.
+    /// How bitcoind's branches end. Unknown while it cannot be reached, and on the embedded chain, which lacks nothing: then, unless
+    /// Bitcoin peers have told of headers, every share is fit.
     tips: Option<Tips>,
     /// The block of most work that Bitcoin peers told of; unknown while none can be reached.
     heard: Option<[u8; 32]>,
