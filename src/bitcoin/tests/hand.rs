@@ -142,7 +142,8 @@ fn what_a_node_was_told_is_forgotten_in_time() {
 
 #[test]
 fn a_stop_gives_a_node_time_to_take_what_it_is_sent() {
-    let stopped = |act: fn(&mut World<Inline>, ConnId, &(ShareId, Arc<[u8]>))| {
+    type Act = fn(&mut World<Inline>, ConnId, &(ShareId, Arc<[u8]>));
+    let stopped = |act: Act| {
         let (mut world, conns) = ready(1);
         let own = block(1, 1_000);
         act(&mut world, conns[0], &own);
