@@ -131,6 +131,9 @@ pub const READ_TURN_BYTES: usize = 1 << 20;
 pub const WRITE_CONN_BYTES: usize = 64 << 10;
 /// Write calls in one turn, at about 5 µs each.
 pub const WRITE_TURN_CALLS: usize = 512;
+/// Bytes that are encrypted in the time of one write call, at about 100 MB/s, and count as one: a large message is encrypted whole, 40 ms
+/// for the largest block, so that other connections' large ones are left to the next turns.
+pub const V2_CALL_BYTES: usize = 512;
 /// Slices in one write call: 16 payloads at once, far below what any system allows.
 pub const WRITE_SLICES: usize = 16;
 /// Dispatch cost of one turn, in units of about a microsecond ([`crate::wire::message::Command::cost`]).

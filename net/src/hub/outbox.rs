@@ -113,10 +113,12 @@ impl Outbox {
         self.sealed > 0
     }
 
-    /// Makes wire bytes of as many entries as one write can take. `scratch` is anybody's, for the time of the call.
-    pub fn seal(&mut self, transport: &mut Transport, scratch: &mut Vec<u8>) {
+    /// Makes wire bytes of as many entries as one write can take. `scratch` is anybody's, for the time of the call. Returns the bytes that
+    /// had to be encrypted.
+    pub fn seal(&mut self, transport: &mut Transport, scratch: &mut Vec<u8>) -> usize {
+        let mut encrypted = 0;
         if !transport.is_ready() {
-            return;
+            return encrypted;
         }
         let (sealed, mut bytes, mut wire, mut count) = (self.sealed as usize, self.bytes as usize, 0, 0);
         for (at, entry) in self.entries_mut().enumerate().take(WRITE_SLICES) {
@@ -124,6 +126,7 @@ impl Outbox {
                 let plain = entry.bytes().len();
                 if let Some(other) = transport.seal(entry.bytes(), scratch) {
                     *entry = Entry::Own(other);
+                    encrypted += plain;
                 }
                 bytes = bytes + entry.bytes().len() - plain;
             }
@@ -136,6 +139,7 @@ impl Outbox {
         }
         self.sealed = self.sealed.max(count);
         self.bytes = bytes as u32;
+        encrypted
     }
 
     /// The next wire bytes, at most `budget`, as slices. Returns how many slices and their bytes.

@@ -10,7 +10,9 @@ use crate::hub::io::{Input, Io, Stage};
 use crate::hub::timers::Due;
 use crate::hub::{Hub, Outlet};
 use crate::id::{ConnId, Lane};
-use crate::limits::{DIAL_MAX, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OWN_RUN_BYTES, WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS};
+use crate::limits::{
+    DIAL_MAX, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OWN_RUN_BYTES, V2_CALL_BYTES, WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS,
+};
 
 /// How one connection's writing ended in this turn.
 enum Wrote {
@@ -130,13 +132,13 @@ impl<A> Hub<A> {
             if *calls == 0 || sent >= WRITE_CONN_BYTES {
                 return (Wrote::Budget, sent);
             }
-            conn.outbox.seal(&mut conn.transport, &mut self.out.scratch);
+            let encrypted = conn.outbox.seal(&mut conn.transport, &mut self.out.scratch);
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
             let (count, total) = conn.outbox.gather(WRITE_CONN_BYTES - sent, &mut slices);
             if count == 0 {
                 return (Wrote::Opening, sent);
             }
-            *calls -= 1;
+            *calls = calls.saturating_sub(1 + encrypted / V2_CALL_BYTES);
             self.out.counters.writes.add(1);
             match io.write(id, &slices[..count]) {
                 Ok(n) => {

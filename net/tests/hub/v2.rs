@@ -8,9 +8,9 @@ use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::{Input, Io};
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
-    DIAL_MAX, READ_TURN_BYTES, SHARE_HEADERS_BYTES_MAX, UNASKED_BYTES_MAX, V1_PREFIX_BYTES, V2_GARBAGE_MAX, V2_GARBAGE_OURS,
+    DIAL_MAX, READ_TURN_BYTES, SHARE_HEADERS_BYTES_MAX, UNASKED_BYTES_MAX, V1_PREFIX_BYTES, V2_CALL_BYTES, V2_GARBAGE_MAX, V2_GARBAGE_OURS,
     V2_HELLO_BYTES_MAX, V2_KEY_BYTES, V2_KEYS_A_TURN, V2_LENGTH_BYTES, V2_PACKET_EXTRA, V2_SCAN_BYTES, V2_SKIP_COST, V2_SKIPS_A_ROUND,
-    V2_TAG_BYTES, V2_TERMINATOR_BYTES, V2_TRIES, V2_TYPE_BYTES, VERSION_BYTES_MAX,
+    V2_TAG_BYTES, V2_TERMINATOR_BYTES, V2_TRIES, V2_TYPE_BYTES, VERSION_BYTES_MAX, WRITE_CONN_BYTES, WRITE_TURN_CALLS,
 };
 use rockpool_net::pipes::{Net, Weather};
 use rockpool_net::transport::Wrapping;
@@ -493,4 +493,30 @@ fn decoys_put_no_message_off() {
     assert_eq!((why(&world, conn).as_str(), world.count(0, "v2_decoys")), ("open", 100));
     world.run_for(secs(10 + (V2_TYPE_BYTES + UNASKED_BYTES_MAX) as u64 / 4_096 + 1));
     assert_eq!(why(&world, conn), "timed out: a message was not finished");
+}
+
+#[test]
+fn one_large_message_is_encrypted_a_turn() {
+    const CONNS: usize = 5;
+    let mut world = World::new(17, 1, 1, Weather::fair());
+    let conns: Vec<_> = (0..CONNS).map(|_| join(&mut world, initiator(&[]))).collect();
+    const { assert!(SHARE_HEADERS_BYTES_MAX / V2_CALL_BYTES > WRITE_TURN_CALLS) };
+    world.asleep.insert(0);
+    for (_, conn, _) in &conns {
+        world.hubs[0].outlet().send_bytes(*conn, message(Command::ShareHeaders, &vec![9; SHARE_HEADERS_BYTES_MAX]));
+    }
+    for turn in 1..=CONNS {
+        let before = world.count(0, "bytes_out");
+        world.turn(0);
+        assert_eq!(world.count(0, "bytes_out") - before, WRITE_CONN_BYTES as u64, "turn {turn}");
+    }
+    // Those were of one connection each.
+    world.asleep.clear();
+    let mut said = [0; CONNS];
+    world.run_until(|world| {
+        for ((raw, ..), said) in conns.iter().zip(&mut said) {
+            *said += world.read(1, *raw).len();
+        }
+        said.iter().all(|said| *said > SHARE_HEADERS_BYTES_MAX)
+    });
 }
