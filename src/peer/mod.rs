@@ -229,7 +229,7 @@ impl Peers {
 
     /// Peers that have had their time with a block make room for others.
     pub fn on_time(&mut self, turn: &mut Turn<'_>) {
-        let steps = self.pulls.on_time(turn.now.mono, |conn| turn.out.arriving(conn) == Some(Command::BlockBody));
+        let steps = self.pulls.on_time(turn.now.mono, |conn| turn.out.is_arriving(conn, Command::BlockBody));
         pulled(steps, turn);
     }
 

@@ -206,7 +206,7 @@ impl Sync {
     pub fn put_off(&mut self, turn: &Turn<'_>) {
         for part in &mut self.parts {
             if let State::Asked(conn, deadline) = &mut part.state
-                && (turn.out.is_held(*conn) || turn.out.arriving(*conn) == Some(Command::ShareHeaders))
+                && (turn.out.is_held(*conn) || turn.out.is_arriving(*conn, Command::ShareHeaders))
             {
                 *deadline = turn.now.mono + SYNC_ANSWER_MAX;
             }

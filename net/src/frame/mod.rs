@@ -211,6 +211,14 @@ impl Framer {
         }
     }
 
+    /// Whether a message of this command may be that one: of a packet its end alone tells which of those that were asked for it is.
+    pub fn is_arriving(&self, packet: Option<usize>, command: Command) -> bool {
+        match (self, packet) {
+            (Framer::V1(v1), Some(bytes)) => v1.may_be(bytes, command),
+            _ => self.arriving(packet) == Some(command),
+        }
+    }
+
     /// Unknown messages skipped since this was last asked, for the counter.
     pub fn take_unknown(&mut self) -> u32 {
         match self {

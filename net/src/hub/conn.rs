@@ -132,6 +132,12 @@ impl Conn {
         if self.transport.is_ready() { !self.outbox.is_empty() } else { self.outbox.is_sealed() }
     }
 
+    /// The length of the packet that is arriving, where bytes come in packets; `None` while none is.
+    #[expect(clippy::option_option, reason = "no packet, and no packets")]
+    pub fn packet(&self) -> Option<Option<usize>> {
+        if let Transport::V2(v2) = &self.transport { v2.arriving().map(Some) } else { Some(None) }
+    }
+
     /// Whether it may have one more frame in the house.
     pub fn may_cut(&self) -> bool {
         self.tickets < tickets_per_conn(self.lane)

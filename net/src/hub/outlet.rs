@@ -263,8 +263,13 @@ impl Outlet {
     /// The message that is arriving on this connection, its header there and its end not: under way, within a deadline of its own.
     pub fn arriving(&self, conn: ConnId) -> Option<Command> {
         let conn = self.conns.get(conn)?;
-        let packet = if let Transport::V2(v2) = &conn.transport { Some(v2.arriving()?) } else { None };
-        conn.received.framer.arriving(packet)
+        conn.received.framer.arriving(conn.packet()?)
+    }
+
+    /// Whether it may be a message of this command.
+    pub fn is_arriving(&self, conn: ConnId, command: Command) -> bool {
+        let packet = self.conns.get(conn).and_then(|conn| Some((conn, conn.packet()?)));
+        packet.is_some_and(|(conn, packet)| conn.received.framer.is_arriving(packet, command))
     }
 
     /// Messages of unknown commands and packets without one that came on this connection, since this was last asked. From

@@ -471,6 +471,22 @@ fn what_is_no_answer_is_not_taken_for_one_on_its_way() {
 }
 
 #[test]
+fn of_several_that_were_asked_for_a_packet_may_be_any() {
+    let mut world = World::new(18, 1, 1, Weather::fair());
+    let (raw, conn, mut far) = asked(&mut world);
+    let arriving = |world: &mut World, what| world.hubs[0].outlet().is_arriving(conn, what);
+    assert!(!arriving(&mut world, Command::ShareHeaders));
+    let packet = far.packet(&vec![0; V2_TYPE_BYTES + UNASKED_BYTES_MAX + 1], PacketType::Genuine);
+    world.write_all(1, raw, &packet[..V2_LENGTH_BYTES]);
+    world.run_for(millis(5));
+    let both = [Command::ShareHeaders, Command::BlockBody];
+    assert_eq!(both.map(|what| arriving(&mut world, what)), [true, false]);
+    world.hubs[0].outlet().expect(conn, Command::BlockBody);
+    assert_eq!(both.map(|what| arriving(&mut world, what)), [true, true]);
+    assert!(!arriving(&mut world, Command::Inv));
+}
+
+#[test]
 fn decoys_put_no_message_off() {
     let mut world = World::new(16, 1, 1, Weather::fair());
     let (raw, conn, mut far) = asked(&mut world);

@@ -98,7 +98,12 @@ impl V1 {
 
     /// What a packet with so many bytes of contents must be, if it can only be something that was asked for.
     pub fn arriving_packet(&self, bytes: usize) -> Option<Command> {
-        self.asked().find(|command| bytes > UNASKED_PACKET_MAX && bytes <= V2_TYPE_BYTES + command.cap())
+        self.asked().find(|command| self.may_be(bytes, *command))
+    }
+
+    /// Whether a packet with so many bytes of contents may be of this command, and can only be something that was asked for.
+    pub fn may_be(&self, bytes: usize, command: Command) -> bool {
+        self.expected[command as usize] > 0 && bytes > UNASKED_PACKET_MAX && bytes <= V2_TYPE_BYTES + command.cap()
     }
 
     fn asked(&self) -> impl Iterator<Item = Command> {
