@@ -245,12 +245,13 @@ fn no_such_share() -> Reply {
 }
 
 /// What bitcoind's option `-blocknotify` says, if this is it: the answer, and whether bitcoind is to be asked for the new block. Only who
-/// is on this machine is heard.
+/// is on this machine is heard, and no page that its browser shows.
 pub fn blocknotify(request: &Request, from: SocketAddr) -> Option<(Answer, bool)> {
     if request.path.split_once('?').map_or(&*request.path, |(path, _)| path) != "/api/v1/blocknotify" {
         return None;
     }
     let reply = match request.method {
+        Method::Post if request.passed_on => Reply::error(403, "no page in a browser is heard here, and nobody through a proxy"),
         Method::Post if from.ip().to_canonical().is_loopback() => Reply::json(&serde_json::json!({ "heard": true })),
         Method::Post => Reply::error(403, "only who is on this machine is heard here"),
         _ => Reply::not_allowed("POST", "only POST is answered here"),

@@ -441,7 +441,7 @@ fn only_who_is_on_this_machine_says_that_there_is_a_new_block() {
             path: path.into(),
             authorization: None,
             content_type: None,
-            passed_on: false,
+            passed_on: path.ends_with('!'),
             body: Box::default(),
             keep_alive,
         };
@@ -457,6 +457,7 @@ fn only_who_is_on_this_machine_says_that_there_is_a_new_block() {
     for from in ["192.168.1.2", "8.8.8.8", "[2001:db8::1]", "[::ffff:10.0.0.1]"] {
         assert!(matches!(ask(Method::Post, "/api/v1/blocknotify", from), Some((403, false, _))), "{from}");
     }
+    assert!(matches!(ask(Method::Post, "/api/v1/blocknotify?!", "127.0.0.1"), Some((403, false, _))), "a page in a browser");
     let (code, heard, text) = ask(Method::Get, "/api/v1/blocknotify", "127.0.0.1").unwrap();
     assert!(code == 405 && !heard && text.contains("\r\nAllow: POST\r\n"), "{text}");
     assert_eq!(ask(Method::Post, "/api/v1/status", "127.0.0.1"), None);
