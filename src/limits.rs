@@ -94,6 +94,8 @@ pub const DIAL_LOOK: Duration = Duration::from_secs(10);
 pub const BACKOFF_FIRST_S: u32 = 15;
 /// Most of them.
 pub const BACKOFF_LAST_S: u32 = 3_600;
+/// Seconds from a dial to the next of an address that is worth no place, while others answer.
+pub const BACKOFF_BAD_S: u32 = 86_400;
 /// Mean time between two feelers, as Bitcoin's.
 pub const FEELER_EVERY: Duration = Duration::from_secs(120);
 /// Time that a peer must have been up to become an anchor, and how often it is looked who is behind.

@@ -154,7 +154,7 @@ impl Book {
         let addr = canonical(addr);
         // A node of our own house says nothing of the line to the others.
         if self.is_of_network(addr) {
-            self.answered = self.answered.max(now);
+            self.online(now);
         }
         self.change(addr, |row| (row.success, row.attempts, row.services) = (now, 0, services));
         if self.entries.get(&addr).is_none_or(|entry| entry.row.tried) {
@@ -322,7 +322,13 @@ impl Book {
         addr.port() > 0 && (is_routable(addr.ip()) || self.local && is_local(addr.ip()))
     }
 
-    fn is_bad(&self, now: u32, addr: SocketAddr) -> bool {
+    /// Somebody answers at the moment: who fails now does so by himself.
+    pub fn online(&mut self, now: u32) {
+        self.answered = self.answered.max(now);
+    }
+
+    /// Whether an address is worth no place: not seen for long, or never there when it was dialled.
+    pub fn is_bad(&self, now: u32, addr: SocketAddr) -> bool {
         self.row(addr).is_none_or(|row| is_bad(now, row))
     }
 

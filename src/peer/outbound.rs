@@ -17,11 +17,11 @@ use rockpool_store::limits::ANCHORS_MAX;
 use rockpool_store::peers::{AddrRow, delete_anchor, put_anchor};
 
 use crate::limits::{
-    ANCHOR_AFTER, BACKOFF_FIRST_S, BACKOFF_LAST_S, BEHIND_MAX, DIAL_LOOK, DIAL_PAUSE, DIALS_AT_ONCE, FEELER_EVERY, OUTBOUND_TARGET,
-    PUSH_DEPTH,
+    ANCHOR_AFTER, BACKOFF_BAD_S, BACKOFF_FIRST_S, BACKOFF_LAST_S, BEHIND_MAX, DIAL_LOOK, DIAL_PAUSE, DIALS_AT_ONCE, FEELER_EVERY,
+    OUTBOUND_TARGET, PUSH_DEPTH,
 };
 use crate::peer::book::{Book, keyed};
-use crate::peer::place::{bytes, canonical, group};
+use crate::peer::place::{bytes, canonical, group, is_local};
 
 /// Why an address is dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +92,25 @@ impl Outbound {
         let wanted = wanted.or_else(|| self.feeler(now, book, rng, around).map(|addr| (addr, Aim::Feeler)));
         self.next = now.mono + if wanted.is_some() { DIAL_PAUSE } else { DIAL_LOOK };
         if let Some((addr, _)) = wanted {
+            if self.is_online(around) {
+                book.online(now.unix());
+            }
             book.dialled(now.unix(), addr);
         }
         wanted
+    }
+
+    /// Whether somebody answers whom we have dialled, and who is not of our own house.
+    fn is_online(&self, around: &Around<'_>) -> bool {
+        self.rows.iter().any(|row| row.up.is_some()) || around.outbound.iter().any(|addr| !is_local(addr.ip()))
+    }
+
+    /// Whether an address has had its pause. One that is worth no place has a long one while others answer: who told of it may have made it
+    /// up, and it would be a stranger's, who is knocked at by all of the network.
+    fn has_rested(&self, now: Now, book: &Book, addr: SocketAddr, online: bool) -> bool {
+        let Some(row) = book.row(addr) else { return true };
+        let last = if online && book.is_bad(now.unix(), addr) { BACKOFF_BAD_S } else { 0 };
+        rested(now.unix(), row, book.key()) && (row.tried_at > now.unix() || now.unix() - row.tried_at >= last)
     }
 
     fn peer(&mut self, now: Now, book: &Book, rng: &mut ChaCha12Rng, around: &Around<'_>) -> Option<SocketAddr> {
@@ -108,8 +124,8 @@ impl Outbound {
                 return Some(anchor);
             }
         }
-        let rested = |addr: SocketAddr| book.row(addr).is_none_or(|row| rested(now.unix(), row, book.key()));
-        let picked = book.pick(now.unix(), rng, false, &|addr| may(addr) && rested(addr));
+        let online = self.is_online(around);
+        let picked = book.pick(now.unix(), rng, false, &|addr| may(addr) && self.has_rested(now, book, addr, online));
         self.first = first;
         picked
     }
@@ -130,8 +146,8 @@ impl Outbound {
             book.good(now.unix(), addr, services);
         }
         let doubted = book.doubted(now.unix()).into_iter().find(|addr| self.is_free(*addr, around));
-        let rested = |addr: SocketAddr| book.row(addr).is_none_or(|row| rested(now.unix(), row, book.key()));
-        doubted.or_else(|| book.pick(now.unix(), rng, true, &|addr| self.is_free(addr, around) && rested(addr)))
+        let book = &*book;
+        doubted.or_else(|| book.pick(now.unix(), rng, true, &|addr| self.is_free(addr, around) && self.has_rested(now, book, addr, online)))
     }
 
     /// Nobody has a connection to it, and nobody forbids one.

@@ -65,6 +65,11 @@ impl World {
 
     /// All dials within a time, every one of which succeeds, or fails.
     fn dials(&mut self, time: Duration, good: bool) -> Vec<(SocketAddr, Aim)> {
+        self.dials_by(Duration::from_millis(100), time, good)
+    }
+
+    /// The same, looked at less often.
+    fn dials_by(&mut self, step: Duration, time: Duration, good: bool) -> Vec<(SocketAddr, Aim)> {
         let (end, mut dials) = (self.now + time, Vec::new());
         while self.now < end {
             if let Some((addr, aim, conn)) = self.dial() {
@@ -75,7 +80,7 @@ impl World {
                 }
                 dials.push((addr, aim));
             }
-            self.now += Duration::from_millis(100);
+            self.now += step;
         }
         dials
     }
@@ -164,6 +169,23 @@ fn an_address_that_fails_is_left_alone_longer_and_longer() {
     // A clock that is set back years does not keep anybody waiting for years.
     let row = *world.book.row(addr(0, 1)).unwrap();
     assert!(rested(row.tried_at - 1, &row, world.book.key()) && !rested(row.tried_at, &row, world.book.key()));
+}
+
+/// Whoever tells of addresses that are strangers' has few nodes knock there, and seldom: also where there are fewer peers than we want, and
+/// all who are there stay for days.
+#[test]
+fn who_never_answers_is_dialled_once_a_day_while_others_stand_and_again_when_none_does() {
+    let mut world = World::new(30, &[]);
+    let (first, _, stands) = world.dial().unwrap();
+    world.up(first, stands);
+    let day = secs(u64::from(BACKOFF_BAD_S));
+    world.dials_by(secs(2), day, false);
+    let count = |dials: Vec<(SocketAddr, Aim)>| dials.len();
+    let more = count(world.dials_by(secs(2), 3 * day, false));
+    assert!((29..=29 * 4).contains(&more), "{more} in three days");
+    _ = world.outbound.closed(world.now, stands);
+    let alone = world.dials_by(secs(1), 2 * secs(u64::from(BACKOFF_LAST_S)), false);
+    assert_eq!(alone.iter().map(|(addr, _)| *addr).collect::<BTreeSet<_>>().len(), 30, "now they are all there is");
 }
 
 #[test]
