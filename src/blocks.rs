@@ -4,6 +4,7 @@
 //! (`STOP_SUBMIT_MAX`) and no more: a block that nobody has taken by then is on disk, and the next start hands it in again.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use rockpool_net::id::ShareId;
@@ -45,6 +46,8 @@ struct Body {
     contents: Option<Option<Contents>>,
     /// The block as Bitcoin nodes are given it, while one of them has yet to read it: one for all.
     message: Weak<Payload>,
+    /// Bitcoin nodes that were sent it unasked: those of the configuration, a few.
+    sent: Vec<SocketAddr>,
 }
 
 impl Blocks {
@@ -98,7 +101,7 @@ impl Blocks {
             {
                 self.bodies.remove(oldest);
             }
-            self.bodies.push_back(Body { hash, own, block: body, contents: None, message: Weak::new() });
+            self.bodies.push_back(Body { hash, own, block: body, contents: None, message: Weak::new(), sent: Vec::new() });
             self.fresh.push(hash);
         }
     }
@@ -193,6 +196,17 @@ impl Blocks {
         let message = bitcoin::block(magic, &body.block).ok()?;
         body.message = Arc::downgrade(&message);
         Some(message)
+    }
+
+    /// A block of one of our own miners is about to be sent to a Bitcoin node that has not asked for it. Whether it may be: once, since a node
+    /// that lacks the block before hangs up on it, and would do so again and again.
+    pub fn may_send(&mut self, hash: &ShareId, addr: SocketAddr) -> bool {
+        let Some(body) = self.bodies.iter_mut().find(|body| body.hash == *hash && body.own) else { return false };
+        let fresh = !body.sent.contains(&addr);
+        if fresh {
+            body.sent.push(addr);
+        }
+        fresh
     }
 
     /// The part of a block that a peer asks for, if it is one of the newest.

@@ -1,7 +1,8 @@
 //! Found blocks on their way into Bitcoin's own network.
 //!
 //! The header goes first. A block of one of our own miners follows at once, unasked, since any second may cost it; one of a peer's miner is
-//! given to who asks for it. Then the node is asked for what follows the block before: if it names this one, it has taken it.
+//! given to who asks for it. Then the node is asked for what follows the block before: if it names this one, it has taken it. Who has
+//! left meanwhile is told the header alone when it is back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,13 +31,13 @@ impl BitcoinNode {
     /// Hands over a block: its header, and itself if it is of one of our miners. Whether the node was told anything.
     pub fn hand(&mut self, conn: ConnId, hash: &ShareId, turn: &mut Turn<'_>) -> bool {
         let told = self.handed.told.iter().any(|(known, _)| known == hash);
-        let Some((header, own)) = turn.blocks.header(hash).filter(|_| self.ready() && !told) else { return false };
+        let Some((header, _)) = turn.blocks.header(hash).filter(|_| self.ready() && !told) else { return false };
         if self.handed.told.len() == BITCOIN_HANDED_MAX {
             self.handed.told.pop_front();
         }
         self.handed.told.push_back((*hash, 0));
         say(conn, &Message::Headers(vec![header]), turn);
-        if own {
+        if turn.blocks.may_send(hash, self.addr) {
             self.send_block(conn, hash, turn);
         }
         turn.counters.bitcoin_handed.add(1);

@@ -9,7 +9,7 @@ use rockpool_store::blocks::{Fate, Finder, FoundBlock};
 use rockpool_workers::jobs::Answer;
 
 use super::*;
-use crate::limits::{BITCOIN_HANDED_MAX, BITCOIN_SENT_MAX, STOP_MAX};
+use crate::limits::{BITCOIN_HANDED_MAX, BITCOIN_SENT_MAX, DIAL_FIRST, STOP_MAX};
 
 /// A block of so many bytes on the genesis block. What is behind its header is nothing.
 fn block(number: u8, bytes: usize) -> (ShareId, Arc<[u8]>) {
@@ -84,6 +84,27 @@ fn a_peers_block_is_given_to_who_asks() {
     say(&mut world, conns[0], Message::Headers(Vec::new()));
     say(&mut world, conns[0], Message::GetData(vec![Item { kind: MSG_BLOCK, hash: theirs.0.0 }]));
     assert_eq!(names(&mut world, conns[0]), ["block", "getheaders"]);
+}
+
+#[test]
+fn who_hung_up_on_a_block_is_told_its_header_alone_and_given_it_if_it_asks() {
+    let (mut world, conns) = ready(1);
+    let own = block(4, 1_000);
+    found(&mut world, &own);
+    assert_eq!(names(&mut world, conns[0]), ["headers", "block", "getheaders"]);
+    let mut conn = conns[0];
+    for _ in 0..3 {
+        world.hang_up(conn);
+        while world.wires.dials.is_empty() {
+            world.pass(DIAL_FIRST);
+        }
+        conn = world.pick_up();
+        shake_hands(&mut world, conn, 0);
+        let heard = names(&mut world, conn);
+        assert!(heard.contains(&"headers".to_owned()) && !heard.contains(&"block".to_owned()), "{heard:?}");
+        say(&mut world, conn, Message::GetData(vec![Item { kind: MSG_BLOCK, hash: own.0.0 }]));
+        assert!(names(&mut world, conn).contains(&"block".to_owned()));
+    }
 }
 
 #[test]

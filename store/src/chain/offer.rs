@@ -7,7 +7,7 @@ use rockpool_net::time::Now;
 use rockpool_net::wire::share::Share;
 
 use super::{BUILDS_ON_INVALID, Chain, Live, Named};
-use crate::bitcoin::{Added, prev, start};
+use crate::bitcoin::{Added, HeaderError, prev, start};
 use crate::limits::{AROUND_BASE_MAX, BITCOIN_BELOW, HEADERS_BELOW, REACH, SIDE_MAX, SPAM_DEPTH, UNCLE_DEPTH};
 use crate::record::{Place, Record, Uncle};
 use crate::rules::share::{RuleError, check_alone, check_context};
@@ -146,6 +146,8 @@ impl Chain {
                     blocks.missing = Some(ShareId(prev));
                     break;
                 }
+                // Whoever told of such a branch told the truth.
+                Err(HeaderError::Full) => break,
                 Err(why) => {
                     blocks.bad = Some(why.to_string());
                     break;

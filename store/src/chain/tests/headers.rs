@@ -4,7 +4,7 @@ use rockpool_net::sha256::sha256d;
 
 use super::*;
 use crate::bitcoin::{Added, Tree, rules, start};
-use crate::limits::{HEADERS_BELOW, PERIOD_BLOCKS};
+use crate::limits::{HEADERS_BELOW, PERIOD_BLOCKS, SIDE_HEADERS_MAX};
 use crate::rules::target::hash_meets;
 use crate::testing::bitcoin_header;
 
@@ -210,4 +210,21 @@ fn over_random_histories_of_headers_the_copy_and_the_rows_are_equal_to_the_tree(
         }
         assert!(seed % 2 == 1 || pruned + rooted > 0, "seed {seed}: nothing was forgotten");
     }
+}
+
+/// Peers that tell of a long stale branch tell the truth.
+#[test]
+fn a_branch_for_which_there_is_no_room_is_no_lie() {
+    let mut chain = fresh();
+    chain.offer_blocks(&headers(SIDE_HEADERS_MAX as u32 + 2));
+    let mut beside = Tree::new(regtest());
+    let other: Vec<_> = (0..SIDE_HEADERS_MAX + 1)
+        .map(|_| {
+            let header = bitcoin_header(beside.best().unwrap(), 601);
+            beside.add(&header).unwrap();
+            header
+        })
+        .collect();
+    let blocks = chain.offer_blocks(&other);
+    assert_eq!((blocks.new.len(), blocks.missing, blocks.bad), (SIDE_HEADERS_MAX, None, None));
 }
