@@ -105,11 +105,11 @@ impl Outbound {
         self.rows.iter().any(|row| row.up.is_some()) || around.outbound.iter().any(|addr| !is_local(addr.ip()))
     }
 
-    /// Whether an address has had its pause. One that is worth no place has a long one while others answer: who told of it may have made it
-    /// up, and it would be a stranger's, who is knocked at by all of the network.
+    /// Whether an address has had its pause. One that is worth no place has a long one while others answer, unless it was seen since: who
+    /// told of it may have made it up, and it would be a stranger's, who is knocked at by all of the network.
     fn has_rested(&self, now: Now, book: &Book, addr: SocketAddr, online: bool) -> bool {
         let Some(row) = book.row(addr) else { return true };
-        let last = if online && book.is_bad(now.unix(), addr) { BACKOFF_BAD_S } else { 0 };
+        let last = if online && row.seen <= row.tried_at && book.is_bad(now.unix(), addr) { BACKOFF_BAD_S } else { 0 };
         rested(now.unix(), row, book.key()) && (row.tried_at > now.unix() || now.unix() - row.tried_at >= last)
     }
 

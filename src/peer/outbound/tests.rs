@@ -183,6 +183,11 @@ fn who_never_answers_is_dialled_once_a_day_while_others_stand_and_again_when_non
     let count = |dials: Vec<(SocketAddr, Aim)>| dials.len();
     let more = count(world.dials_by(secs(2), day, false));
     assert!((20..=29 * 2).contains(&more), "{more} in a day");
+    // One is seen again by others: it is dialled once more.
+    let (back, seen) = (if first == addr(5, 1) { addr(6, 1) } else { addr(5, 1) }, at(world.now).unix());
+    world.book.add(seen, back, 0, seen, back.ip());
+    let again = world.dials_by(secs(2), secs(600), false);
+    assert_eq!(again.iter().filter(|(addr, _)| *addr == back).count(), 1);
     _ = world.outbound.closed(world.now, stands);
     let alone = world.dials_by(secs(1), 2 * secs(u64::from(BACKOFF_LAST_S)), false);
     assert_eq!(alone.iter().map(|(addr, _)| *addr).collect::<BTreeSet<_>>().len(), 30, "now they are all there is");
