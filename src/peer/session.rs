@@ -148,8 +148,6 @@ impl Peer {
     pub fn listen(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         let deaf = self.requests.is_full() || self.budget.rests(turn.now.mono).is_some();
         if deaf != std::mem::replace(&mut self.deaf, deaf) {
-            // Its silence is its own from here on.
-            self.heard = turn.now.mono;
             turn.out.pause(conn, deaf);
         }
     }
