@@ -27,7 +27,7 @@ use crate::http::Pages;
 use crate::journal::{Journal, ended};
 use crate::limits::STOP_MAX;
 use crate::peer::Peers;
-use crate::peer::bans::Bans;
+use crate::peer::gate::bans::Bans;
 use crate::peer::gate::{BANNED, Gate};
 use crate::peer::session::Peer;
 use crate::session::{Session, Sessions};

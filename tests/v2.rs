@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use daemon::{Bitcoind, PATIENCE, until};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
-use rockpool::peer::wrap::Wrap;
+use rockpool::peer::find::wrap::Wrap;
 use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
 use rockpool_net::hub::io::{Dispatch, Input};

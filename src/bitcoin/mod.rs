@@ -23,7 +23,7 @@ use rockpool_store::params::Network;
 use rockpool_workers::jobs::{BitcoinNews, OrganiseJob};
 
 use crate::limits::{BITCOIN_REST, PROGRESS_EVERY};
-use crate::peer::dial::Dials;
+use crate::peer::find::dial::Dials;
 use crate::session::Sessions;
 use crate::turn::Turn;
 

@@ -10,43 +10,19 @@
 //! | `base` | where a node without a chain begins |
 //! | `found` | news of Bitcoin blocks |
 //! | `body` | the blocks themselves, as they are pulled |
-//! | `gate` | who comes in and who has to leave |
-//! | `bans` | whom the user does not want |
-//! | `budget` | what one peer may cost us |
-//! | `ping` | how far away it is |
-//! | `traits` | what is known of it beside |
-//! | `dial` | peers from the configuration |
-//! | `wrap` | v2 or v1 for a dial |
-//! | `evict` | who goes when too many come in |
-//! | `book` | addresses of others |
-//! | `outbound` | whom of them to dial |
-//! | `meet` | the book and connections |
-//! | `gossip` | what is said of addresses |
-//! | `kept` | what is kept of peers, on its way to the disk |
-//! | `place` | which addresses can be reached, and which are one owner's |
+//! | `find` | how peers are found, and whom we dial |
+//! | `gate` | who comes in, what each may cost us, and who has to leave |
 
-pub mod bans;
 pub mod base;
 pub mod body;
-pub mod book;
-pub mod budget;
-pub mod dial;
-pub mod evict;
+pub mod find;
 pub mod found;
 pub mod gate;
-pub mod gossip;
 pub mod handshake;
-pub mod kept;
-pub mod meet;
-pub mod outbound;
-pub mod ping;
-pub mod place;
 pub mod relay;
 pub mod serve;
 pub mod session;
 pub mod sync;
-pub mod traits;
-pub mod wrap;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -69,15 +45,15 @@ use crate::limits::{BODY_HEARD_MAX, PROGRESS_EVERY, PROGRESS_FROM};
 use crate::node::NodeConfig;
 use crate::peer::base::Probes;
 use crate::peer::body::{Pulls, Step};
-use crate::peer::book::Book;
-use crate::peer::dial::Dials;
+use crate::peer::find::book::Book;
+use crate::peer::find::dial::Dials;
+use crate::peer::find::gossip::Gossip;
+use crate::peer::find::kept::Kept;
+use crate::peer::find::outbound::Outbound;
+use crate::peer::find::wrap::Wraps;
 use crate::peer::gate::Gate;
-use crate::peer::gossip::Gossip;
-use crate::peer::kept::Kept;
-use crate::peer::outbound::Outbound;
 use crate::peer::relay::{Known, Push};
 use crate::peer::sync::{Claim, Late, Sync};
-use crate::peer::wrap::Wraps;
 use crate::session::Sessions;
 use crate::turn::Turn;
 

@@ -21,17 +21,17 @@ use crate::limits::{
     ADDR_NEWS_COST, ADDR_NEWS_MAX, ASKED_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, CHAINTIP_EVERY, HANDSHAKE_MAX,
     INV_IDS_PER_COST, KNOWN_MAX, PING_EVERY, PUSH_DEPTH, SILENCE_MAX,
 };
-use crate::peer::budget::Budget;
-use crate::peer::evict::Candidate;
+use crate::peer::find::gossip::Talk;
+use crate::peer::find::meet::Met;
 use crate::peer::found::{self, Refusal};
 use crate::peer::gate::Left;
-use crate::peer::gossip::Talk;
+use crate::peer::gate::budget::Budget;
+use crate::peer::gate::evict::Candidate;
+use crate::peer::gate::traits::Traits;
 use crate::peer::handshake::{self, State, Step};
-use crate::peer::meet::Met;
 use crate::peer::relay::{Known, Push, push};
 use crate::peer::serve::{Requests, Wanted};
 use crate::peer::sync::Claim;
-use crate::peer::traits::Traits;
 use crate::peer::{Peers, say};
 use crate::turn::Turn;
 

@@ -20,8 +20,8 @@ use crate::limits::{
     ADDR_BURST, ADDR_EVERY, ADDR_FRESH_S, ADDR_NEWS_MAX, ADDR_PENALTY_S, ADDR_PUSHED_BACK_S, ANNOUNCE_EVERY, ANSWER_LIFE, RELAY_AGAIN,
     RELAY_PEERS, RELAYED_MAX, RELAYS_MAX,
 };
-use crate::peer::book::{Book, keyed};
-use crate::peer::place::{bytes, canonical, group};
+use crate::peer::find::book::{Book, keyed};
+use crate::peer::find::place::{bytes, canonical, group};
 
 /// Addresses and one peer.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::transport::Wrapping;
 
 use crate::limits::{DIAL_FIRST, DIAL_GOOD, DIAL_LAST, PEERS_CONFIGURED_MAX};
-use crate::peer::wrap::Wrap;
+use crate::peer::find::wrap::Wrap;
 
 /// One peer to dial.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use crate::limits::{
     ADDR_FAILURES_EVER, ADDR_FAILURES_MAX, ADDR_FAILURES_S, ADDR_HORIZON_S, BOOK_OWN_MAX, BOOK_RIVALS_MAX, BUCKET_SLOTS, GETADDR_FEW,
     GETADDR_PERCENT, NEW_BUCKETS, NEW_PER_SOURCE, NEW_WEIGHT, RIVAL_FRESH_S, RIVAL_TEST_S, SEEN_STEP_S, TRIED_BUCKETS, TRIED_PER_GROUP,
 };
-use crate::peer::place::{bytes, canonical, group, is_local, is_routable};
+use crate::peer::find::place::{bytes, canonical, group, is_local, is_routable};
 
 /// Draws for one choice: then every bucket of a full book was drawn from, or nearly.
 const PICKS: usize = 256;

@@ -9,8 +9,8 @@ use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::transport::Wrapping;
 use rockpool_net::wire::message::{AddrEntry, Message};
 
-use crate::peer::gossip::{Talk, next_announcement};
-use crate::peer::outbound::{Aim, Around};
+use crate::peer::find::gossip::{Talk, next_announcement};
+use crate::peer::find::outbound::{Aim, Around};
 use crate::peer::{Peers, say};
 use crate::session::Sessions;
 use crate::turn::Turn;

@@ -1,4 +1,18 @@
 //! Who comes in and who has to leave: bans, discouraged addresses, and places for newcomers.
+//!
+//! | file | what |
+//! |---|---|
+//! | `evict` | who goes when too many come in |
+//! | `bans` | whom the user does not want |
+//! | `budget` | what one peer may cost us |
+//! | `ping` | how far away it is |
+//! | `traits` | what is known of it beside its protocol |
+
+pub mod bans;
+pub mod budget;
+pub mod evict;
+pub mod ping;
+pub mod traits;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -11,8 +25,8 @@ use rockpool_net::sha256::tagged;
 use rockpool_store::peers::Ban;
 
 use crate::limits::{DISCOURAGED_MAX, DISCOURAGED_TIME, EVICT_EVERY, FIRSTS_KEPT, LEFT_KEPT};
-use crate::peer::bans::{Bans, Full};
-use crate::peer::evict::victims;
+use crate::peer::gate::bans::{Bans, Full};
+use crate::peer::gate::evict::victims;
 use crate::session::Sessions;
 use crate::shunned::Shunned;
 use crate::turn::Turn;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rockpool_net::id::ConnId;
 
 use crate::peer::Peers;
-use crate::peer::evict::Candidate;
-use crate::peer::ping::Pings;
+use crate::peer::gate::evict::Candidate;
+use crate::peer::gate::ping::Pings;
 use crate::turn::Turn;
 
 /// What a peer is like, as far as we know.

@@ -8,7 +8,7 @@ use rockpool_store::kv::{Family, Op};
 use rockpool_workers::jobs::WriteJob;
 
 use crate::limits::{BOOK_STAMPS_EVERY, BOOK_WRITE_EVERY, KEPT_WAITING_MAX};
-use crate::peer::book::Book;
+use crate::peer::find::book::Book;
 use crate::rows::RowLine;
 
 /// The rows that wait.

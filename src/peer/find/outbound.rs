@@ -20,8 +20,8 @@ use crate::limits::{
     ANCHOR_AFTER, BACKOFF_BAD_S, BACKOFF_FIRST_S, BACKOFF_LAST_S, BEHIND_MAX, DIAL_LOOK, DIAL_PAUSE, DIALS_AT_ONCE, FEELER_EVERY,
     OUTBOUND_TARGET, PUSH_DEPTH,
 };
-use crate::peer::book::{Book, keyed};
-use crate::peer::place::{bytes, canonical, group, is_local};
+use crate::peer::find::book::{Book, keyed};
+use crate::peer::find::place::{bytes, canonical, group, is_local};
 
 /// Why an address is dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
