@@ -198,8 +198,8 @@ impl Blocks {
         Some(message)
     }
 
-    /// A block of one of our own miners is about to be sent to a Bitcoin node that has not asked for it. Whether it may be: once, since a node
-    /// that lacks the block before hangs up on it, and would do so again and again.
+    /// A block of one of our own miners is about to be sent to a Bitcoin node that has not asked for it. Whether it may be: once, since a
+    /// node that lacks the block before hangs up on it, and would do so again and again.
     pub fn may_send(&mut self, hash: &ShareId, addr: SocketAddr) -> bool {
         let Some(body) = self.bodies.iter_mut().find(|body| body.hash == *hash && body.own) else { return false };
         let fresh = !body.sent.contains(&addr);
