@@ -19,6 +19,8 @@ use rockpool_store::kv::MemKv;
 use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
 use rockpool_store::record::{Place, Record};
+use rockpool_store::rules::child;
+use rockpool_store::rules::target::work;
 use rockpool_store::testing::{Ancestry, ShareBuilder};
 use rockpool_store::view::ChainView;
 
@@ -281,7 +283,7 @@ impl Attacker {
         let Some(view) = view else { return };
         let (tip, next) = (view.confirmed_tip(), view.next(self.params, now));
         // Where a wrong clock has made shares hard it finds none, like everyone.
-        if rockpool_store::rules::target::work(next.bits) > DEMAND_MAX {
+        if work(next.bits) > DEMAND_MAX {
             return;
         }
         let (tip, time) = (tip.id, next.time);
@@ -310,7 +312,13 @@ impl Attacker {
             }
             _ => {
                 let parent = builder.build(view, &tip);
-                let orphan = builder.build(&Beyond { view, first: &parent, params: self.params }, &parent.id());
+                let beyond = Beyond { view, first: &parent, params: self.params };
+                // The second of two at one time may be too hard where the first was not.
+                let bits = beyond.record(&parent.id()).map(|parent| child(self.params, &parent, time).allowed_bits);
+                if bits.is_none_or(|bits| work(bits) > DEMAND_MAX) {
+                    return;
+                }
+                let orphan = builder.build(&beyond, &parent.id());
                 let inv = Message::Inv(vec![parent.id(), self.id()]);
                 self.say(&inv);
                 self.say(&Message::Share(Box::new(orphan)));
