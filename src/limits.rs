@@ -321,6 +321,15 @@ pub const SHARES_LISTED: u8 = 20;
 /// Shares in one list: as many as the reader has read before anybody notices; who wants more asks again, from further down.
 pub const SHARES_LISTED_MAX: u8 = 200;
 
+// Tokens
+
+/// Bytes of a token: those that the node makes have some 300.
+pub const TOKEN_BYTES_MAX: usize = 1 << 10;
+/// Bytes of the name in one.
+pub const TOKEN_SUB_BYTES_MAX: usize = 64;
+/// Seconds by which the clock of who made a token may differ from ours.
+pub const TOKEN_LEEWAY_S: u64 = 60;
+
 // The node
 
 /// Time for the stages' threads to end and the disk to be flushed after the last turn, before the watchdog counts: an SD card with

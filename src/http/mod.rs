@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod page;
 pub mod peers;
 pub mod reply;
+pub mod token;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
