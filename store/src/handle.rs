@@ -6,6 +6,7 @@ use rockpool_net::id::ShareId;
 
 use crate::blocks::{self, BlockLog, FoundBlock};
 use crate::error::StoreError;
+use crate::figures::FigureRows;
 use crate::kv::{Cached, Family, Kv};
 use crate::limits::UNCLE_DEPTH;
 use crate::peers::PeerRows;
@@ -43,6 +44,11 @@ impl StoreHandle {
     /// What is kept of peers: before the first turn.
     pub fn peer_rows(&self) -> Result<PeerRows, StoreError> {
         PeerRows::open(&*self.kv)
+    }
+
+    /// What is kept of miners and of the pool: before the first turn.
+    pub fn figure_rows(&self) -> Result<FigureRows, StoreError> {
+        FigureRows::open(&*self.kv)
     }
 
     /// A found block itself, if it is stored: before the first turn.

@@ -22,8 +22,16 @@ pub enum Family {
     Blocks,
     /// kind u8 ‖ address 16 ‖ port u16 or bits u8 → addresses of peers, anchors, bans.
     Peers,
+    /// kind u8 ‖ what it is of → figures of own miners and of the pool, over the years.
+    Figures,
     /// Small rows: format number, network, base, tip.
     Meta,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Family; 8] =
+        [Family::Shares, Family::Bitcoin, Family::Templates, Family::Pplns, Family::Blocks, Family::Peers, Family::Figures, Family::Meta];
 }
 
 /// One change of one row.

@@ -7,6 +7,7 @@ pub mod blocks;
 pub mod chain;
 pub mod check;
 pub mod error;
+pub mod figures;
 pub mod handle;
 pub mod kv;
 pub mod limits;

@@ -111,3 +111,14 @@ pub const BANS_MAX: usize = 1_000;
 pub const BAN_TEXT_BYTES: usize = 200;
 /// Confirmations of a found block, or of another in its place, from which on it is not handed in again.
 pub const BLOCK_STALE: u32 = 6;
+/// Workers whose figures are kept, in memory and on disk: beyond, those that did least and are long gone are forgotten. A home has a
+/// handful, a farm a few thousand; 2 MiB of memory.
+pub const WORKERS_KEPT: usize = 4_096;
+/// Bytes of a worker's name; of a longer one the beginning counts.
+pub const WORKER_NAME_BYTES: usize = 64;
+/// Charts over time: an hour, a day, a week, a month.
+pub const CHART_SPANS: usize = 4;
+/// Points of a chart in one row: few enough that the row under way costs little to write again.
+pub const CHART_POINTS_ROW: usize = 60;
+/// Rows of all charts: 360 points of each, and one row more at either end.
+pub const CHART_ROWS_MAX: usize = CHART_SPANS * (360 / CHART_POINTS_ROW + 2);

@@ -7,8 +7,8 @@ use crate::kv::{Family, Kv, Op};
 use crate::params::{Network, Params, params};
 
 /// The format that this version writes and reads. Format 1 knew no Bitcoin headers.
-pub const FORMAT: u32 = 4;
-/// The oldest format that a store is taken over from as it is: it only knew no found blocks, and 3 no peers.
+pub const FORMAT: u32 = 5;
+/// The oldest format that a store is taken over from as it is: it only knew no found blocks, 3 no peers, and 4 no figures of miners.
 pub const FORMAT_OLDEST: u32 = 2;
 
 const FORMAT_KEY: &[u8] = b"format";
@@ -169,7 +169,7 @@ pub fn place_of(key: &[u8]) -> Option<(u32, ShareId)> {
 
 fn is_empty(kv: &dyn Kv) -> Result<bool, StoreError> {
     let mut empty = true;
-    for family in [Family::Shares, Family::Bitcoin, Family::Templates, Family::Pplns, Family::Blocks, Family::Peers, Family::Meta] {
+    for family in Family::ALL {
         kv.scan(family, &[], &mut |_, _| {
             empty = false;
             false

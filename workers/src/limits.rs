@@ -82,8 +82,8 @@ pub const ORGANISE_FREE_SLOTS: usize = 64;
 pub const WRITE_SLOTS: usize = TICKETS_STRATUM + TICKETS_PEER + TICKETS_BITCOIN + 1 + TEMPLATE_SLOTS + ROW_SLOTS;
 /// Messages to the writer with rows of an own template: the node holds one credit.
 pub const TEMPLATE_SLOTS: usize = 1;
-/// Messages to the writer with rows of found blocks, and with rows of peers: the node holds one credit for each of the two.
-pub const ROW_SLOTS: usize = 2;
+/// Messages to the writer with rows of found blocks, of peers, and of figures: the node holds one credit for each of the three.
+pub const ROW_SLOTS: usize = 3;
 /// Messages to the fetcher: the node holds one credit.
 pub const FETCH_SLOTS: usize = 1;
 /// Messages to the reader: each holds a ticket of a peer's frame or of an HTTP request.

@@ -317,7 +317,10 @@ fn a_crash_after_any_change_of_a_row_leaves_a_whole_chain_and_every_own_share() 
             match op {
                 Op::Put(Family::Shares, key, _) => own.insert(key.clone()),
                 Op::Delete(_, key) => own.remove(key),
-                Op::Put(Family::Meta | Family::Bitcoin | Family::Templates | Family::Pplns | Family::Blocks | Family::Peers, ..) => false,
+                Op::Put(
+                    Family::Meta | Family::Bitcoin | Family::Templates | Family::Pplns | Family::Blocks | Family::Peers | Family::Figures,
+                    ..,
+                ) => false,
             };
             let mut chain = open(&kv);
             chain.sanity_check().unwrap();

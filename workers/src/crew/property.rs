@@ -311,7 +311,7 @@ impl World {
             let ops = vec![Op::Put(Family::Templates, row, vec![0; 100])];
             give(&self.write, vec![WriteJob { ops, ..WriteJob::default() }]).unwrap();
         }
-        let families: [Family; ROW_SLOTS] = [Family::Blocks, Family::Peers];
+        let families: [Family; ROW_SLOTS] = [Family::Blocks, Family::Peers, Family::Figures];
         for family in families.into_iter().filter(|_| count < usize::MAX) {
             if self.rows.insert(family) {
                 let part = |ends| WriteJob { ops: vec![Op::Put(family, vec![1], vec![0; 100])], ends, ..WriteJob::default() };
