@@ -200,7 +200,7 @@ fn asked(addr: SocketAddr, path: &str) -> Result<String, Failure> {
     let silent = |why: String| Failure::Mistake(format!("no Rockpool node answers at {addr} ({why}): is it running?"));
     match ask::get(addr, path).map_err(|error| silent(error.to_string()))? {
         (200, body) => Ok(body),
-        (code, _) => Err(silent(format!("HTTP {code}"))),
+        (code, said) => Err(ask::refusal(&said).map_or_else(|| silent(format!("HTTP {code}")), Failure::Mistake)),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::bitcoin::session::BitcoinNode;
 use crate::blocks::Blocks;
 use crate::config::Mode;
 use crate::fetch::FetchLine;
-use crate::http::Pages;
+use crate::http::{Desk, Pages};
 use crate::journal::{Journal, ended};
 use crate::limits::STOP_MAX;
 use crate::peer::Peers;
@@ -36,7 +36,7 @@ use crate::stratum::session::Miner;
 use crate::stratum::{FRIENDLY, Server};
 use crate::templates::Templates;
 use crate::turn::Turn;
-use crate::web::{Desk, Web};
+use crate::web::Web;
 
 /// What the node is told at start.
 #[derive(Clone, Debug)]
@@ -463,7 +463,7 @@ mod tests {
     use rockpool_store::kv::MemKv;
     use rockpool_store::rules::target::target_bytes;
     use rockpool_workers::embedded::EmbeddedChain;
-    use rockpool_workers::jobs::Fate;
+    use rockpool_workers::jobs::{Fate, Reads};
     use rockpool_workers::work::meets;
     use serde_json::Value;
 
@@ -504,7 +504,7 @@ mod tests {
         world.turns();
         assert!(world.taken(conn).is_empty(), "answers keep the order of their requests");
         let read = world.node.stages_mut().jobs.read.remove(0);
-        assert_eq!(read.rows, [(2, shares[1].id())]);
+        assert_eq!(read.rows, Reads::Shares(vec![(2, shares[1].id())]));
         world.mail(Answer::Read { conn, tag: read.tag, rows: vec![Some(shares[1].encode())] }, vec![read.ticket]);
         let text = String::from_utf8(world.taken(conn)).unwrap();
         assert_eq!(text.matches("HTTP/1.1 ").count(), 2, "{text}");

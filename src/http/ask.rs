@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::Value;
+
 use crate::limits::{STATUS_BYTES_MAX, STATUS_TIME_MAX};
 
 /// `GET path`: the code and the body.
@@ -23,6 +25,13 @@ pub fn send(addr: SocketAddr, method: &str, path: &str, body: &str) -> io::Resul
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what answers there is no Rockpool node"))
 }
 
+/// Why a node refuses a request, in its own words; `None` if these are not a node's.
+pub fn refusal(body: &str) -> Option<String> {
+    let said: Value = serde_json::from_str(body).ok()?;
+    // What strangers say moves no cursor.
+    said["error"]["message"].as_str().map(|why| why.replace(char::is_control, " "))
+}
+
 fn parse(answer: &[u8]) -> Option<(u16, String)> {
     let (head, body) = std::str::from_utf8(answer).ok()?.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
@@ -38,6 +47,15 @@ mod tests {
         assert_eq!(parse(b"HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\nwhy\r\n\r\n"), Some((503, "why\r\n\r\n".into())));
         for no in [&b"HTTP/1.1 200 OK\r\n"[..], b"SSH-2.0\r\n\r\n", b"HTTP/1.1 2", b"", b"HTTP/1.1 \xff\xff\xff\r\n\r\n"] {
             assert_eq!(parse(no), None, "{no:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_nodes_words() {
+        let body = r#"{"error": {"code": "conflict", "message": "too\u001bmany"}}"#;
+        assert_eq!(refusal(body), Some("too many".into()));
+        for no in ["", "{}", "[]", r#"{"error": "text"}"#, r#"{"error": {"message": 7}}"#, "<html>"] {
+            assert_eq!(refusal(no), None, "{no}");
         }
     }
 

@@ -6,6 +6,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::http::json::address;
+use crate::http::reply::Reply;
+use crate::http::routes::Asked;
+use crate::status::Facts;
 
 /// `GET /api/v1/blocks`.
 #[derive(Debug, Serialize)]
@@ -46,6 +49,12 @@ struct BlockFate {
     node: String,
     fate: &'static str,
     why: Option<String>,
+}
+
+/// A page of them.
+pub fn list(asked: &Asked<'_>, facts: Facts<'_>) -> Reply {
+    let (offset, count) = asked.page();
+    Reply::json(&blocks(facts.chain.view.bitcoin(), facts.blocks.iter().skip(offset).take(count)))
 }
 
 /// Found blocks, newest first.

@@ -1,12 +1,15 @@
-//! HTTP: what a request is answered with. Pure: the node hands in the request and what it knows, and gets bytes to send.
+//! HTTP: what a request is answered with. Nothing here reads a socket: the node hands in the request and what it knows, and gets an answer.
 
+pub mod access;
 pub mod ask;
 pub mod blocks;
+pub mod error;
 pub mod json;
 pub mod metrics;
 pub mod page;
 pub mod peers;
 pub mod reply;
+pub mod routes;
 pub mod token;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,37 +17,101 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rockpool_net::frame::http::{Method, Request};
+use rockpool_net::frame::http::Request;
 use rockpool_net::id::ShareId;
-use rockpool_net::payload::Payload;
 use rockpool_net::time::Now;
 use rockpool_net::wire::share::{Class, Share};
 use rockpool_store::handle::Found;
 use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
+use rockpool_workers::jobs::Reads;
 
+use crate::http::error::Code;
 use crate::http::reply::Reply;
-use crate::limits::{PAYOUTS_KEPT, SHARES_LISTED, SHARES_LISTED_MAX};
-use crate::status::{Facts, Serving};
+use crate::http::routes::{Asked, Route};
+use crate::limits::PAYOUTS_KEPT;
+use crate::peer::Peers;
+use crate::session::Sessions;
+use crate::status::{Facts, Serving, Status};
 use crate::stratum::jobs::own_payouts;
+use crate::turn::Turn;
 
 /// What is to be done about a request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Answer {
     /// Send this.
-    Send {
-        /// Head and body.
-        payload: Arc<Payload>,
-        /// Close the connection once it is sent.
-        close: bool,
-    },
-    /// Rows of shares must be read from disk: a job for the reader, whose answer goes to [`Pages::read`].
-    Read {
-        /// Heights and ids of the shares.
-        rows: Vec<(u32, ShareId)>,
-        /// The word for the job, given back with its answer.
-        tag: u64,
-    },
+    Send(Reply),
+    /// These rows must be read from disk: a job for the reader. With what it has read the same request is answered again.
+    Read(Reads),
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer::Send(reply)
+    }
+}
+
+impl From<Result<Reply, Reply>> for Answer {
+    fn from(reply: Result<Reply, Reply>) -> Answer {
+        Answer::Send(reply.unwrap_or_else(|refused| refused))
+    }
+}
+
+/// What the reader has read for a request: `None` before it was asked to, and for each row one that is there.
+pub type Rows<'a> = Option<&'a [Option<Vec<u8>>]>;
+
+/// What answers are made of, beside what a turn has.
+pub struct Desk<'a> {
+    /// What is rendered and remembered.
+    pub pages: &'a mut Pages,
+    /// The other sessions.
+    pub sessions: &'a mut Sessions,
+    /// Peers.
+    pub peers: &'a mut Peers,
+    /// The node at this moment.
+    pub status: &'a Status,
+}
+
+/// What a request from this address is answered with.
+pub fn answer(request: &Request, from: SocketAddr, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
+    match Asked::find(request) {
+        Err(refused) => refused.into(),
+        Ok(asked) => match access::may(asked.row.access, request, from) {
+            Err(refused) => refused.into(),
+            Ok(()) => dispatch(&asked, rows, desk, turn),
+        },
+    }
+}
+
+fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
+    let facts = Facts {
+        status: desk.status,
+        chain: turn.chain,
+        blocks: turn.blocks,
+        counters: turn.counters,
+        net: turn.out.counters(),
+        times: turn.out.times(),
+    };
+    match asked.row.route {
+        Route::Page => Reply::html(page::render(facts)).into(),
+        Route::Health => health(facts).into(),
+        Route::Metrics => Reply::text(200, metrics::render(facts)).into(),
+        Route::Status => desk.pages.status(turn.now, facts).into(),
+        Route::Turns => Reply::json(&json::turns(facts.times)).into(),
+        Route::Shares => desk.pages.shares(asked, rows, facts),
+        Route::Share => desk.pages.share(asked, rows, facts),
+        Route::Payouts => desk.pages.payouts(asked, facts).into(),
+        Route::Blocks => blocks::list(asked, facts).into(),
+        Route::Peers => peers::list(asked, desk.sessions, desk.peers, turn).into(),
+        Route::AddPeer => peers::add(asked, desk.peers, turn).into(),
+        Route::Bans => peers::bans(asked, desk.peers, turn).into(),
+        Route::AddBan => peers::ban(asked, desk.sessions, desk.peers, turn).into(),
+        Route::LiftBan => peers::unban(asked, desk.peers).into(),
+        Route::Blocknotify => {
+            turn.jobs.blocknotify = true;
+            Reply::json(&serde_json::json!({ "heard": true })).into()
+        }
+    }
 }
 
 /// HTTP's side of a node: what it has rendered and remembers.
@@ -57,14 +124,6 @@ pub struct Pages {
     /// Payouts at the newest confirmed tips, newest last.
     payouts: VecDeque<Arc<Payouts>>,
 }
-
-/// Bits of a read job's tag.
-const KEEP: u64 = 1;
-const HEAD: u64 = 2;
-/// A list of shares: how many of them, and the height that it begins with.
-const LIST: u64 = 4;
-const COUNT_SHIFT: u32 = 8;
-const FROM_SHIFT: u32 = 32;
 
 impl Pages {
     /// Of a node on this network.
@@ -88,51 +147,6 @@ impl Pages {
         self.payouts.iter().find(|payouts| payouts.parent == *share)
     }
 
-    /// What a request is answered with.
-    pub fn answer(&mut self, now: Now, request: &Request, facts: Facts<'_>) -> Answer {
-        let tag = tag(request);
-        if !matches!(request.method, Method::Get | Method::Head) {
-            return send(tag, &Reply::not_allowed("GET, HEAD", "only GET and HEAD are answered here"));
-        }
-        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
-        let reply = match path {
-            "/" => Reply::html(page::render(facts)),
-            "/health" => health(facts),
-            "/metrics" => Reply::text(200, metrics::render(facts)),
-            "/api/v1/status" => self.status(now, facts),
-            "/api/v1/turns" => Reply::json(&json::turns(facts.times)),
-            "/api/v1/payouts" => self.payouts(query, facts),
-            "/api/v1/blocks" => match listed(query) {
-                Ok((_, count)) => Reply::json(&blocks::blocks(facts.chain.view.bitcoin(), facts.blocks.iter().take(count.into()))),
-                Err(reply) => reply,
-            },
-            "/api/v1/shares" => match listed(query) {
-                Ok((from, count)) => {
-                    let tag = tag | LIST | u64::from(count) << COUNT_SHIFT | u64::from(from) << FROM_SHIFT;
-                    return self.shares(tag, None, facts);
-                }
-                Err(reply) => reply,
-            },
-            _ => match path.strip_prefix("/api/v1/share/") {
-                Some(id) => match self.share(id, facts) {
-                    Ok(row) => return Answer::Read { rows: vec![row], tag },
-                    Err(reply) => reply,
-                },
-                None => Reply::error(404, "there is nothing here; begin with / or /api/v1/status"),
-            },
-        };
-        send(tag, &reply)
-    }
-
-    /// The answer to a request that waited for rows.
-    pub fn read(&self, tag: u64, rows: &[Option<Vec<u8>>], facts: Facts<'_>) -> Answer {
-        if tag & LIST != 0 {
-            return self.shares(tag, Some(rows), facts);
-        }
-        let share = rows.first().and_then(Option::as_deref).and_then(|bytes| Share::decode(bytes).ok());
-        send(tag, &share.map_or_else(no_such_share, |share| Reply::json(&json::share(&share, self.params, facts.chain))))
-    }
-
     fn status(&mut self, now: Now, facts: Facts<'_>) -> Reply {
         if self.rendered != Some(now.mono) {
             self.rendered = Some(now.mono);
@@ -141,8 +155,8 @@ impl Pages {
         Reply::json_bytes(self.status.clone())
     }
 
-    /// `?value=SATS&class=N12&parent=ID`: what a block on the confirmed tip, or on a parent of a moment ago, pays.
-    fn payouts(&self, query: &str, facts: Facts<'_>) -> Reply {
+    /// What a block on the confirmed tip, or on a parent of a moment ago, pays.
+    fn payouts(&self, asked: &Asked<'_>, facts: Facts<'_>) -> Result<Reply, Reply> {
         let view = &facts.chain.view;
         let untold = || json::next_height(view.confirmed_tip(), view.bitcoin());
         let height = facts.status.bitcoin.map_or_else(untold, |(_, height)| height.saturating_add(1));
@@ -151,77 +165,56 @@ impl Pages {
             let (prev, height) = status.bitcoin.unwrap_or_default();
             Arc::new(own_payouts(prev, height, credited))
         });
-        let (mut value, mut class, mut payouts) = (self.params.subsidy(height), Class::N12, own.as_ref().unwrap_or(view.payouts()));
-        for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
-            match name {
-                "value" => match text.parse().ok().filter(|value| *value <= json::SATS_MAX) {
-                    Some(read) => value = read,
-                    None => return Reply::error(400, "value is a number of satoshis, at most 2100000000000000"),
-                },
-                "class" => match Class::ALL.into_iter().find(|class| json::class(*class) == text) {
-                    Some(read) => class = read,
-                    None => return Reply::error(400, "class is N12, N46, N144 or N360"),
-                },
-                "parent" => match json::parse_id(text).map(|id| self.payouts_at(&id)) {
-                    Some(Some(found)) => payouts = found,
-                    Some(None) => return Reply::error(404, "payouts are kept for the newest few confirmed tips only"),
-                    None => return Reply::error(400, "parent is a share's id, 64 hexadecimal digits"),
-                },
-                _ => return Reply::error(400, "value, class and parent are understood here"),
-            }
-        }
-        Reply::json(&json::payouts(self.params, status.mode, payouts, class, (value, height)))
+        let payouts = match asked.text("parent").and_then(json::parse_id) {
+            Some(parent) => self
+                .payouts_at(&parent)
+                .ok_or_else(|| Reply::error(Code::NotFound, "payouts are kept for the newest few confirmed tips only"))?,
+            None => own.as_ref().unwrap_or(view.payouts()),
+        };
+        let class = Class::ALL.into_iter().find(|class| Some(json::class(*class)) == asked.text("class")).unwrap_or(Class::N12);
+        let value = asked.number("value").unwrap_or(self.params.subsidy(height));
+        Ok(Reply::json(&json::payouts(self.params, status.mode, payouts, class, (value, height))))
     }
 
     /// Shares of the confirmed chain, the newest first. What is in no memory is read first; what has left the chain meanwhile is left out.
-    fn shares(&self, tag: u64, rows: Option<&[Option<Vec<u8>>]>, facts: Facts<'_>) -> Answer {
+    fn shares(&self, asked: &Asked<'_>, rows: Rows<'_>, facts: Facts<'_>) -> Answer {
         let view = &facts.chain.view;
         let (lowest, top) = (view.lowest().height, view.confirmed_height());
-        let (from, count) = ((tag >> FROM_SHIFT) as u32, (tag >> COUNT_SHIFT) as u8);
-        let heights = (lowest.max(1)..=top.min(from)).rev().take(count.into());
+        let (from, count) = asked.range();
+        let heights = (lowest.max(1)..=top.min(from)).rev().take(count);
         let records: Vec<_> = heights.filter_map(|height| view.at_height(height)).collect();
         let cold = records.iter().filter(|record| view.bytes(&record.id).is_none()).map(|record| (record.height, record.id));
         let cold: Vec<_> = cold.collect();
-        let Some(rows) = rows.or(cold.is_empty().then_some(&[])) else { return Answer::Read { rows: cold, tag } };
+        let Some(rows) = rows.or(cold.is_empty().then_some(&[])) else { return Answer::Read(Reads::Shares(cold)) };
         let read = rows.iter().flatten().filter_map(|bytes| Share::decode(bytes).ok());
         let read: BTreeMap<ShareId, Share> = read.map(|share| (share.id(), share)).collect();
         let share = |id: &ShareId| read.get(id).cloned().or_else(|| Share::decode(&view.bytes(id)?).ok());
         let shares: Vec<Share> = records.iter().filter_map(|record| share(&record.id)).collect();
-        send(tag, &Reply::json(&json::shares(self.params, lowest, top, &shares)))
+        Reply::json(&json::shares(self.params, lowest, top, &shares)).into()
     }
 
-    /// The share itself if it is in memory, else where its row is.
-    fn share(&self, id: &str, facts: Facts<'_>) -> Result<(u32, ShareId), Reply> {
-        let Some(id) = json::parse_id(id) else { return Err(Reply::error(400, "a share's id is 64 hexadecimal digits")) };
+    /// One share: from memory, else from its row.
+    fn share(&self, asked: &Asked<'_>, rows: Rows<'_>, facts: Facts<'_>) -> Answer {
+        let no_such_share = || Reply::error(Code::NotFound, "no such share in this node's chain");
+        let tell = |share: &Share| Reply::json(&json::share(share, self.params, facts.chain)).into();
+        if let Some(rows) = rows {
+            let share = rows.first().and_then(Option::as_deref).and_then(|bytes| Share::decode(bytes).ok());
+            return share.as_ref().map_or_else(|| no_such_share().into(), tell);
+        }
+        let Some(id) = asked.text("id").and_then(json::parse_id) else { return no_such_share().into() };
         if id == self.params.genesis_id() {
-            return Err(Reply::json(&json::share(self.params.genesis(), self.params, facts.chain)));
+            return tell(self.params.genesis());
         }
         match facts.chain.share_bytes(&id) {
-            Ok(Found::Bytes(bytes)) => Err(match Share::decode(&bytes) {
-                Ok(share) => Reply::json(&json::share(&share, self.params, facts.chain)),
-                Err(error) => Reply::error(500, &format!("the stored share does not decode: {error}")),
-            }),
-            Ok(Found::Cold(height)) => Ok((height, id)),
-            Ok(Found::Absent) => Err(no_such_share()),
-            Err(error) => Err(Reply::error(500, &error.to_string())),
-        }
-    }
-}
-
-/// `?from=HEIGHT&count=N`: the highest share that is listed, and how many.
-fn listed(query: &str) -> Result<(u32, u8), Reply> {
-    let (mut from, mut count) = (u32::MAX, SHARES_LISTED);
-    for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
-        match name {
-            "from" => from = text.parse().map_err(|_| Reply::error(400, "from is a height"))?,
-            "count" => match text.parse().ok().filter(|count| *count <= SHARES_LISTED_MAX) {
-                Some(read) => count = read,
-                None => return Err(Reply::error(400, &format!("count is a number, at most {SHARES_LISTED_MAX}"))),
+            Ok(Found::Bytes(bytes)) => match Share::decode(&bytes) {
+                Ok(share) => tell(&share),
+                Err(error) => Reply::error(Code::Internal, &format!("the stored share does not decode: {error}")).into(),
             },
-            _ => return Err(Reply::error(400, "from and count are understood here")),
+            Ok(Found::Cold(height)) => Answer::Read(Reads::Shares(vec![(height, id)])),
+            Ok(Found::Absent) => no_such_share().into(),
+            Err(error) => Reply::error(Code::Internal, &error.to_string()).into(),
         }
     }
-    Ok((from, count))
 }
 
 /// Why miners are not served, or not well; `None` if all is as it should be.
@@ -239,42 +232,6 @@ pub fn trouble(facts: Facts<'_>) -> Option<String> {
 
 fn health(facts: Facts<'_>) -> Reply {
     trouble(facts).map_or_else(|| Reply::text(200, "ok\n".into()), |why| Reply::text(503, format!("{why}\n")))
-}
-
-fn no_such_share() -> Reply {
-    Reply::error(404, "no such share in this node's chain")
-}
-
-/// What bitcoind's option `-blocknotify` says, if this is it: the answer, and whether bitcoind is to be asked for the new block. Only who
-/// is on this machine is heard, and no page that its browser shows.
-pub fn blocknotify(request: &Request, from: SocketAddr) -> Option<(Answer, bool)> {
-    if request.path.split_once('?').map_or(&*request.path, |(path, _)| path) != "/api/v1/blocknotify" {
-        return None;
-    }
-    let reply = match request.method {
-        Method::Post if request.passed_on => Reply::error(403, "no page in a browser is heard here, and nobody through a proxy"),
-        Method::Post if from.ip().to_canonical().is_loopback() => Reply::json(&serde_json::json!({ "heard": true })),
-        Method::Post => Reply::error(403, "only who is on this machine is heard here"),
-        _ => Reply::not_allowed("POST", "only POST is answered here"),
-    };
-    let heard = reply.code == 200;
-    Some((send(tag(request), &reply), heard))
-}
-
-/// The answer of what answers are not made of facts alone.
-pub fn told(request: &Request, reply: &Reply) -> Answer {
-    send(tag(request), reply)
-}
-
-/// How a request is answered.
-fn tag(request: &Request) -> u64 {
-    let head = if request.method == Method::Head { HEAD } else { 0 };
-    head | if request.keep_alive { KEEP } else { 0 }
-}
-
-fn send(tag: u64, reply: &Reply) -> Answer {
-    let keep = tag & KEEP != 0;
-    Answer::Send { payload: reply.payload(tag & HEAD != 0, keep), close: !keep }
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! Peers and bans over HTTP: what is listed, and what a user on this machine may change.
 
-use std::net::SocketAddr;
-
-use rockpool_net::frame::http::{Method, Request};
 use rockpool_net::id::ConnId;
 use rockpool_net::transport::Wrapping;
 use rockpool_store::limits::{BAN_TEXT_BYTES, BANS_MAX};
@@ -11,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::config::{self, Mode};
+use crate::http::error::Code;
 use crate::http::reply::Reply;
-use crate::limits::{BAN_SECONDS, BAN_SECONDS_MAX, PEERS_CONFIGURED_MAX, PEERS_LISTED_MAX};
+use crate::http::routes::Asked;
+use crate::limits::{BAN_SECONDS, BAN_SECONDS_MAX, PEERS_CONFIGURED_MAX};
 use crate::peer::Peers;
 use crate::peer::session::Peer;
 use crate::session::Sessions;
@@ -94,113 +93,61 @@ struct Unwanted {
     reason: String,
 }
 
-/// The answer, if this is about peers or bans.
-pub fn answer(request: &Request, from: SocketAddr, sessions: &mut Sessions, peers: &mut Peers, turn: &mut Turn<'_>) -> Option<Reply> {
-    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
-    let look = matches!(request.method, Method::Get | Method::Head);
-    let done = match (path, request.method) {
-        ("/api/v1/peers", _) if look => page(query).map(|page| Reply::json(&list(page, sessions, peers, turn))),
-        ("/api/v1/peers", Method::Post) => may_change(request, from).and_then(|()| add(request, peers, turn)),
-        ("/api/v1/peers", _) => Err(Reply::not_allowed("GET, HEAD, POST", "GET lists peers, POST names one more")),
-        ("/api/v1/bans", _) if look => page(query).map(|page| bans(page, peers, turn)),
-        ("/api/v1/bans", Method::Post) => may_change(request, from).and_then(|()| ban(request, sessions, peers, turn)),
-        ("/api/v1/bans", _) => {
-            Err(Reply::not_allowed("GET, HEAD, POST", "GET lists bans, POST adds one; DELETE /api/v1/bans/ADDR lifts it"))
-        }
-        _ => match (path.strip_prefix("/api/v1/bans/")?, request.method) {
-            (of, Method::Delete) => may_change(request, from).and_then(|()| unban(of, peers)),
-            _ => Err(Reply::not_allowed("DELETE", "only DELETE is answered here: it lifts the ban")),
-        },
-    };
-    Some(done.unwrap_or_else(|refused| refused))
-}
-
-/// Only who is on this machine changes anything, and no page that its browser shows.
-fn may_change(request: &Request, from: SocketAddr) -> Result<(), Reply> {
-    if !from.ip().to_canonical().is_loopback() {
-        return Err(Reply::error(403, "only who is on this machine may change this"));
-    }
-    if request.passed_on {
-        return Err(Reply::error(403, "this may not be changed from a page in a browser, nor through a proxy; use `rockpool peers`"));
-    }
-    let kind = request.content_type.as_deref().unwrap_or_default();
-    let json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    if request.method == Method::Post && !json {
-        return Err(Reply::error(415, "send JSON, with Content-Type: application/json"));
-    }
-    Ok(())
-}
-
-fn add(request: &Request, peers: &mut Peers, turn: &Turn<'_>) -> Result<Reply, Reply> {
+/// `POST /api/v1/peers`.
+pub fn add(asked: &Asked<'_>, peers: &mut Peers, turn: &Turn<'_>) -> Result<Reply, Reply> {
     if turn.config.mode != Mode::Chain {
-        return Err(Reply::error(409, "this node runs without a share chain, and so without peers"));
+        return Err(Reply::error(Code::Conflict, "this node runs without a share chain, and so without peers"));
     }
-    let Named { addr } = body(request, "{\"addr\": \"IP:port\"}")?;
-    let addr =
-        config::peer(&addr).map_err(|_| Reply::error(400, "addr is an IP address with or without a port, such as 203.0.113.7:9333"))?;
+    let Named { addr } = asked.body("{\"addr\": \"IP:port\"}")?;
+    let addr = config::peer(&addr)
+        .map_err(|_| Reply::error(Code::BadBody, "addr is an IP address with or without a port, such as 203.0.113.7:9333"))?;
     if peers.gate.bans.is_banned(addr.ip(), turn.now.unix()) {
-        return Err(Reply::error(409, &format!("{} is banned; lift the ban first", addr.ip())));
+        return Err(Reply::error(Code::Conflict, &format!("{} is banned; lift the ban first", addr.ip())));
     }
     if !peers.dials.add(turn.now.mono, addr) {
         let why =
             format!("{PEERS_CONFIGURED_MAX} peers are named already, and each is dialled for ever; a restart forgets those not configured");
-        return Err(Reply::error(409, &why));
+        return Err(Reply::error(Code::Conflict, &why));
     }
     Ok(Reply::json(&json!({ "addr": addr.to_string(), "dialling": true })))
 }
 
-fn ban(request: &Request, sessions: &mut Sessions, peers: &mut Peers, turn: &mut Turn<'_>) -> Result<Reply, Reply> {
-    let Unwanted { addr, seconds, reason } = body(request, "{\"addr\": \"IP or IP/BITS\", \"seconds\": N, \"reason\": \"TEXT\"}")?;
-    let of = subnet(&addr)?;
+/// `POST /api/v1/bans`.
+pub fn ban(asked: &Asked<'_>, sessions: &mut Sessions, peers: &mut Peers, turn: &mut Turn<'_>) -> Result<Reply, Reply> {
+    let Unwanted { addr, seconds, reason } = asked.body("{\"addr\": \"IP or IP/BITS\", \"seconds\": N, \"reason\": \"TEXT\"}")?;
+    let of = subnet(&addr, Code::BadBody)?;
     let seconds = seconds.unwrap_or(BAN_SECONDS);
     if seconds == 0 || seconds > BAN_SECONDS_MAX {
-        return Err(Reply::error(400, &format!("seconds is a number from 1 to {BAN_SECONDS_MAX}, ten years")));
+        return Err(Reply::error(Code::BadBody, &format!("seconds is a number from 1 to {BAN_SECONDS_MAX}, ten years")));
     }
     if reason.len() > BAN_TEXT_BYTES || reason.chars().any(char::is_control) {
-        return Err(Reply::error(400, &format!("reason is one line of at most {BAN_TEXT_BYTES} bytes")));
+        return Err(Reply::error(Code::BadBody, &format!("reason is one line of at most {BAN_TEXT_BYTES} bytes")));
     }
     let until = turn.now.unix().saturating_add(seconds);
     let ban = Ban { of, until, why: reason };
     let view = view(&ban);
     let Ok(closed) = peers.gate.ban(ban, sessions, turn) else {
-        return Err(Reply::error(409, &format!("there are {BANS_MAX} bans already; lift some, or ban a subnet")));
+        return Err(Reply::error(Code::Conflict, &format!("there are {BANS_MAX} bans already; lift some, or ban a subnet")));
     };
     Ok(Reply::json(&json!({ "of": view.of, "until": view.until, "reason": view.reason, "closed": closed })))
 }
 
-fn unban(of: &str, peers: &mut Peers) -> Result<Reply, Reply> {
-    let of = subnet(&of.replace("%2F", "/").replace("%2f", "/").replace("%3A", ":").replace("%3a", ":"))?;
+/// `DELETE /api/v1/bans/{of}`.
+pub fn unban(asked: &Asked<'_>, peers: &mut Peers) -> Result<Reply, Reply> {
+    let of = subnet(asked.text("of").unwrap_or_default(), Code::BadParameter)?;
     if !peers.gate.bans.unban(&of) {
-        return Err(Reply::error(404, &format!("{of} is not banned; GET /api/v1/bans lists what is")));
+        return Err(Reply::error(Code::NotFound, &format!("{of} is not banned; GET /api/v1/bans lists what is")));
     }
     Ok(Reply::json(&json!({ "of": of.to_string(), "lifted": true })))
 }
 
-fn subnet(text: &str) -> Result<Subnet, Reply> {
-    text.parse().map_err(|_| Reply::error(400, "give an IP address, or a subnet such as 203.0.113.0/24 or 2001:db8::/32"))
+fn subnet(text: &str, code: Code) -> Result<Subnet, Reply> {
+    text.parse().map_err(|_| Reply::error(code, "give an IP address, or a subnet such as 203.0.113.0/24 or 2001:db8::/32"))
 }
 
-fn body<T: for<'a> Deserialize<'a>>(request: &Request, wanted: &str) -> Result<T, Reply> {
-    serde_json::from_slice(&request.body).map_err(|error| Reply::error(400, &format!("send {wanted}: {error}")))
-}
-
-/// `?offset=N&count=N`.
-fn page(query: &str) -> Result<(usize, usize), Reply> {
-    let (mut offset, mut count) = (0, PEERS_LISTED_MAX);
-    for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
-        match (name, text.parse().ok()) {
-            ("offset", Some(read)) => offset = read,
-            ("count", Some(read)) if read <= PEERS_LISTED_MAX => count = read,
-            ("offset" | "count", _) => {
-                return Err(Reply::error(400, &format!("offset is a number, and count one of at most {PEERS_LISTED_MAX}")));
-            }
-            _ => return Err(Reply::error(400, "offset and count are understood here")),
-        }
-    }
-    Ok((offset, count))
-}
-
-fn list((offset, count): (usize, usize), sessions: &mut Sessions, peers: &Peers, turn: &Turn<'_>) -> PeersView {
+/// `GET /api/v1/peers`.
+pub fn list(asked: &Asked<'_>, sessions: &mut Sessions, peers: &Peers, turn: &Turn<'_>) -> Reply {
+    let (offset, count) = asked.page();
     let (mut inbound, mut outbound, mut listed) = (0, 0, Vec::new());
     for (conn, peer) in sessions.peers_mut() {
         if inbound + outbound >= offset && listed.len() < count {
@@ -217,7 +164,7 @@ fn list((offset, count): (usize, usize), sessions: &mut Sessions, peers: &Peers,
         why: left.why.to_string().chars().take(BAN_TEXT_BYTES).collect(),
     });
     let (network, inbound_max) = (turn.config.params.name, turn.config.inbound_max);
-    PeersView { network, inbound_max, inbound, outbound, offset, peers: listed, left: left.collect() }
+    Reply::json(&PeersView { network, inbound_max, inbound, outbound, offset, peers: listed, left: left.collect() })
 }
 
 fn row(conn: ConnId, peer: &Peer, turn: &Turn<'_>) -> PeerView {
@@ -245,7 +192,9 @@ fn direction(outbound: bool) -> &'static str {
     if outbound { "outbound" } else { "inbound" }
 }
 
-fn bans((offset, count): (usize, usize), peers: &Peers, turn: &Turn<'_>) -> Reply {
+/// `GET /api/v1/bans`.
+pub fn bans(asked: &Asked<'_>, peers: &Peers, turn: &Turn<'_>) -> Reply {
+    let (offset, count) = asked.page();
     let bans: Vec<_> = peers.gate.bans.iter(turn.now.unix()).collect();
     let listed: Vec<_> = bans.iter().skip(offset).take(count).map(|ban| view(ban)).collect();
     Reply::json(&json!({ "count": bans.len(), "offset": offset, "bans": listed }))
@@ -261,6 +210,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::limits::PEERS_LISTED_MAX;
     use crate::peer::tests::{claim, shake_hands};
     use crate::testing::{HTTP, PEER, Recorder, World};
 
@@ -333,13 +283,13 @@ mod tests {
             (r#"{"addr": "1.1.1.1", "more": 1}"#, 400),
         ] {
             let (got, said) = post(&mut world, "/api/v1/peers", body);
-            assert!(got == code && said["error"].as_str().is_some_and(|why| !why.is_empty()), "{body}: {got} {said}");
+            assert!(got == code && said["error"]["message"].as_str().is_some_and(|why| !why.is_empty()), "{body}: {got} {said}");
         }
         for number in 1..PEERS_CONFIGURED_MAX {
             assert_eq!(post(&mut world, "/api/v1/peers", &format!(r#"{{"addr": "9.9.9.{number}"}}"#)).0, 200);
         }
         let (code, said) = post(&mut world, "/api/v1/peers", r#"{"addr": "9.9.8.1"}"#);
-        assert!(code == 409 && said["error"].as_str().unwrap().starts_with("64 peers are named already"), "{said}");
+        assert!(code == 409 && said["error"]["message"].as_str().unwrap().starts_with("64 peers are named already"), "{said}");
     }
 
     #[test]

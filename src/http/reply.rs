@@ -6,83 +6,82 @@ use rockpool_net::payload::Payload;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::http::error::{Code, reason};
+use crate::http::routes::{HTML, JSON, TEXT};
+
 /// A status, a body and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The status code.
-    pub code: u16,
+    pub status: u16,
     /// The body's type.
     kind: &'static str,
     /// The body.
     pub body: Vec<u8>,
-    /// Methods that a 405 must name (RFC 9110 §15.5.6); else empty.
-    allow: &'static str,
+    /// Header lines of this answer alone.
+    lines: String,
 }
 
-const JSON: &str = "application/json";
-
 impl Reply {
+    fn new(status: u16, kind: &'static str, body: Vec<u8>) -> Reply {
+        Reply { status, kind, body, lines: String::new() }
+    }
+
     /// JSON, with success.
     pub fn json(body: &impl Serialize) -> Reply {
-        serde_json::to_vec(body).map_or_else(|error| Reply::error(500, &error.to_string()), Reply::json_bytes)
+        serde_json::to_vec(body).map_or_else(|error| Reply::error(Code::Internal, &error.to_string()), Reply::json_bytes)
     }
 
     /// JSON that is rendered already.
     pub fn json_bytes(body: Vec<u8>) -> Reply {
-        Reply { code: 200, kind: JSON, body, allow: "" }
+        Reply::new(200, JSON, body)
     }
 
-    /// A failure, as JSON.
-    pub fn error(code: u16, why: &str) -> Reply {
-        Reply { code, kind: JSON, body: json!({ "error": why }).to_string().into_bytes(), allow: "" }
+    /// A refusal, as JSON: what happened and what to do.
+    pub fn error(code: Code, message: &str) -> Reply {
+        let body = json!({ "error": { "code": code.name(), "message": message } });
+        Reply::new(code.status(), JSON, body.to_string().into_bytes())
     }
 
-    /// A method that this path does not have, and those that it has.
-    pub fn not_allowed(allow: &'static str, why: &str) -> Reply {
-        Reply { allow, ..Reply::error(405, why) }
+    /// A method that this path does not have, and those that it has (RFC 9110 §15.5.6).
+    pub fn not_allowed(allow: &str) -> Reply {
+        Reply::error(Code::MethodNotAllowed, &format!("only {allow} is answered here")).with("Allow", allow)
     }
 
     /// Plain text.
-    pub fn text(code: u16, body: String) -> Reply {
-        Reply { code, kind: "text/plain; charset=utf-8", body: body.into_bytes(), allow: "" }
+    pub fn text(status: u16, body: String) -> Reply {
+        Reply::new(status, TEXT, body.into_bytes())
     }
 
     /// A page.
     pub fn html(body: String) -> Reply {
-        Reply { code: 200, kind: "text/html; charset=utf-8", body: body.into_bytes(), allow: "" }
+        Reply::new(200, HTML, body.into_bytes())
+    }
+
+    /// With one more header line.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Reply {
+        self.lines += &format!("{name}: {value}\r\n");
+        self
     }
 
     /// The bytes to send: without the body for a HEAD request.
     pub fn payload(&self, head: bool, keep_alive: bool) -> Arc<Payload> {
         let connection = if keep_alive { "keep-alive" } else { "close" };
-        let allow = if self.allow.is_empty() { String::new() } else { format!("Allow: {}\r\n", self.allow) };
         let mut bytes = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: {connection}\r\nCache-Control: no-store\r\n\
-             X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n{allow}\r\n",
-            self.code,
-            reason(self.code),
+             X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n{}\r\n",
+            self.status,
+            reason(self.status),
             self.kind,
             self.body.len(),
+            self.lines,
         )
         .into_bytes();
         if !head {
             bytes.extend_from_slice(&self.body);
         }
         Arc::new(Payload::new(bytes))
-    }
-}
-
-fn reason(code: u16) -> &'static str {
-    match code {
-        200 => "OK",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        409 => "Conflict",
-        415 => "Unsupported Media Type",
-        503 => "Service Unavailable",
-        _ => "Internal Server Error",
     }
 }
 
@@ -107,8 +106,9 @@ mod tests {
 
     #[test]
     fn failures_are_json() {
-        let said = text(&Reply::not_allowed("GET, HEAD", "say \"GET\""), false, false);
+        let said = text(&Reply::not_allowed("GET, HEAD"), false, false);
         assert!(said.starts_with("HTTP/1.1 405 Method Not Allowed\r\n") && said.contains("\r\nAllow: GET, HEAD\r\n"), "{said}");
-        assert!(said.ends_with("\r\n\r\n{\"error\":\"say \\\"GET\\\"\"}"), "{said}");
+        let body: serde_json::Value = serde_json::from_str(said.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(body, json!({"error": {"code": "method_not_allowed", "message": "only GET, HEAD is answered here"}}));
     }
 }

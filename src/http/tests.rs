@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rockpool_net::frame::http::Method;
 use rockpool_net::hub::TurnReport;
 use rockpool_net::hub::io::Stage;
-use rockpool_net::times::{SlowTurn, StageTimes, Times};
-
+use rockpool_net::payload::Payload;
+use rockpool_net::times::{SlowTurn, StageTimes};
 use rockpool_net::wire::share::Script;
 use rockpool_store::blocks::FoundBlock;
 use rockpool_store::chain::{Chain, Source};
@@ -20,8 +21,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::blocks::{Blocks, finder};
 use crate::config::Mode;
+use crate::limits::{SHARES_LISTED, SHARES_LISTED_MAX};
+use crate::node::Parts;
 use crate::peer::Progress;
 use crate::status::{Counters, Listen, Status, Tip};
+use crate::testing::{Recorder, World};
 
 /// A node three shares high, the newest by another miner, on a Bitcoin chain of 99 blocks; and its pages.
 struct Front {
@@ -30,8 +34,7 @@ struct Front {
     status: Status,
     blocks: Blocks,
     counters: Counters,
-    net: rockpool_net::counters::Counters,
-    times: Times,
+    world: World<Recorder>,
     shares: Vec<Share>,
     now: Now,
 }
@@ -92,34 +95,28 @@ impl Front {
             status,
             blocks: Blocks::default(),
             counters: Counters::default(),
-            net: rockpool_net::counters::Counters::default(),
-            times: Times::default(),
+            world: World::recorded(&[], true),
             shares,
             now,
         }
     }
 
+    /// A request of the reader's rows, if there are any.
+    fn answered(&mut self, request: &Request, from: SocketAddr, rows: Rows<'_>) -> Answer {
+        let Parts { sessions, peers, turn, .. } = self.world.node.parts(self.now, self.world.hub.outlet());
+        let mut turn = Turn { chain: &mut self.chain, blocks: &mut self.blocks, counters: &self.counters, ..turn };
+        let mut desk = Desk { pages: &mut self.pages, sessions, peers, status: &self.status };
+        answer(request, from, rows, &mut desk, &mut turn)
+    }
+
     fn ask(&mut self, method: Method, path: &str) -> (u16, String, String) {
-        let request = Request {
-            method,
-            path: path.into(),
-            authorization: None,
-            content_type: None,
-            passed_on: false,
-            body: Box::default(),
-            keep_alive: true,
-        };
-        let facts = Facts {
-            status: &self.status,
-            chain: &self.chain,
-            blocks: &self.blocks,
-            counters: &self.counters,
-            net: &self.net,
-            times: &self.times,
-        };
-        match self.pages.answer(self.now, &request, facts) {
-            Answer::Send { payload, close: false } => split(&payload),
-            other => panic!("{path}: {other:?}"),
+        self.ask_from("127.0.0.1", &Request::new(method, path))
+    }
+
+    fn ask_from(&mut self, from: &str, request: &Request) -> (u16, String, String) {
+        match self.answered(request, format!("{from}:4711").parse().unwrap(), None) {
+            Answer::Send(reply) => split(&reply.payload(request.method == Method::Head, true)),
+            other => panic!("{request:?}: {other:?}"),
         }
     }
 
@@ -138,7 +135,7 @@ impl Front {
     fn refused(&mut self, path: &str, wanted: u16, says: &str) {
         let (code, body) = self.get(path);
         let error: Value = serde_json::from_str(&body).unwrap();
-        assert!(code == wanted && error["error"].as_str().unwrap().contains(says), "{path}: {code} {body}");
+        assert!(code == wanted && error["error"]["message"].as_str().unwrap().contains(says), "{path}: {code} {body}");
     }
 }
 
@@ -197,32 +194,13 @@ fn a_share_on_disk_is_read_first() {
     let mut front = Front::new();
     let share = front.shares[0].clone();
     front.chain.view.stored(&[share.id()]);
-    let request = |method| Request {
-        method,
-        path: format!("/api/v1/share/{}", share.id()).into(),
-        authorization: None,
-        content_type: None,
-        passed_on: false,
-        body: Box::default(),
-        keep_alive: method == Method::Get,
-    };
-    for method in [Method::Get, Method::Head] {
-        let facts = Facts {
-            status: &front.status,
-            chain: &front.chain,
-            blocks: &front.blocks,
-            counters: &front.counters,
-            net: &front.net,
-            times: &front.times,
-        };
-        let Answer::Read { rows, tag } = front.pages.answer(front.now, &request(method), facts) else { panic!("not read") };
-        assert_eq!(rows, [(1, share.id())]);
-        let Answer::Send { payload, close } = front.pages.read(tag, &[Some(share.encode())], facts) else { panic!("not sent") };
-        let (code, _, body) = split(&payload);
-        assert_eq!((code, close, body.is_empty()), (200, method == Method::Head, method == Method::Head));
-        let Answer::Send { payload, .. } = front.pages.read(tag, &[None], facts) else { panic!("not sent") };
-        assert_eq!(split(&payload).0, 404);
-    }
+    let (request, from) = (Request::new(Method::Get, &format!("/api/v1/share/{}", share.id())), "127.0.0.1:1".parse().unwrap());
+    assert_eq!(front.answered(&request, from, None), Answer::Read(Reads::Shares(vec![(1, share.id())])));
+    let Answer::Send(reply) = front.answered(&request, from, Some(&[Some(share.encode())])) else { panic!("not sent") };
+    let told: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((reply.status, &told["id"]), (200, &json!(share.id().to_string())));
+    let Answer::Send(reply) = front.answered(&request, from, Some(&[None])) else { panic!("not sent") };
+    assert_eq!(reply.status, 404);
 }
 
 fn heights(list: &Value) -> Vec<u64> {
@@ -254,7 +232,9 @@ fn shares_are_listed_from_the_newest_down() {
     assert_eq!(heights(&front.json(&format!("/api/v1/shares?count={SHARES_LISTED_MAX}"))), [3, 2, 1]);
     front.refused(&format!("/api/v1/shares?count={}", u16::from(SHARES_LISTED_MAX) + 1), 400, "count is");
     front.refused("/api/v1/shares?from=-1", 400, "from is");
-    front.refused("/api/v1/shares?height=1", 400, "understood");
+    front.refused("/api/v1/shares?height=1", 400, "only from, count is understood here");
+    front.refused("/api/v1/shares?from=1&from=2", 400, "from is given twice");
+    front.refused("/api/v1/status?x", 400, "no parameters are understood here");
     const { assert!(SHARES_LISTED < SHARES_LISTED_MAX) };
 }
 
@@ -263,32 +243,17 @@ fn listed_shares_on_disk_are_read_first() {
     let mut front = Front::new();
     let ids: Vec<ShareId> = front.shares.iter().map(Share::id).collect();
     front.chain.view.stored(&[ids[0], ids[1]]);
-    let request = Request {
-        method: Method::Get,
-        path: "/api/v1/shares?from=3&count=3".into(),
-        authorization: None,
-        content_type: None,
-        passed_on: false,
-        body: Box::default(),
-        keep_alive: true,
+    let (request, from) = (Request::new(Method::Get, "/api/v1/shares?from=3&count=3"), "127.0.0.1:1".parse().unwrap());
+    let wanted = Reads::Shares(vec![(2, ids[1]), (1, ids[0])]);
+    assert_eq!(front.answered(&request, from, None), Answer::Read(wanted));
+    let rows = [Some(front.shares[1].encode()), Some(front.shares[0].encode())];
+    let mut list = |rows: &[Option<Vec<u8>>]| {
+        let Answer::Send(reply) = front.answered(&request, from, Some(rows)) else { panic!("not sent") };
+        heights(&serde_json::from_slice(&reply.body).unwrap())
     };
-    let facts = Facts {
-        status: &front.status,
-        chain: &front.chain,
-        blocks: &front.blocks,
-        counters: &front.counters,
-        net: &front.net,
-        times: &front.times,
-    };
-    let Answer::Read { rows, tag } = front.pages.answer(front.now, &request, facts) else { panic!("not read") };
-    assert_eq!(rows, [(2, ids[1]), (1, ids[0])]);
-    let list = |rows: &[Option<Vec<u8>>]| {
-        let Answer::Send { payload, close: false } = front.pages.read(tag, rows, facts) else { panic!("not sent") };
-        heights(&serde_json::from_str(&split(&payload).2).unwrap())
-    };
-    assert_eq!(list(&[Some(front.shares[1].encode()), Some(front.shares[0].encode())]), [3, 2, 1]);
+    assert_eq!(list(&rows), [3, 2, 1]);
     // What has left the chain while it was read is left out.
-    assert_eq!(list(&[None, Some(front.shares[0].encode())]), [3, 1]);
+    assert_eq!(list(&[None, rows[1].clone()]), [3, 1]);
 }
 
 #[test]
@@ -323,7 +288,7 @@ fn payouts_are_those_of_the_tip_or_of_one_before() {
     front.refused("/api/v1/payouts?class=N13", 400, "class is");
     front.refused("/api/v1/payouts?parent=12", 400, "parent is");
     front.refused(&format!("/api/v1/payouts?parent={}", "00".repeat(32)), 404, "newest few");
-    front.refused("/api/v1/payouts?colour=red", 400, "understood");
+    front.refused("/api/v1/payouts?colour=red", 400, "only value, class, parent is understood here");
 }
 
 #[test]
@@ -359,7 +324,7 @@ fn health_says_why_not() {
 fn metrics_are_in_prometheus_format() {
     let mut front = Front::new();
     front.counters.shares_accepted.add(41);
-    front.net.bytes_in.add(42);
+    front.world.hub.outlet().counters().bytes_in.add(42);
     let (code, text) = front.get("/metrics");
     assert_eq!(code, 200);
     for line in ["rockpool_tip_height 3", "rockpool_healthy 1", "rockpool_shares_accepted 41", "rockpool_net_bytes_in 42"] {
@@ -412,7 +377,11 @@ fn turns_are_told_by_histogram_and_the_slowest_by_what_they_did() {
         let mut times = StageTimes::default();
         times.add(Stage::Dispatch, Duration::from_micros(us));
         times.add(Stage::Poll, Duration::from_secs(1));
-        front.times.record(SlowTurn { began: Duration::from_millis(us), times, report: TurnReport { frames: 7, ..TurnReport::default() } });
+        front.world.hub.outlet().times().record(SlowTurn {
+            began: Duration::from_millis(us),
+            times,
+            report: TurnReport { frames: 7, ..TurnReport::default() },
+        });
     }
     let (_, text) = front.get("/metrics");
     for line in [
@@ -434,33 +403,22 @@ fn turns_are_told_by_histogram_and_the_slowest_by_what_they_did() {
 
 #[test]
 fn only_who_is_on_this_machine_says_that_there_is_a_new_block() {
-    let ask = |method, path: &str, from: &str| {
-        let keep_alive = method == Method::Get;
-        let request = Request {
-            method,
-            path: path.into(),
-            authorization: None,
-            content_type: None,
-            passed_on: path.ends_with('!'),
-            body: Box::default(),
-            keep_alive,
-        };
-        let (answer, heard) = blocknotify(&request, format!("{from}:4711").parse().unwrap())?;
-        let Answer::Send { payload, close } = answer else { panic!("not an answer") };
-        let text = String::from_utf8(payload.bytes().to_vec()).unwrap();
-        assert_eq!(close, !request.keep_alive);
-        Some((text.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), heard, text))
+    let mut front = Front::new();
+    let mut ask = |method, path: &str, from: &str| {
+        let request = Request { passed_on: path.ends_with('!'), ..Request::new(method, path.trim_end_matches('!')) };
+        let (code, head, _) = front.ask_from(from, &request);
+        (code, std::mem::take(&mut front.world.node.parts(front.now, front.world.hub.outlet()).turn.jobs.blocknotify), head)
     };
+    let path = "/api/v1/blocknotify";
     for from in ["127.0.0.1", "127.8.9.1", "[::1]", "[::ffff:127.0.0.1]"] {
-        assert!(matches!(ask(Method::Post, "/api/v1/blocknotify?hash=00", from), Some((200, true, _))), "{from}");
+        assert!(matches!(ask(Method::Post, &format!("{path}?hash=00"), from), (200, true, _)), "{from}");
     }
     for from in ["192.168.1.2", "8.8.8.8", "[2001:db8::1]", "[::ffff:10.0.0.1]"] {
-        assert!(matches!(ask(Method::Post, "/api/v1/blocknotify", from), Some((403, false, _))), "{from}");
+        assert!(matches!(ask(Method::Post, path, from), (403, false, _)), "{from}");
     }
-    assert!(matches!(ask(Method::Post, "/api/v1/blocknotify?!", "127.0.0.1"), Some((403, false, _))), "a page in a browser");
-    let (code, heard, text) = ask(Method::Get, "/api/v1/blocknotify", "127.0.0.1").unwrap();
-    assert!(code == 405 && !heard && text.contains("\r\nAllow: POST\r\n"), "{text}");
-    assert_eq!(ask(Method::Post, "/api/v1/status", "127.0.0.1"), None);
+    assert!(matches!(ask(Method::Post, &format!("{path}!"), "127.0.0.1"), (403, false, _)), "a page in a browser");
+    let (code, heard, text) = ask(Method::Get, path, "127.0.0.1");
+    assert!(code == 405 && !heard && text.contains("\r\nAllow: POST"), "{text}");
 }
 
 #[test]

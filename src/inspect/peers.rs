@@ -128,10 +128,7 @@ fn changed(addr: SocketAddr, method: &str, path: &str, body: &Value) -> Result<S
     let body = if body.is_null() { String::new() } else { body.to_string() };
     match ask::send(addr, method, path, &body).map_err(|error| silent(error.to_string()))? {
         (200, said) => Ok(said),
-        (code, said) => {
-            let said: Value = serde_json::from_str(&said).map_err(|_| silent(format!("HTTP {code}")))?;
-            Err(Failure::Mistake(plain(word(&said["error"]))))
-        }
+        (code, said) => Err(ask::refusal(&said).map_or_else(|| silent(format!("HTTP {code}")), Failure::Mistake)),
     }
 }
 

@@ -9,7 +9,7 @@ use rockpool_net::limits::BODY_PART_BYTES;
 use rockpool_net::sha256::sha256d;
 use rockpool_net::wire::message::{GetBlockBody, GetHeaders, GetTemplate, Message, Start};
 use rockpool_store::handle::Found;
-use rockpool_workers::jobs::ReadJob;
+use rockpool_workers::jobs::{ReadJob, Reads};
 
 use crate::limits::{
     BODY_SENT_MAX, BODY_TIME_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, REQUESTS_MAX, SYNC_SHARES, TEMPLATE_EVERY,
@@ -193,7 +193,7 @@ impl Requests {
         let Some(ticket) = turn.out.take_ticket() else { return };
         self.reads += 1;
         self.reading = Some((self.reads, reading));
-        turn.jobs.read.push(ReadJob { conn, tag: self.reads, rows, ticket });
+        turn.jobs.read.push(ReadJob { conn, tag: self.reads, rows: Reads::Shares(rows), ticket });
     }
 }
 

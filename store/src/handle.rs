@@ -31,6 +31,11 @@ impl StoreHandle {
         self.kv.get(Family::Shares, &schema::share_key(height, id))
     }
 
+    /// A row of any family, from disk if need be: never on the reactor.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.kv.get(family, key)
+    }
+
     /// The log of own templates, from its groups on disk: before the first turn.
     pub fn template_log(&self) -> Result<TemplateLog, StoreError> {
         TemplateLog::open(&*self.kv)

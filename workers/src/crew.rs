@@ -424,7 +424,7 @@ mod tests {
     use rockpool_store::view::ChainView;
 
     use super::*;
-    use crate::jobs::{BitcoinNews, Tips};
+    use crate::jobs::{BitcoinNews, Reads, Tips};
     use crate::testing::{at, claim, conn, regtest, roll, script, ticket};
     use crate::work::{Roll, Work};
 
@@ -722,7 +722,10 @@ mod tests {
         let mut node = Node::start();
         let (read, inbox) = bounded(1);
         node.crew.read = read;
-        let read = |n| Jobs { read: vec![ReadJob { conn: conn(n), tag: 0, rows: Vec::new(), ticket: ticket(n) }], ..Jobs::default() };
+        let read = |n| Jobs {
+            read: vec![ReadJob { conn: conn(n), tag: 0, rows: Reads::Shares(Vec::new()), ticket: ticket(n) }],
+            ..Jobs::default()
+        };
         node.crew.give(&mut read(1));
         node.crew.give(&mut read(2));
         let died = node.wait(|answer| matches!(answer, Answer::Died { .. }));

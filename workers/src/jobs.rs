@@ -203,10 +203,19 @@ pub struct ReadJob {
     pub conn: ConnId,
     /// The caller's word for the request, given back with the answer.
     pub tag: u64,
-    /// Rows, by height and id.
-    pub rows: Vec<(u32, ShareId)>,
+    /// Which rows.
+    pub rows: Reads,
     /// The request's ticket.
     pub ticket: Ticket,
+}
+
+/// Rows for the reader. Its answer has one for each, in this order, or nothing where none is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Shares, by height and id.
+    Shares(Vec<(u32, ShareId)>),
+    /// Rows of any family, by key.
+    Keys(Family, Vec<Vec<u8>>),
 }
 
 /// A found block on its way to bitcoind.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rockpool_net::time::Now;
 use rockpool_store::handle::StoreHandle;
 
-use crate::jobs::{Answer, Output, ReadJob, Stage};
+use crate::jobs::{Answer, Output, ReadJob, Reads, Stage};
 
 /// Reads rows that the cache did not hold, one request a step, so that each is answered as soon as it is read.
 pub struct Reader {
@@ -28,7 +28,10 @@ impl Stage for Reader {
     fn step(&mut self, _now: Now, jobs: &mut Vec<ReadJob>, out: &mut Output) {
         self.queue.extend(jobs.drain(..));
         let Some(ReadJob { conn, tag, rows, ticket }) = self.queue.pop_front() else { return };
-        let read = rows.iter().map(|(height, id)| self.store.get_share(*height, id)).collect::<Result<Vec<_>, _>>();
+        let read = match rows {
+            Reads::Shares(rows) => rows.iter().map(|(height, id)| self.store.get_share(*height, id)).collect::<Result<Vec<_>, _>>(),
+            Reads::Keys(family, keys) => keys.iter().map(|key| self.store.get(family, key)).collect(),
+        };
         let answer = match read {
             Ok(rows) => Answer::Read { conn, tag, rows },
             Err(why) => Answer::Died { stage: "reader", why: why.to_string() },
@@ -59,7 +62,8 @@ mod tests {
             .unwrap();
         let mut reader = Reader::new(StoreHandle::new(kv));
         let job = |n: u32, rows| ReadJob { conn: conn(n), tag: u64::from(n), rows, ticket: ticket(n) };
-        let mut jobs = vec![job(1, vec![(6, id(2)), (5, id(2)), (5, id(1))]), job(2, vec![])];
+        let keys = Reads::Keys(Family::Shares, vec![share_key(6, &id(2)), Vec::new()]);
+        let mut jobs = vec![job(1, Reads::Shares(vec![(6, id(2)), (5, id(2)), (5, id(1))])), job(2, keys)];
         let mut out = Output::default();
         reader.step(at(0), &mut jobs, &mut out);
         assert_eq!(reader.due(), Some(Duration::ZERO));
@@ -69,6 +73,6 @@ mod tests {
         let answers: Vec<_> = out.mail.into_iter().map(|(answer, tickets)| (answer, tickets[0].conn())).collect();
         let wanted = [Some(vec![2]), None, Some(vec![1])];
         assert!(matches!(&answers[0], (Answer::Read { tag: 1, rows, .. }, home) if rows[..] == wanted && *home == conn(1)));
-        assert!(matches!(&answers[1], (Answer::Read { tag: 2, rows, .. }, _) if rows.is_empty()));
+        assert!(matches!(&answers[1], (Answer::Read { tag: 2, rows, .. }, _) if rows[..] == [Some(vec![2]), None]));
     }
 }

@@ -43,6 +43,19 @@ pub struct Request {
 }
 
 impl Request {
+    /// A request with nothing but a method and a target, of a connection that stays.
+    pub fn new(method: Method, path: &str) -> Request {
+        Request {
+            method,
+            path: path.into(),
+            authorization: None,
+            content_type: None,
+            passed_on: false,
+            body: Box::default(),
+            keep_alive: true,
+        }
+    }
+
     /// Bytes that it holds in memory beside itself.
     pub fn bytes(&self) -> usize {
         let texts = [Some(&self.path), self.authorization.as_ref(), self.content_type.as_ref()];
@@ -131,15 +144,8 @@ fn parse(head: &[u8]) -> Result<(Request, usize), FrameError> {
         Err(httparse::Error::Version) => return Err(FrameError::HttpMalformed("not HTTP/1")),
         Err(_) => return Err(FrameError::HttpMalformed("a character that may not stand there")),
     }
-    let mut request = Request {
-        method: method(parsed.method.unwrap_or_default()),
-        path: parsed.path.unwrap_or_default().into(),
-        authorization: None,
-        content_type: None,
-        passed_on: false,
-        body: Box::default(),
-        keep_alive: parsed.version == Some(1),
-    };
+    let mut request = Request::new(method(parsed.method.unwrap_or_default()), parsed.path.unwrap_or_default());
+    request.keep_alive = parsed.version == Some(1);
     let mut body = None;
     for line in parsed.headers.iter() {
         let text = || std::str::from_utf8(line.value).ok().map(Box::from);
@@ -217,23 +223,12 @@ mod tests {
     );
 
     fn two() -> Vec<Request> {
-        let get = Request {
-            method: Method::Get,
-            path: "/api/v1/status?full=1".into(),
-            authorization: Some("Bearer a.b.c".into()),
-            content_type: None,
-            passed_on: false,
-            body: Box::default(),
-            keep_alive: true,
-        };
+        let get = Request { authorization: Some("Bearer a.b.c".into()), ..Request::new(Method::Get, "/api/v1/status?full=1") };
         let post = Request {
-            method: Method::Post,
-            path: "/x".into(),
-            authorization: None,
             content_type: Some("application/json".into()),
-            passed_on: false,
             body: b"{\"a\":1}"[..].into(),
             keep_alive: false,
+            ..Request::new(Method::Post, "/x")
         };
         assert_eq!((get.bytes(), post.bytes()), (21 + 12, 2 + 16 + 7));
         vec![get, post]

@@ -14,7 +14,7 @@ use rockpool_store::kv::MemKv;
 use rockpool_store::rules::target::target_bytes;
 use rockpool_store::testing::ShareBuilder;
 use rockpool_workers::embedded::EmbeddedChain;
-use rockpool_workers::jobs::{Answer, Jobs};
+use rockpool_workers::jobs::{Answer, Jobs, Reads};
 use rockpool_workers::template::{Template, Tx, branch};
 use rockpool_workers::trim::Trim;
 use rockpool_workers::work::meets;
@@ -387,7 +387,7 @@ fn cold_rows_are_read_and_served_in_order() {
     world.say(conn, &Message::GetData(vec![shares[2].id(), shares[0].id()]));
     world.say(conn, &Message::Ping(1));
     let read = world.node.stages_mut().jobs.read.remove(0);
-    assert_eq!(read.rows, [(3, shares[2].id()), (1, shares[0].id())]);
+    assert_eq!(read.rows, Reads::Shares(vec![(3, shares[2].id()), (1, shares[0].id())]));
     let rows = vec![Some(shares[2].encode()), None];
     world.mail(Answer::Read { conn, tag: read.tag, rows }, vec![read.ticket]);
     let messages = world.messages(conn);
