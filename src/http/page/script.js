@@ -15,7 +15,7 @@ function el(name, props = {}, ...kids) {
     else if (key === "class") node.className = value;
     else if (value !== undefined && value !== null) node.setAttribute(key, value);
   }
-  node.append(...kids.filter((kid) => kid !== null && kid !== undefined && kid !== ""));
+  node.append(...kids.filter((kid) => kid !== null && kid !== undefined && kid !== "" && kid !== false));
   return node;
 }
 
@@ -34,7 +34,7 @@ function put(where, text) {
   return node;
 }
 
-const show = (id, shown) => { $(id).hidden = !shown; };
+const show = (id, shown) => { $(id).toggleAttribute("hidden", !shown); };
 
 /** What the browser remembers, where it lets us. */
 function remember(store, key, value) {
@@ -486,6 +486,11 @@ function renderConnect() {
   keyed($("strings"), rows, ([name]) => name, ([name, text]) => [el("dt", {}, name), el("dd", {}, el("code", {}, text), copier(text, name))], "div");
   put("no-miner-url", url);
   put("miners-url", url);
+  // Who has no miner yet needs this first; it stays where it is until the page is loaded again.
+  if (!renderConnect.placed) {
+    renderConnect.placed = true;
+    if (!data.status.miners && !(ownRate() > 0)) $("main").insertBefore($("connect"), $("chain"));
+  }
   show("connect-local", Boolean(listen.stratum && loopback(listen.stratum) && !loopback(here)));
 }
 
@@ -499,7 +504,7 @@ function renderPool() {
   renderRates();
   renderNext();
   put("block-time", span(expect.pool_block_s));
-  put("block-note", `the pool, on average, of ${rate(pool.pool_rate)}; alone yours need ${span(expect.own_block_solo_s)}`);
+  put("block-note", `of the pool, on average${isNumber(expect.own_block_solo_s) ? `; your miners alone need ${span(expect.own_block_solo_s)}` : ""}`);
   const effort = luck.effort_percent;
   put("effort", isNumber(effort) ? `${whole.format(Math.round(effort))} %` : "–");
   $("effort-bar").value = Math.min(100, effort || 0);
@@ -521,8 +526,8 @@ function renderPool() {
 function renderNext() {
   const sats = data.pool && data.pool.expect ? data.pool.expect.own_sats_next_block : null;
   const value = data.payouts && data.payouts.value;
-  figure("next-sats", money(sats));
-  put("next-note", value && isNumber(sats) ? `${part(sats / value)} of ${coins(value)}, to addresses that mine here` : "what a block found now would pay to addresses that mine here");
+  figure("next-sats", sats >= 100000 ? [(sats / 1e8).toPrecision(4), "BTC"] : money(sats));
+  put("next-note", value && isNumber(sats) ? `${whole.format(sats)} sats, ${part(sats / value)} of the block, to addresses that mine here` : "what a block found now would pay to addresses that mine here");
 }
 
 // ---- The chart ----
@@ -562,7 +567,7 @@ function renderChart() {
     for (const value of panel.name === "own" ? [most, most / 2] : [most]) {
       const at = Math.round(y(value)) + 0.5;
       kids.push(draw("line", { class: "grid", x1: 0, x2: width, y1: at, y2: at }));
-      if (points.length) kids.push(draw("text", { x: 0, y: at - 4 }, `${value === most ? `${panel.name === "own" ? "yours" : "pool"}  ` : ""}${rate(value)}`));
+      if (points.length) kids.push(draw("text", { x: 0, y: at - 4 }, `${value === most ? `${panel.name === "own" ? "yours" : "pool"}  ` : ""}${rate(value).replace(/\.0+ /, " ")}`));
     }
     kids.push(draw("line", { class: "grid", x1: 0, x2: width, y1: panel.bottom + 0.5, y2: panel.bottom + 0.5 }));
     // Where the node did not run there is no line.
@@ -684,6 +689,8 @@ function renderChain() {
   const box = $("links");
   const width = box.clientWidth;
   if (!view || !width) return;
+  show("chain-empty", !view.shares.length);
+  box.toggleAttribute("hidden", !view.shares.length);
   const placed = place(view, width);
   box.setAttribute("viewBox", `0 0 ${width} ${box.clientHeight || 150}`);
   const moved = drawn.top !== null && from === null && view.shares.length && view.shares[0].height - drawn.top;
@@ -724,7 +731,7 @@ function renderChain() {
 function shape(share, placed) {
   const kids = [];
   if (share.block) kids.push(draw("line", { class: "tick", x1: -STEP() / 2, x2: -STEP() / 2, y1: 20 - share.y, y2: 140 - share.y }));
-  if (share.label) kids.push(draw("text", { x: -STEP() / 2, y: 14 - share.y, "text-anchor": "middle" }, `₿ ${share.label}`));
+  if (share.label) kids.push(draw("text", { x: -STEP() / 2, y: 14 - share.y, "text-anchor": "middle" }, `block ${share.label}`));
   if (share.kind === "main" && share.tied) kids.push(tie(-STEP(), 0, "line"));
   const nephew = placed.get(share.nephew);
   if (nephew) kids.push(tie(nephew.x - share.x, nephew.y - share.y, "tie"));
@@ -888,7 +895,7 @@ function renderPayouts() {
   put("payouts-empty", view.note ? `${view.note.charAt(0).toUpperCase()}${view.note.slice(1)}.` : "Nobody has work in the window yet.");
   keyed($("pays"), pays.slice(0, paysShown).map((pay) => ({ ...pay, ours: ours(pay), mine: pay.address === mine })), (pay) => pay.script, (pay, node) => {
     node.className = pay.ours ? "own" : "";
-    return [el("span", { class: "num", title: pay.address || pay.script }, short(pay.address || pay.script, 12, 8), pay.mine ? " (mine)" : pay.ours ? " (mines here)" : ""),
+    return [el("span", { class: "num", title: pay.address || pay.script }, short(pay.address || pay.script, 8, 5), pay.ours && " ", pay.ours && el("span", { class: "tag" }, pay.mine ? "my address" : "yours")),
       el("span", { class: "right" }, coins(pay.sats)), el("span", { class: "right mute" }, part(pay.sats / view.value))];
   }, "li");
   show("pays-more", pays.length > paysShown);
@@ -1039,14 +1046,15 @@ const THEMES = ["auto", "dark", "light"];
 function theme(name) {
   if (name === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
-  put("theme", { auto: "Theme: as the system", dark: "Theme: dark", light: "Theme: light" }[name]);
-  $("theme").dataset.theme = name;
+  put("theme", { auto: "◐ Auto", dark: "● Dark", light: "○ Light" }[name]);
+  $("theme").setAttribute("aria-label", { auto: "Theme: as the system", dark: "Theme: dark", light: "Theme: light" }[name]);
+  $("theme").dataset.choice = name;
 }
 
 function wire() {
   theme(remember("localStorage", "theme") || "auto");
   $("theme").addEventListener("click", () => {
-    const next = THEMES[(THEMES.indexOf($("theme").dataset.theme) + 1) % THEMES.length];
+    const next = THEMES[(THEMES.indexOf($("theme").dataset.choice) + 1) % THEMES.length];
     remember("localStorage", "theme", next === "auto" ? null : next);
     theme(next);
   });
