@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod bitcoind;
+mod browser;
+mod browser_pipe;
 mod daemon;
 mod demo;
 mod foreign;

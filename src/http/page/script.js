@@ -166,7 +166,12 @@ async function ask(path, options = {}) {
 
 // `every`: seconds. What no visible section needs is not asked for.
 const sources = {
-  status: { where: ["rate"], every: () => 5, wanted: () => !live, run: async () => { took(await ask("/api/v1/status")); } },
+  status: { every: () => 5, wanted: () => !live, 
+    run: async () => {
+      const lonely = down !== null;
+      took(await ask("/api/v1/status"));
+      if (lonely && !live) listen();
+    } },
   pool: { where: ["rate", "tiles", "blocks"], every: () => 10, run: async () => { data.pool = await ask("/api/v1/pool"); clock(); renderPool(); } },
   history: { where: ["rate"], every: () => ({ "1h": 10, "1d": 60, "7d": 300, "30d": 900 })[span_],
     run: async () => { data.history = await ask(`/api/v1/history?span=${span_}`); renderChart(); } },
@@ -201,17 +206,17 @@ function soon(names, gap = 0) {
 /** Sets the clock for what is due next. */
 function plan() {
   clearTimeout(timer);
-  if (document.hidden) return;
   let next = Infinity;
   for (const source of Object.values(sources)) {
-    if (!wants(source)) continue;
+    // Out of sight only the state is kept, for the tab's title tells it.
+    if (!wants(source) || (document.hidden && source !== sources.status)) continue;
     if ((source.next ?? 0) <= Date.now()) start(source);
     else next = Math.min(next, source.next);
   }
   if (next < Infinity) timer = setTimeout(plan, Math.max(50, next - Date.now()));
 }
 
-const wants = (source) => !source.busy && source.where.some((id) => seen.has(id)) && (!source.wanted || source.wanted());
+const wants = (source) => !source.busy && (!source.where || source.where.some((id) => seen.has(id))) && (!source.wanted || source.wanted());
 
 async function start(source) {
   source.busy = true;
@@ -259,7 +264,6 @@ function listen() {
     if (mine !== stream) return;
     mine.close();
     live = false;
-    lost();
     again();
   };
   on("status", took);
@@ -277,7 +281,8 @@ function again() {
   clearTimeout(retryTimer);
   retryTimer = setTimeout(listen, retry * 1000 * (0.8 + Math.random() * 0.4));
   retry = Math.min(retry * 2, 15);
-  soon(["status"], 1);
+  // Whether the node is away, or only has no stream for us, this tells.
+  soon(["status"]);
 }
 
 /** The node does not answer. */
@@ -631,7 +636,7 @@ function pointAt(event) {
 // ---- The share chain ----
 
 const STEP = () => (window.innerWidth < 720 ? 25 : 30);
-const slots = () => Math.max(5, Math.min(200, Math.floor(((document.querySelector(".chain-box").clientWidth || 900) - 16) / STEP())));
+const slots = () => Math.max(5, Math.min(200, Math.floor(((document.querySelector(".chain-box").clientWidth || 900) - 36) / STEP()) + 1));
 const LANES = [52, 86, 118];
 const RADIUS = 7;
 const drawn = { nodes: new Map(), order: [], focus: null, chosen: null, top: null };
@@ -705,7 +710,7 @@ function renderChain() {
   for (const id of drawn.order) {
     const share = placed.get(id);
     let node = drawn.nodes.get(id);
-    const sign = `${share.kind} ${share.own} ${share.tied} ${share.nephew} ${share.label} ${share.y}`;
+    const sign = `${share.x > drawn.width - 60} ${share.kind} ${share.own} ${share.tied} ${share.nephew} ${share.label} ${share.y}`;
     if (!node) {
       node = draw("g", { role: "button", tabindex: "-1", "data-id": id });
       drawn.nodes.set(id, node);
@@ -731,7 +736,7 @@ function renderChain() {
 function shape(share, placed) {
   const kids = [];
   if (share.block) kids.push(draw("line", { class: "tick", x1: -STEP() / 2, x2: -STEP() / 2, y1: 20 - share.y, y2: 140 - share.y }));
-  if (share.label) kids.push(draw("text", { x: -STEP() / 2, y: 14 - share.y, "text-anchor": "middle" }, `block ${share.label}`));
+  if (share.label) kids.push(draw("text", { x: -STEP() / 2, y: 14 - share.y, "text-anchor": share.x > drawn.width - 60 ? "end" : "middle" }, `block ${share.label}`));
   if (share.kind === "main" && share.tied) kids.push(tie(-STEP(), 0, "line"));
   const nephew = placed.get(share.nephew);
   if (nephew) kids.push(tie(nephew.x - share.x, nephew.y - share.y, "tie"));
@@ -873,12 +878,13 @@ function renderWorkers(box, workers) {
 let paysShown = 8;
 
 async function readPayouts() {
-  let query = mine ? `?address=${encodeURIComponent(mine)}` : "";
+  // The largest coinbase shows most of those who are paid.
+  const path = "/api/v1/payouts?class=N360";
   let error = null;
-  data.payouts = await ask(`/api/v1/payouts${query}`).catch(async (failed) => {
-    if (!query || failed.status === undefined) throw failed;
+  data.payouts = await ask(mine ? `${path}&address=${encodeURIComponent(mine)}` : path).catch(async (failed) => {
+    if (!mine || failed.status === undefined) throw failed;
     error = failed.message;
-    return ask("/api/v1/payouts");
+    return ask(path);
   });
   renderPayouts();
   renderNext();
