@@ -1,5 +1,6 @@
 //! What the user wants, checked: flags over file over defaults. Every mistake is one line that says what to do.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::bitcoin;
+use crate::cli::table::Flag;
 use crate::limits::{CONFIG_BYTES_MAX, FIRMWARE_RULES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
 use crate::stratum::firmware::Rule;
 
@@ -57,6 +59,56 @@ pub struct Options {
     pub propose: Option<bool>,
     /// `--max-peers`.
     pub max_peers: Option<u64>,
+}
+
+/// Where an option is kept, by the kind of what it takes.
+pub(crate) enum Slot<'a> {
+    Text(&'a mut Option<String>),
+    Path(&'a mut Option<PathBuf>),
+    Switch(&'a mut Option<bool>),
+    Number(&'a mut Option<u64>),
+    List(&'a mut Vec<String>),
+}
+
+impl Options {
+    /// Where the option of this name is kept: the one place that ties names to fields.
+    pub(crate) fn slot(&mut self, name: &str) -> Option<Slot<'_>> {
+        Some(match name {
+            "network" => Slot::Text(&mut self.network),
+            "datadir" => Slot::Path(&mut self.datadir),
+            "bitcoind" => Slot::List(&mut self.bitcoind),
+            "bitcoind-cookie" => Slot::Path(&mut self.bitcoind_cookie),
+            "bitcoin-peer" => Slot::List(&mut self.bitcoin_peer),
+            "p2p" => Slot::Text(&mut self.p2p),
+            "peer" => Slot::List(&mut self.peer),
+            "stratum" => Slot::Text(&mut self.stratum),
+            "http" => Slot::Text(&mut self.http),
+            "firmware" => Slot::List(&mut self.firmware),
+            "solo" => Slot::Switch(&mut self.solo),
+            "standalone" => Slot::Switch(&mut self.standalone),
+            "alone" => Slot::Switch(&mut self.alone),
+            "propose" => Slot::Switch(&mut self.propose),
+            "max-peers" => Slot::Number(&mut self.max_peers),
+            _ => return None,
+        })
+    }
+
+    /// Takes what a flag of the command line was given. What is wrong with it otherwise.
+    pub(crate) fn put(&mut self, flag: &Flag, value: OsString) -> Result<(), String> {
+        let text = |value: OsString| value.into_string().map_err(|value| format!("{value:?} is not text"));
+        match self.slot(flag.name) {
+            Some(Slot::Text(slot)) => *slot = Some(text(value)?),
+            Some(Slot::Path(slot)) => *slot = Some(value.into()),
+            Some(Slot::Switch(slot)) => *slot = Some(true),
+            Some(Slot::List(slot)) => slot.push(text(value)?),
+            Some(Slot::Number(slot)) => {
+                let text = text(value)?;
+                *slot = Some(text.parse().map_err(|_| format!("{text:?} is not a whole number"))?);
+            }
+            None => return Err("the table of flags has it, the configuration does not".into()),
+        }
+        Ok(())
+    }
 }
 
 /// Whom the blocks of this node's miners pay.
@@ -117,6 +169,9 @@ pub enum ConfigError {
     /// The command line's shape.
     #[error("{0}; see rockpool --help")]
     Usage(String),
+    /// The shape of a command that is known: what is wrong, and the command.
+    #[error("{0}; see rockpool help {1}")]
+    UsageOf(String, &'static str),
     /// `--network`.
     #[error("unknown network {0:?}: choose main, testnet4, signet or regtest")]
     Network(String),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rockpool::cli::{self, Command, HELP, Look};
+use rockpool::cli::{self, Command, Look, help};
 use rockpool::config::{self, Config};
 use rockpool::demo::Demo;
 use rockpool::exit::Failure;
@@ -34,7 +34,9 @@ fn main() -> ExitCode {
 fn begin() -> Result<(), Failure> {
     let out = &mut io::stdout();
     match cli::parse(env::args_os().skip(1))? {
-        Command::Help => say(out, HELP.trim_end()),
+        Command::Help(None) => say(out, help::short().trim_end()),
+        Command::Help(Some(verb)) => say(out, &help::of(verb)),
+        Command::Completions(shell) => say(out, shell.script().trim_end()),
         Command::Version => say(out, concat!("rockpool ", env!("CARGO_PKG_VERSION"))),
         Command::Status(Look { json, datadir, http }) => match datadir.as_deref().map(|dir| (dir, open_read_only(dir))) {
             Some((dir, Ok(kv))) => inspect::at_rest(&*kv, &dir.display().to_string(), json, out)?,

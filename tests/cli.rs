@@ -57,8 +57,12 @@ fn mistakes_in_the_words_are_one_line() {
 
 #[test]
 fn help_and_version_are_answers() {
-    for (args, says) in [(["--help"], "--bitcoind-cookie"), (["--version"], concat!("rockpool ", env!("CARGO_PKG_VERSION")))] {
-        let out = rockpool(&args);
+    for (args, says) in [
+        (&["help", "run"][..], "--bitcoind-cookie"),
+        (&["--help"], "rockpool demo"),
+        (&["--version"], concat!("rockpool ", env!("CARGO_PKG_VERSION"))),
+    ] {
+        let out = rockpool(args);
         assert!(out.status.success() && out.stderr.is_empty());
         assert!(String::from_utf8(out.stdout).unwrap().contains(says));
     }
