@@ -37,6 +37,7 @@ use crate::limits::{
     OUTBOUND_TARGET, PEERS_CONFIGURED_MAX, PEERS_PER_ADDR, PEERS_PER_GROUP, PEERS_RESERVE,
 };
 use crate::node::{Node, NodeConfig, Stopping};
+use crate::secret;
 use crate::status::Listen;
 
 /// A node with everything bound, loaded and spawned, that takes its first turn when it is run.
@@ -146,7 +147,8 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let post = Arc::new(move |mail| post.post(mail).is_ok());
     let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, pplns, post, bitcoin }).map_err(no_thread)?;
     let (peers, bitcoin_peers, inbound_max) = (config.peers.clone(), config.bitcoin_peers.clone(), config.max_peers);
-    let node_config = NodeConfig { params, mode: config.mode, peers, inbound_max, bitcoin_peers, alone: config.alone, listen };
+    let secret = config.secret.clone().map_or_else(secret::draw, Ok)?;
+    let node_config = NodeConfig { params, mode: config.mode, peers, inbound_max, bitcoin_peers, alone: config.alone, listen, secret };
     let mut node = Node::new(node_config, handle, crew, fork(&seed, "node"));
     node.credited(credited);
     node.server.firmware.rules.clone_from(&config.firmware);

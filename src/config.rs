@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::bitcoin;
 use crate::cli::table::Flag;
+use crate::http::token::Secret;
 use crate::limits::{CONFIG_BYTES_MAX, FIRMWARE_RULES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
 use crate::stratum::firmware::Rule;
 
@@ -161,6 +162,8 @@ pub struct Config {
     pub alone: bool,
     /// Most peers at once.
     pub max_peers: usize,
+    /// What it signs tokens with; drawn for this run, so that nobody has a token, if it is not read from the data directory.
+    pub secret: Option<Secret>,
 }
 
 /// A mistake of the user: one line.
@@ -256,6 +259,7 @@ impl Config {
             firmware: Vec::new(),
             alone: true,
             max_peers: 8,
+            secret: None,
         }
     }
 
@@ -372,6 +376,7 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
         firmware,
         alone: mode != Mode::Chain || options.alone.unwrap_or(network == Network::Regtest),
         max_peers: max_peers as usize,
+        secret: None,
     })
 }
 

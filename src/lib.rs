@@ -22,6 +22,7 @@ pub mod node;
 pub mod peer;
 mod rows;
 pub mod run;
+pub mod secret;
 pub mod session;
 pub mod shunned;
 pub mod signals;

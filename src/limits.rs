@@ -327,6 +327,8 @@ pub const SHARES_LISTED_MAX: u8 = 200;
 pub const TOKEN_BYTES_MAX: usize = 1 << 10;
 /// Bytes of the name in one.
 pub const TOKEN_SUB_BYTES_MAX: usize = 64;
+/// Days that a token is good for at most: ten years. There is no way to call one back but a new secret.
+pub const TOKEN_DAYS_MAX: u64 = 3_650;
 /// Seconds by which the clock of who made a token may differ from ours.
 pub const TOKEN_LEEWAY_S: u64 = 60;
 

@@ -12,7 +12,7 @@ use rockpool::demo::Demo;
 use rockpool::exit::Failure;
 use rockpool::inspect::{self, Place};
 use rockpool::signals::Signals;
-use rockpool::{logging, run};
+use rockpool::{logging, run, secret};
 use rockpool_store::error::StoreError;
 use rockpool_store::kv::Kv;
 use rockpool_store::params::Network;
@@ -54,12 +54,13 @@ fn begin() -> Result<(), Failure> {
             inspect::check(open_read_only(&dir), &dir.display().to_string(), wanted, json, out)?;
         }
         Command::Run { flags, config, resync } => {
-            let config = Config::new(*flags, config.as_deref(), home().as_deref())?;
+            let mut config = Config::new(*flags, config.as_deref(), home().as_deref())?;
             let signals = start(logging::RUN_LEVELS)?;
             if resync {
                 delete_chain(&config, out)?;
             }
             let kv = open(&config.datadir)?;
+            config.secret = Some(secret::load(&config.datadir)?);
             run::run(&config, kv, signals, out)?;
         }
         Command::Demo { seconds, datadir } => {

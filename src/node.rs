@@ -23,6 +23,7 @@ use crate::bitcoin::session::BitcoinNode;
 use crate::blocks::Blocks;
 use crate::config::Mode;
 use crate::fetch::FetchLine;
+use crate::http::token::Secret;
 use crate::http::{Desk, Pages};
 use crate::journal::{Journal, ended};
 use crate::limits::STOP_MAX;
@@ -55,6 +56,8 @@ pub struct NodeConfig {
     pub alone: bool,
     /// Where the listeners are bound, for `status`.
     pub listen: Listen,
+    /// What it signs tokens with.
+    pub secret: Secret,
 }
 
 /// Why the node stops.

@@ -36,6 +36,7 @@ use rockpool_workers::work::{Roll, Work, meets};
 use rockpool_workers::writer::StoreWriter;
 
 use crate::config::Mode;
+use crate::http::token::Secret;
 use crate::limits::PEERS_RESERVE;
 use crate::node::{Node, NodeConfig};
 use crate::status::Listen;
@@ -48,6 +49,8 @@ pub(crate) const HTTP: usize = 2;
 pub(crate) const ADDRESS: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 
 /// Unix time at which tests begin: after everything that the embedded chain begins with.
+/// What the node signs tokens with.
+pub const SECRET: Secret = Secret([7; 32]);
 const START: Duration = Duration::from_secs(1_700_000_000);
 
 pub(crate) fn regtest() -> &'static Params {
@@ -259,7 +262,8 @@ pub(crate) struct World<S> {
 
 fn config(peers: &[SocketAddr], alone: bool) -> NodeConfig {
     let (peers, bitcoin_peers) = (peers.to_vec(), Vec::new());
-    NodeConfig { params: regtest(), mode: Mode::Chain, peers, inbound_max: 64, bitcoin_peers, alone, listen: Listen::default() }
+    let (listen, secret) = (Listen::default(), SECRET);
+    NodeConfig { params: regtest(), mode: Mode::Chain, peers, inbound_max: 64, bitcoin_peers, alone, listen, secret }
 }
 
 fn hub() -> Hub<Answer> {

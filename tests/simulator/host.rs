@@ -9,6 +9,7 @@ use bitcoin::Transaction;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::Rng;
 use rockpool::config::Mode;
+use rockpool::http::token::Secret;
 use rockpool::node::{Node, NodeConfig};
 use rockpool::status::Listen;
 use rockpool_net::close::CloseReason;
@@ -147,7 +148,8 @@ impl Machine {
         let handle = ChainStoreHandle::new(chain.view(), StoreHandle::new(kv.clone()));
         let listen = Listen { p2p: Some(Net::addr(self.at, P2P)), ..Listen::default() };
         let peers = self.peers.clone();
-        let node_config = NodeConfig { params, mode: Mode::Chain, peers, inbound_max: 24, bitcoin_peers: Vec::new(), alone: true, listen };
+        let (inbound_max, bitcoin_peers, secret) = (24, Vec::new(), Secret([7; 32]));
+        let node_config = NodeConfig { params, mode: Mode::Chain, peers, inbound_max, bitcoin_peers, alone: true, listen, secret };
         let stages = Inline::new(params, chain, &kv, self.pace, fork(rng));
         let node = Node::new(node_config, handle, Given::default(), fork(rng));
         let config = HubConfig { magic: params.magic, listeners, dials_max: 16, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 };
