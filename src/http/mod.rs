@@ -3,6 +3,7 @@
 pub mod access;
 pub mod ask;
 pub mod blocks;
+pub mod chain;
 pub mod error;
 pub mod json;
 pub mod metrics;
