@@ -199,6 +199,13 @@ impl<S: Stages> Node<S> {
             }
         }
         self.peers.look();
+        for beside in &change.beside {
+            // A share of ours that lost a race is one all the same.
+            let share = beside.bytes.as_ref().and_then(|bytes| Share::decode(bytes).ok());
+            if share.is_some_and(|share| self.server.boards.ours(share.salt)) {
+                self.pages.own.remember(beside.record.id);
+            }
+        }
         let mut shares = self.beside(change);
         shares.extend(self.confirmed(now, change, out));
         self.tell_blocks(now, out);
@@ -240,6 +247,9 @@ impl<S: Stages> Node<S> {
                 let kept = template.trim(own.as_ref().map_or(Class::N12, |share| share.class)).kept;
                 let ids: Vec<_> = template.txs.iter().take(kept).map(|tx| tx.ids).collect();
                 self.templates.remember(*id, template.sequence, &ids);
+            }
+            if own.is_some() {
+                self.pages.own.remember(*id);
             }
             out.publish(Event::ShareAccepted { id: *id, height, own: own.is_some() });
             pushes.extend(self.push(Arc::clone(record), &bytes));

@@ -333,6 +333,8 @@ pub const TOKEN_BYTES_MAX: usize = 1 << 10;
 pub const TOKEN_SUB_BYTES_MAX: usize = 64;
 /// Days that a token is good for at most: ten years. There is no way to call one back but a new secret.
 pub const TOKEN_DAYS_MAX: u64 = 3_650;
+/// Seconds that a token is good for which a command signs for itself.
+pub const TOKEN_CLI_S: u64 = 60;
 /// Seconds by which the clock of who made a token may differ from ours.
 pub const TOKEN_LEEWAY_S: u64 = 60;
 

@@ -47,7 +47,10 @@ fn begin() -> Result<(), Failure> {
         },
         Command::Shares { of, from, count } => inspect::shares(&place(&of)?, from, count, of.json, out)?,
         Command::Payouts(of) => inspect::payouts(&place(&of)?, of.json, out)?,
-        Command::Peers { of, asks } => inspect::peers(&place(&of)?, &asks, of.json, out)?,
+        Command::Peers { of, asks } => {
+            let token = || secret::of_command(of.datadir.as_deref(), env::var("ROCKPOOL_TOKEN").ok());
+            inspect::peers(&place(&of)?, &asks, &token, of.json, out)?;
+        }
         Command::Check { json, network, datadir } => {
             let wanted = network.as_deref().map(config::network).transpose()?;
             let dir = config::datadir(datadir, wanted.unwrap_or(Network::Main), home().as_deref())?;

@@ -10,7 +10,7 @@ use rockpool_net::reactor::Clock;
 
 use crate::exit::Failure;
 use crate::http::token::{self, Caller, Scope, Secret};
-use crate::limits::TOKEN_DAYS_MAX;
+use crate::limits::{TOKEN_CLI_S, TOKEN_DAYS_MAX};
 
 /// Bytes of the file: 64 hexadecimal digits and the end of a line.
 const FILE_BYTES: usize = 65;
@@ -68,9 +68,19 @@ pub fn token(datadir: &Path, sub: &str, scope: Scope, days: u64) -> Result<Strin
     signed(&read(datadir)?, sub, scope, days * 86_400)
 }
 
-/// A token for as long as a command takes.
-pub fn short_token(datadir: &Path) -> Result<String, Failure> {
-    signed(&read(datadir)?, "cli", Scope::Admin, 60)
+/// A token for a command: signed with a data directory's secret for as long as it takes, or else what `ROCKPOOL_TOKEN` says.
+pub fn of_command(datadir: Option<&Path>, given: Option<String>) -> Result<String, Failure> {
+    let signed = datadir.map(|datadir| signed(&read(datadir)?, "cli", Scope::Admin, TOKEN_CLI_S));
+    match (signed, given) {
+        (Some(Ok(token)), _) => Ok(token),
+        // It becomes a line of a request's head.
+        (_, Some(token)) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(token),
+        (_, Some(_)) => Err(Failure::Mistake("ROCKPOOL_TOKEN is no token; `rockpool token` prints one".into())),
+        (Some(Err(unread)), None) => Err(unread),
+        (None, None) => Err(Failure::Mistake(
+            "this needs a token: give --datadir DIR of the node, or set ROCKPOOL_TOKEN to one that `rockpool token` has printed".into(),
+        )),
+    }
 }
 
 fn signed(secret: &Secret, sub: &str, scope: Scope, seconds: u64) -> Result<String, Failure> {
@@ -102,6 +112,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::http::token::Refusal;
+    use crate::limits::TOKEN_LEEWAY_S;
 
     #[test]
     fn a_secret_is_made_once_and_for_its_user_alone() {
@@ -149,7 +161,17 @@ mod tests {
         let caller = |token: &str| token::verify(&secret, token, now).unwrap();
         let long = token(dir.path(), "ann", Scope::User, TOKEN_DAYS_MAX).unwrap();
         assert_eq!(caller(&long), Caller { sub: "ann".into(), scope: Scope::User });
-        assert_eq!(caller(&short_token(dir.path()).unwrap()).scope, Scope::Admin);
+        let own = of_command(Some(dir.path()), Some("another".into())).unwrap();
+        assert_eq!(caller(&own), Caller { sub: "cli".into(), scope: Scope::Admin });
+        assert_eq!(token::verify(&secret, &own, now + TOKEN_CLI_S + 2 * TOKEN_LEEWAY_S), Err(Refusal::Expired));
+        let nowhere = dir.path().join("nowhere");
+        for datadir in [None, Some(&*nowhere)] {
+            assert_eq!(of_command(datadir, Some("a.b.c".into())), Ok("a.b.c".into()));
+            for (given, why) in [(None, if datadir.is_some() { "is not there" } else { "--datadir" }), (Some("a b\r\nc"), "is no token")] {
+                let failure = of_command(datadir, given.map(str::to_owned)).unwrap_err();
+                assert!(failure.code() == 2 && failure.to_string().contains(why), "{failure}");
+            }
+        }
         for days in [0, TOKEN_DAYS_MAX + 1] {
             assert_eq!(token(dir.path(), "ann", Scope::User, days).unwrap_err().code(), 2);
         }

@@ -54,6 +54,7 @@ rockpool_net::counters! {
         addrs_relayed: "messages", "Addresses passed on to peers.";
         peers_evicted: "connections", "Peers that had to go because too many came in.";
         peers_rested: "times", "A peer said more than its budget allows and was not heard for a moment.";
+        tokens_refused: "requests", "Requests over HTTP whose token did not hold.";
         fetch_dropped: "jobs", "Words to the fetcher dropped because too many waited; it asks again by its deadlines.";
     }
 }

@@ -9,17 +9,18 @@ use crate::limits::{STATUS_BYTES_MAX, STATUS_TIME_MAX};
 
 /// `GET path`: the code and the body.
 pub fn get(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    send(addr, "GET", path, "")
+    send(addr, "GET", path, "", "")
 }
 
-/// Any request, with a body of JSON or none.
-pub fn send(addr: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
+/// Any request, with a token or none, and a body of JSON or none.
+pub fn send(addr: SocketAddr, method: &str, path: &str, token: &str, body: &str) -> io::Result<(u16, String)> {
     let mut socket = TcpStream::connect_timeout(&addr, STATUS_TIME_MAX)?;
     socket.set_read_timeout(Some(STATUS_TIME_MAX))?;
     socket.set_write_timeout(Some(STATUS_TIME_MAX))?;
     let json =
         if body.is_empty() { String::new() } else { format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()) };
-    write!(socket, "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n{json}\r\n{body}")?;
+    let token = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+    write!(socket, "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n{token}{json}\r\n{body}")?;
     let mut answer = Vec::new();
     socket.take(STATUS_BYTES_MAX).read_to_end(&mut answer)?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what answers there is no Rockpool node"))

@@ -27,6 +27,7 @@ use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
 use rockpool_workers::jobs::Reads;
 
+use crate::http::chain::OwnShares;
 use crate::http::error::Code;
 use crate::http::reply::Reply;
 use crate::http::routes::{Asked, Route};
@@ -77,7 +78,7 @@ pub struct Desk<'a> {
 pub fn answer(request: &Request, from: SocketAddr, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
     match Asked::find(request) {
         Err(refused) => refused.into(),
-        Ok(asked) => match access::may(asked.row.access, request, from) {
+        Ok(asked) => match access::may(asked.row.access, request, from, turn) {
             Err(refused) => refused.into(),
             Ok(()) => dispatch(&asked, rows, desk, turn),
         },
@@ -99,7 +100,12 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
         Route::Metrics => Reply::text(200, metrics::render(facts)).into(),
         Route::Status => desk.pages.status(turn.now, facts).into(),
         Route::Turns => Reply::json(&json::turns(facts.times)).into(),
-        Route::Shares => desk.pages.shares(asked, rows, facts),
+        Route::Chain => desk.pages.chain(asked, facts).into(),
+        Route::Headers => desk.pages.shares(asked, rows, facts, |_, _, shares| Reply::json(&chain::headers(shares))),
+        Route::Shares => {
+            let params = desk.pages.params;
+            desk.pages.shares(asked, rows, facts, |lowest, top, shares| Reply::json(&json::shares(params, lowest, top, shares)))
+        }
         Route::Share => desk.pages.share(asked, rows, facts),
         Route::Payouts => desk.pages.payouts(asked, facts).into(),
         Route::Blocks => blocks::list(asked, facts).into(),
@@ -124,12 +130,14 @@ pub struct Pages {
     status: Vec<u8>,
     /// Payouts at the newest confirmed tips, newest last.
     payouts: VecDeque<Arc<Payouts>>,
+    /// What our miners made.
+    pub own: OwnShares,
 }
 
 impl Pages {
     /// Of a node on this network.
     pub fn new(params: &'static Params) -> Pages {
-        Pages { params, rendered: None, status: Vec::new(), payouts: VecDeque::new() }
+        Pages { params, rendered: None, status: Vec::new(), payouts: VecDeque::new(), own: OwnShares::default() }
     }
 
     /// The confirmed tip has these payouts now: they are remembered for a while after it has moved on.
@@ -177,13 +185,12 @@ impl Pages {
         Ok(Reply::json(&json::payouts(self.params, status.mode, payouts, class, (value, height))))
     }
 
-    /// Shares of the confirmed chain, the newest first. What is in no memory is read first; what has left the chain meanwhile is left out.
-    fn shares(&self, asked: &Asked<'_>, rows: Rows<'_>, facts: Facts<'_>) -> Answer {
+    /// Shares of the confirmed chain, the newest first, with the heights of the lowest that is kept and of the tip. What is in no memory is
+    /// read first; what has left the chain meanwhile is left out.
+    fn shares(&self, asked: &Asked<'_>, rows: Rows<'_>, facts: Facts<'_>, tell: impl Fn(u32, u32, &[Share]) -> Reply) -> Answer {
         let view = &facts.chain.view;
-        let (lowest, top) = (view.lowest().height, view.confirmed_height());
         let (from, count) = asked.range();
-        let heights = (lowest.max(1)..=top.min(from)).rev().take(count);
-        let records: Vec<_> = heights.filter_map(|height| view.at_height(height)).collect();
+        let records: Vec<_> = chain::heights(view, from, count).filter_map(|height| view.at_height(height)).collect();
         let cold = records.iter().filter(|record| view.bytes(&record.id).is_none()).map(|record| (record.height, record.id));
         let cold: Vec<_> = cold.collect();
         let Some(rows) = rows.or(cold.is_empty().then_some(&[])) else { return Answer::Read(Reads::Shares(cold)) };
@@ -191,7 +198,13 @@ impl Pages {
         let read: BTreeMap<ShareId, Share> = read.map(|share| (share.id(), share)).collect();
         let share = |id: &ShareId| read.get(id).cloned().or_else(|| Share::decode(&view.bytes(id)?).ok());
         let shares: Vec<Share> = records.iter().filter_map(|record| share(&record.id)).collect();
-        Reply::json(&json::shares(self.params, lowest, top, &shares)).into()
+        tell(view.lowest().height, view.confirmed_height(), &shares).into()
+    }
+
+    /// The same as a chain, from memory alone.
+    fn chain(&self, asked: &Asked<'_>, facts: Facts<'_>) -> Reply {
+        let (from, count) = asked.range();
+        Reply::json(&chain::page(self.params, &facts.chain.view, &self.own, from, count))
     }
 
     /// One share: from memory, else from its row.

@@ -1,4 +1,4 @@
-//! Peers and bans over HTTP: what is listed, and what a user on this machine may change.
+//! Peers and bans over HTTP: what is listed, and what who has a token may change.
 
 use rockpool_net::id::ConnId;
 use rockpool_net::transport::Wrapping;
@@ -210,19 +210,27 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::limits::PEERS_LISTED_MAX;
+    use crate::http::token::{self, Caller, Scope};
+    use crate::limits::{PEERS_LISTED_MAX, TOKEN_LEEWAY_S};
     use crate::peer::tests::{claim, shake_hands};
-    use crate::testing::{HTTP, PEER, Recorder, World};
+    use crate::testing::{HTTP, PEER, Recorder, SECRET, World};
 
     /// What a request is answered with, on a connection of its own.
-    fn asked(world: &mut World<Recorder>, from: [u8; 4], head: &str, body: &str) -> (u16, Value) {
+    fn said(world: &mut World<Recorder>, from: [u8; 4], head: &str, body: &str) -> String {
         let conn = world.connect_from(from, HTTP);
         let length = body.len();
         world.feed(conn, format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes());
         world.turns();
-        let said = String::from_utf8(world.taken(conn)).unwrap();
+        String::from_utf8(world.taken(conn)).unwrap()
+    }
+
+    fn split(said: &str) -> (u16, Value) {
         let (head, body) = said.split_once("\r\n\r\n").unwrap();
         (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+
+    fn asked(world: &mut World<Recorder>, from: [u8; 4], head: &str, body: &str) -> (u16, Value) {
+        split(&said(world, from, head, body))
     }
 
     const HERE: [u8; 4] = [127, 0, 0, 1];
@@ -231,8 +239,15 @@ mod tests {
         asked(world, HERE, &format!("GET {path} HTTP/1.1\r\n"), "")
     }
 
+    /// The header line of a good token.
+    fn bearer(world: &World<Recorder>, scope: Scope) -> String {
+        let caller = Caller { sub: "me".into(), scope };
+        format!("Authorization: Bearer {}\r\n", token::sign(&SECRET, &caller, world.now().unix().into(), 60).unwrap())
+    }
+
     fn post(world: &mut World<Recorder>, path: &str, body: &str) -> (u16, Value) {
-        asked(world, HERE, &format!("POST {path} HTTP/1.1\r\nContent-Type: application/json; charset=utf-8\r\n"), body)
+        let token = bearer(world, Scope::Admin);
+        asked(world, HERE, &format!("POST {path} HTTP/1.1\r\n{token}Content-Type: application/json; charset=utf-8\r\n"), body)
     }
 
     #[test]
@@ -305,7 +320,9 @@ mod tests {
         assert_eq!((&list["count"], &list["bans"][0]["of"]), (&json!(2), &json!("8.8.0.0/16")));
         assert_eq!((&list["bans"][0]["until"], &list["bans"][1]["until"]), (&json!(now + 60), &json!(now + u64::from(BAN_SECONDS))));
         assert_eq!(post(&mut world, "/api/v1/peers", r#"{"addr": "8.8.1.1"}"#).0, 409, "banned");
-        let delete = |world: &mut World<Recorder>, of: &str| asked(world, HERE, &format!("DELETE /api/v1/bans/{of} HTTP/1.1\r\n"), "");
+        let token = bearer(&world, Scope::Admin);
+        let delete =
+            |world: &mut World<Recorder>, of: &str| asked(world, HERE, &format!("DELETE /api/v1/bans/{of} HTTP/1.1\r\n{token}"), "");
         assert_eq!(delete(&mut world, "8.8.0.0/16"), (200, json!({"of": "8.8.0.0/16", "lifted": true})));
         assert_eq!(delete(&mut world, "8.8.0.0%2F16").0, 404);
         assert_eq!(delete(&mut world, "2001%3adb8::1").0, 200);
@@ -325,26 +342,44 @@ mod tests {
     }
 
     #[test]
-    fn only_who_is_on_this_machine_changes_anything() {
+    fn only_who_has_a_good_token_changes_anything_and_from_anywhere() {
         let mut world = World::recorded(&[], true);
-        let body = r#"{"addr": "8.8.4.4"}"#;
-        let json = "Content-Type: application/json\r\n";
-        let said = |world: &mut World<Recorder>, from, head: &str| asked(world, from, head, body).0;
-        for path in ["/api/v1/peers", "/api/v1/bans"] {
-            let head = format!("POST {path} HTTP/1.1\r\n");
-            assert_eq!(said(&mut world, [8, 8, 8, 8], &format!("{head}{json}")), 403);
-            assert_eq!(said(&mut world, [192, 168, 0, 9], &format!("{head}{json}")), 403);
-            for passed_on in ["Origin: http://127.0.0.1:9332", "Sec-Fetch-Site: cross-site", "X-Forwarded-For: 8.8.8.8"] {
-                assert_eq!(said(&mut world, HERE, &format!("{head}{json}{passed_on}\r\n")), 403, "{passed_on}");
+        let (admin, user) = (bearer(&world, Scope::Admin), bearer(&world, Scope::User));
+        let (body, json) = (r#"{"addr": "8.8.4.4"}"#, "Content-Type: application/json\r\n");
+        let wrong = admin.replace("Bearer ", "Bearer x");
+        for (method, path) in [("POST", "/api/v1/peers"), ("POST", "/api/v1/bans"), ("DELETE", "/api/v1/bans/8.8.4.4")] {
+            let head = format!("{method} {path} HTTP/1.1\r\n{json}");
+            for from in [HERE, [192, 168, 0, 9], [8, 8, 8, 8]] {
+                for (token, status, code, challenge) in [
+                    ("", 401, "unauthorized", "Bearer\r\n"),
+                    ("Authorization: Basic bWU6eA==\r\n", 401, "unauthorized", "Bearer\r\n"),
+                    ("Authorization: Bearer\r\n", 401, "unauthorized", "Bearer\r\n"),
+                    (&wrong, 401, "unauthorized", "Bearer error=\"invalid_token\"\r\n"),
+                    (&user, 403, "forbidden", "Bearer error=\"insufficient_scope\"\r\n"),
+                ] {
+                    let said = said(&mut world, from, &format!("{head}{token}"), body);
+                    assert!(said.contains(&format!("\r\nWWW-Authenticate: {challenge}")), "{token}: {said}");
+                    let (got, error) = split(&said);
+                    assert_eq!((got, &error["error"]["code"]), (status, &json!(code)), "{token}");
+                }
             }
-            assert_eq!(said(&mut world, HERE, &head), 415, "a form of a page has no such type");
-            assert_eq!(said(&mut world, HERE, &format!("{head}Content-Type: text/plain\r\n")), 415);
-            assert_eq!(said(&mut world, HERE, &format!("PUT {path} HTTP/1.1\r\n")), 405);
+        }
+        assert!(world.wires.dials.is_empty());
+        assert_eq!(world.node.counters().tokens_refused.get(), 9, "a wrong token each");
+        let passed_on = "Origin: http://127.0.0.1:9332\r\nSec-Fetch-Site: same-origin\r\nX-Forwarded-For: 8.8.8.8\r\n";
+        let head = format!("POST /api/v1/peers HTTP/1.1\r\n{}{passed_on}", admin.replace("Bearer", "bearer"));
+        let (code, error) = asked(&mut world, [8, 8, 8, 8], &head, body);
+        assert_eq!((code, &error["error"]["code"]), (415, &json!("unsupported_media")), "a form of a page has no such type");
+        assert_eq!(asked(&mut world, [8, 8, 8, 8], &format!("{head}{json}"), body).0, 200);
+        assert_eq!(world.wires.dials.len(), 1);
+        world.skip(std::time::Duration::from_secs(60 + TOKEN_LEEWAY_S));
+        let (code, error) = asked(&mut world, HERE, &format!("{head}{json}"), body);
+        assert!(code == 401 && error["error"]["message"].as_str().unwrap().contains("expired"), "{error}");
+        for path in ["/api/v1/peers", "/api/v1/bans"] {
+            assert_eq!(asked(&mut world, HERE, &format!("PUT {path} HTTP/1.1\r\n"), "").0, 405);
             // Looking is everybody's.
             assert_eq!(asked(&mut world, [8, 8, 8, 8], &format!("GET {path} HTTP/1.1\r\n"), "").0, 200);
         }
-        assert!(world.wires.dials.is_empty());
-        assert_eq!(asked(&mut world, [8, 8, 8, 8], "DELETE /api/v1/bans/8.8.8.8 HTTP/1.1\r\n", "").0, 403);
         assert_eq!(asked(&mut world, HERE, "GET /api/v1/bans/8.8.8.8 HTTP/1.1\r\n", "").0, 405);
     }
 }

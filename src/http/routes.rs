@@ -25,6 +25,10 @@ pub enum Route {
     Status,
     /// The reactor's slowest turns.
     Turns,
+    /// The chain with its uncles, from memory.
+    Chain,
+    /// Headers of shares.
+    Headers,
     /// Shares of the confirmed chain.
     Shares,
     /// One share.
@@ -202,6 +206,22 @@ pub static ROUTES: &[Row] = &[
     },
     Row { route: Route::Metrics, path: "/metrics", kind: TEXT, summary: "Figures in Prometheus' text format.", ..READ },
     Row { route: Route::Status, path: "/api/v1/status", schema: "Status", summary: "The node at this moment.", ..READ },
+    Row {
+        route: Route::Chain,
+        path: "/api/v1/chain",
+        schema: "Chain",
+        summary: "The confirmed chain, the newest first, with the uncles that it credits and what stands beside it.",
+        params: &[FROM, count(SHARES_LISTED as u64)],
+        ..READ
+    },
+    Row {
+        route: Route::Headers,
+        path: "/api/v1/headers",
+        schema: "Headers",
+        summary: "Headers of shares of the confirmed chain, the newest first, for scripts.",
+        params: &[FROM, count(SHARES_LISTED as u64)],
+        ..READ
+    },
     Row {
         route: Route::Shares,
         path: "/api/v1/shares",

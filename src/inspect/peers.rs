@@ -39,8 +39,11 @@ struct BookRow {
     attempts: u8,
 }
 
+/// A token for what needs one, made when it is needed.
+pub type Token<'a> = &'a dyn Fn() -> Result<String, Failure>;
+
 /// Lists peers, or has a running node change something about them.
-pub fn peers(of: &Place, asks: &PeersAsk, json: bool, out: &mut impl Write) -> Result<(), Failure> {
+pub fn peers(of: &Place, asks: &PeersAsk, token: Token<'_>, json: bool, out: &mut impl Write) -> Result<(), Failure> {
     match (of, asks) {
         (Place::Node(addr), PeersAsk::List) => print(&running(*addr)?, json, describe, out),
         (Place::Rows { kv, dir }, PeersAsk::List) => {
@@ -59,7 +62,7 @@ pub fn peers(of: &Place, asks: &PeersAsk, json: bool, out: &mut impl Write) -> R
         (Place::Rows { dir, .. }, _) => Err(Failure::Mistake(format!("no node runs on data directory {dir}: start it, and ask again"))),
         (Place::Node(addr), PeersAsk::Add(peer)) => {
             let peer = config::peer(peer)?;
-            let said = changed(*addr, "POST", "/api/v1/peers", &json!({ "addr": peer.to_string() }))?;
+            let said = changed(*addr, token, "POST", "/api/v1/peers", &json!({ "addr": peer.to_string() }))?;
             print(
                 &said,
                 json,
@@ -73,11 +76,11 @@ pub fn peers(of: &Place, asks: &PeersAsk, json: bool, out: &mut impl Write) -> R
             if let Some(seconds) = seconds {
                 body["seconds"] = json!(seconds);
             }
-            print(&changed(*addr, "POST", "/api/v1/bans", &body)?, json, describe_ban, out)
+            print(&changed(*addr, token, "POST", "/api/v1/bans", &body)?, json, describe_ban, out)
         }
         (Place::Node(addr), PeersAsk::Unban(of)) => {
             let of = subnet(of)?;
-            let said = changed(*addr, "DELETE", &format!("/api/v1/bans/{of}"), &Value::Null)?;
+            let said = changed(*addr, token, "DELETE", &format!("/api/v1/bans/{of}"), &Value::Null)?;
             print(&said, json, |said| format!("{} is no longer banned", word(&said["of"])), out)
         }
     }
@@ -123,10 +126,10 @@ fn read(body: &str) -> Result<Value, Failure> {
 }
 
 /// Has a node change something. What it refuses, and why, is the user's to mend.
-fn changed(addr: SocketAddr, method: &str, path: &str, body: &Value) -> Result<String, Failure> {
+fn changed(addr: SocketAddr, token: Token<'_>, method: &str, path: &str, body: &Value) -> Result<String, Failure> {
     let silent = |why: String| Failure::Mistake(format!("no Rockpool node answers at {addr} ({why}): is it running?"));
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    match ask::send(addr, method, path, &body).map_err(|error| silent(error.to_string()))? {
+    match ask::send(addr, method, path, &token()?, &body).map_err(|error| silent(error.to_string()))? {
         (200, said) => Ok(said),
         (code, said) => Err(ask::refusal(&said).map_or_else(|| silent(format!("HTTP {code}")), Failure::Mistake)),
     }
