@@ -34,7 +34,9 @@ function put(where, text) {
   return node;
 }
 
-const show = (id, shown) => { $(id).toggleAttribute("hidden", !shown); };
+const show = (id, shown) => {
+  $(id).toggleAttribute("hidden", !shown);
+};
 
 /** What the browser remembers, where it lets us. */
 function remember(store, key, value) {
@@ -42,7 +44,9 @@ function remember(store, key, value) {
     if (value === undefined) return window[store].getItem(key);
     if (value === null) window[store].removeItem(key);
     else window[store].setItem(key, value);
-  } catch { /* Private windows may refuse. */ }
+  } catch {
+    /* Private windows may refuse. */
+  }
   return null;
 }
 
@@ -58,7 +62,10 @@ function scaled(value, units) {
   if (!isNumber(value)) return ["–", ""];
   if (value <= 0) return ["0", units[0]];
   let step = 0;
-  while (value >= 999.5 && step < units.length - 1) { value /= 1000; step += 1; }
+  while (value >= 999.5 && step < units.length - 1) {
+    value /= 1000;
+    step += 1;
+  }
   if (value >= 1e6) return [value.toExponential(2), units[step]];
   const digits = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
   return [value < 0.01 ? value.toPrecision(2) : value.toFixed(digits), units[step]];
@@ -103,7 +110,8 @@ function chance(p) {
 const part = (x) => (x > 0 && x < 0.0005 ? "< 0.1 %" : `${(x * 100).toFixed(1)} %`);
 const money = (sats) => (!isNumber(sats) ? ["–", ""] : sats >= 100000 ? [(sats / 1e8).toFixed(8), "BTC"] : [whole.format(sats), "sats"]);
 const coins = (sats) => money(sats).join(" ").trim();
-const short = (text, head = 10, tail = 6) => (text && text.length > head + tail + 1 ? `${text.slice(0, head)}…${text.slice(-tail)}` : text || "–");
+const short = (text, head = 10, tail = 6) =>
+  text && text.length > head + tail + 1 ? `${text.slice(0, head)}…${text.slice(-tail)}` : text || "–";
 const figure = (id, [value, unit]) => {
   const key = `${value} ${unit}`;
   if ($(id).dataset.key === key) return;
@@ -122,7 +130,11 @@ async function copy(text, button) {
     area.value = text;
     document.body.append(area);
     area.select();
-    try { done = document.execCommand("copy"); } catch { /* Then by hand. */ }
+    try {
+      done = document.execCommand("copy");
+    } catch {
+      /* Then by hand. */
+    }
     area.remove();
     button.focus();
   }
@@ -132,12 +144,25 @@ async function copy(text, button) {
   setTimeout(() => put(button, said), 2000);
 }
 
-const copier = (text, what) => el("button", { type: "button", "aria-label": `Copy ${what}`, onclick: (event) => copy(text, event.currentTarget) }, "Copy");
+const copier = (text, what) =>
+  el("button", { type: "button", "aria-label": `Copy ${what}`, onclick: (event) => copy(text, event.currentTarget) }, "Copy");
 
 // ---- What is known ----
 
-const data = { status: null, pool: null, history: null, chain: null, miners: null, workers: new Map(), payouts: null, you: null,
-  blocks: null, peers: null, bans: null, sessions: null };
+const data = {
+  status: null,
+  pool: null,
+  history: null,
+  chain: null,
+  miners: null,
+  workers: new Map(),
+  payouts: null,
+  you: null,
+  blocks: null,
+  peers: null,
+  bans: null,
+  sessions: null,
+};
 let span_ = remember("localStorage", "span") || "1d";
 let token = remember("sessionStorage", "token");
 let mine = "";
@@ -151,7 +176,12 @@ async function ask(path, options = {}) {
   const stop = new AbortController();
   const timer = setTimeout(() => stop.abort(), 20000);
   try {
-    const answer = await fetch(path, { method: options.method || "GET", headers, body: options.body && JSON.stringify(options.body), signal: stop.signal });
+    const answer = await fetch(path, {
+      method: options.method || "GET",
+      headers,
+      body: options.body && JSON.stringify(options.body),
+      signal: stop.signal,
+    });
     if (answer.ok) return await answer.json();
     const said = await answer.json().catch(() => null);
     const error = new Error((said && said.error && (said.error.message || said.error)) || `the node answered ${answer.status}`);
@@ -166,33 +196,85 @@ async function ask(path, options = {}) {
 
 // `every`: seconds. What no visible section needs is not asked for.
 const sources = {
-  status: { every: () => 5, wanted: () => !live, 
+  status: {
+    every: () => 5,
+    wanted: () => !live,
     run: async () => {
       const lonely = down !== null;
       took(await ask("/api/v1/status"));
       if (lonely && !live) listen();
-    } },
-  pool: { where: ["rate", "tiles", "blocks"], every: () => 10, run: async () => { data.pool = await ask("/api/v1/pool"); clock(); renderPool(); } },
-  history: { where: ["rate"], every: () => ({ "1h": 10, "1d": 60, "7d": 300, "30d": 900 })[span_],
-    run: async () => { data.history = await ask(`/api/v1/history?span=${span_}`); renderChart(); } },
-  chain: { where: ["chain"], every: () => (live ? 30 : 10), wanted: chained,
+    },
+  },
+  pool: {
+    where: ["rate", "tiles", "blocks"],
+    every: () => 10,
+    run: async () => {
+      data.pool = await ask("/api/v1/pool");
+      clock();
+      renderPool();
+    },
+  },
+  history: {
+    where: ["rate"],
+    every: () => ({ "1h": 10, "1d": 60, "7d": 300, "30d": 900 })[span_],
+    run: async () => {
+      data.history = await ask(`/api/v1/history?span=${span_}`);
+      renderChart();
+    },
+  },
+  chain: {
+    where: ["chain"],
+    every: () => (live ? 30 : 10),
+    wanted: chained,
     run: async () => {
       data.chain = await ask(`/api/v1/chain?count=${slots()}${from === null ? "" : `&from=${from}`}`);
       renderChain();
-    } },
+    },
+  },
   miners: { where: ["miners", "payouts"], every: () => 10, run: readMiners },
   payouts: { where: ["payouts", "mine", "tiles"], every: () => 20, run: readPayouts },
-  blocks: { where: ["blocks"], every: () => 60, run: async () => { data.blocks = await ask("/api/v1/blocks?count=20"); renderBlocks(); } },
-  peers: { where: ["peers"], every: () => 10, wanted: chained, run: async () => { data.peers = await ask("/api/v1/peers"); renderPeers(); } },
-  sessions: { where: ["operator"], every: () => 10, wanted: () => token && $("operator-box").open,
-    run: async () => { data.sessions = await ask("/api/v1/sessions", { signed: true }); renderSessions(); } },
-  bans: { where: ["operator"], every: () => 30, wanted: () => token && $("operator-box").open,
-    run: async () => { data.bans = await ask("/api/v1/bans", { signed: true }); renderBans(); } },
+  blocks: {
+    where: ["blocks"],
+    every: () => 60,
+    run: async () => {
+      data.blocks = await ask("/api/v1/blocks?count=20");
+      renderBlocks();
+    },
+  },
+  peers: {
+    where: ["peers"],
+    every: () => 10,
+    wanted: chained,
+    run: async () => {
+      data.peers = await ask("/api/v1/peers");
+      renderPeers();
+    },
+  },
+  sessions: {
+    where: ["operator"],
+    every: () => 10,
+    wanted: () => token && $("operator-box").open,
+    run: async () => {
+      data.sessions = await ask("/api/v1/sessions", { signed: true });
+      renderSessions();
+    },
+  },
+  bans: {
+    where: ["operator"],
+    every: () => 30,
+    wanted: () => token && $("operator-box").open,
+    run: async () => {
+      data.bans = await ask("/api/v1/bans", { signed: true });
+      renderBans();
+    },
+  },
 };
 const seen = new Set();
 let timer = 0;
 
-function chained() { return !data.status || data.status.mode === "chain"; }
+function chained() {
+  return !data.status || data.status.mode === "chain";
+}
 
 /** Asks for it as soon as it has not been asked for during `gap` seconds. */
 function soon(names, gap = 0) {
@@ -244,14 +326,19 @@ let down = null; // Since when the node does not answer.
 function listen() {
   clearTimeout(retryTimer);
   if (stream) stream.close();
-  const mine = stream = new EventSource("/api/v1/events");
-  const on = (name, act) => mine.addEventListener(name, (event) => {
-    if (mine !== stream) return;
-    beat = Date.now();
-    let value = null;
-    try { value = JSON.parse(event.data); } catch { return; }
-    act(value);
-  });
+  const mine = (stream = new EventSource("/api/v1/events"));
+  const on = (name, act) =>
+    mine.addEventListener(name, (event) => {
+      if (mine !== stream) return;
+      beat = Date.now();
+      let value = null;
+      try {
+        value = JSON.parse(event.data);
+      } catch {
+        return;
+      }
+      act(value);
+    });
   mine.onopen = () => {
     if (mine !== stream) return;
     live = true;
@@ -268,8 +355,15 @@ function listen() {
   };
   on("status", took);
   on("share", () => soon(["chain"], 1));
-  on("tip", (tip) => { put("height", whole.format(tip.height)); soon(["chain"], 1); soon(["payouts"], 5); });
-  on("block", (block) => { celebrate(block); soon(["blocks", "pool"], 1); });
+  on("tip", (tip) => {
+    put("height", whole.format(tip.height));
+    soon(["chain"], 1);
+    soon(["payouts"], 5);
+  });
+  on("block", (block) => {
+    celebrate(block);
+    soon(["blocks", "pool"], 1);
+  });
   on("fate", () => soon(["blocks"], 1));
   on("miner", () => soon(["miners"], 2));
   on("peer", () => soon(["peers"], 2));
@@ -343,7 +437,9 @@ function renderState() {
   const title = kind === "good" ? `${value} ${unit} · Rockpool` : `${kind === "trouble" ? "⚠" : "…"} ${text} · Rockpool`;
   if (document.title !== title) document.title = title;
   const colour = { good: "#00a08f", waiting: "#d9952b", trouble: "#d93a30" }[kind];
-  const rings = [4, 9, 14].map((r, i) => `<circle cx='16' cy='16' r='${r}' fill='${i ? "none" : colour}' stroke='${colour}' stroke-width='3'/>`);
+  const rings = [4, 9, 14].map(
+    (r, i) => `<circle cx='16' cy='16' r='${r}' fill='${i ? "none" : colour}' stroke='${colour}' stroke-width='3'/>`,
+  );
   const icon = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns='${SVG}' viewBox='0 0 32 32'>${rings.join("")}</svg>`)}`;
   if ($("icon").href !== icon) $("icon").href = icon;
 }
@@ -372,8 +468,16 @@ function renderStatus() {
   renderRates();
   renderHealth();
   renderConnect();
-  list("bitcoin-list", [["Node"], ["Height", "right"], ["Connected", "right"]], (status.bitcoin.peers || []).map((node) => [node.addr,
-    { text: node.addr, small: node.agent }, whole.format(node.height), span(node.up_s)]));
+  list(
+    "bitcoin-list",
+    [["Node"], ["Height", "right"], ["Connected", "right"]],
+    (status.bitcoin.peers || []).map((node) => [
+      node.addr,
+      { text: node.addr, small: node.agent },
+      whole.format(node.height),
+      span(node.up_s),
+    ]),
+  );
   show("bitcoin-peers", (status.bitcoin.peers || []).length > 0);
 }
 
@@ -383,7 +487,10 @@ function renderRates() {
   const { status, pool } = data;
   const own = ownRate();
   const all = status && status.rates ? status.rates.pool : pool ? pool.pool_rate : null;
-  for (const [id, value] of [["own", own], ["pool", all]]) {
+  for (const [id, value] of [
+    ["own", own],
+    ["pool", all],
+  ]) {
     const [number, unit] = scaled(value, RATES);
     put(`${id}-rate`, number);
     put(`${id}-unit`, unit);
@@ -391,8 +498,13 @@ function renderRates() {
   const share = isNumber(own) && all > 0 ? ` · ${part(Math.min(1, own / all))} of the pool` : "";
   const workers = data.miners ? count(data.miners.workers, "worker") : status ? count(status.miners, "miner") : "";
   put("own-note", workers + (chained() ? share : ""));
-  const members = pool ? `${count(pool.miners_in_window, "address", "addresses")} in the window · a share every ${span(pool.share_interval_s)}` : "\u00a0";
-  put("pool-note", chained() ? members : status.mode === "solo" ? "solo: whoever finds a block is paid all of it" : "standalone: this node’s own pool");
+  const members = pool
+    ? `${count(pool.miners_in_window, "address", "addresses")} in the window · a share every ${span(pool.share_interval_s)}`
+    : "\u00a0";
+  put(
+    "pool-note",
+    chained() ? members : status.mode === "solo" ? "solo: whoever finds a block is paid all of it" : "standalone: this node’s own pool",
+  );
   show("no-miner", Boolean(status && !status.miners && !(own > 0)));
 }
 
@@ -403,28 +515,72 @@ function renderHealth() {
   const checks = [];
   const { height, headers } = status.bitcoin;
   const bitcoin = !has("bitcoind") && isNumber(height);
-  checks.push([bitcoin ? "good" : "trouble", bitcoin ? `bitcoind gives work for block ${whole.format(height)}` : "No work from bitcoind",
-    bitcoin ? (isNumber(headers) ? `best header known: ${whole.format(headers)}` : "") : trouble || "no block template has come yet"]);
+  checks.push([
+    bitcoin ? "good" : "trouble",
+    bitcoin ? `bitcoind gives work for block ${whole.format(height)}` : "No work from bitcoind",
+    bitcoin ? (isNumber(headers) ? `best header known: ${whole.format(headers)}` : "") : trouble || "no block template has come yet",
+  ]);
   if (chained()) {
     const lonely = has("no peer");
-    checks.push([lonely ? "trouble" : status.peers ? "good" : "waiting", status.peers ? `${count(status.peers, "peer")} connected` : "No peer connected",
-      lonely ? trouble : status.peers ? "" : "this node mines alone until one is there"]);
+    checks.push([
+      lonely ? "trouble" : status.peers ? "good" : "waiting",
+      status.peers ? `${count(status.peers, "peer")} connected` : "No peer connected",
+      lonely ? trouble : status.peers ? "" : "this node mines alone until one is there",
+    ]);
     const work = working().find((work) => work.what === "sync");
-    checks.push([work ? "waiting" : "good", work ? `Share chain: ${percent(work)} fetched` : "Share chain is in step",
-      `height ${whole.format(status.tip.height)}${status.claimed_height ? `, a peer claims ${whole.format(status.claimed_height)}` : ""}`]);
+    checks.push([
+      work ? "waiting" : "good",
+      work ? `Share chain: ${percent(work)} fetched` : "Share chain is in step",
+      `height ${whole.format(status.tip.height)}${status.claimed_height ? `, a peer claims ${whole.format(status.claimed_height)}` : ""}`,
+    ]);
   }
-  checks.push([has("disk") ? "trouble" : "good", has("disk") ? "The disk is full" : "The disk takes what is written", has("disk") ? "make room; shares are held back until then" : ""]);
+  checks.push([
+    has("disk") ? "trouble" : "good",
+    has("disk") ? "The disk is full" : "The disk takes what is written",
+    has("disk") ? "make room; shares are held back until then" : "",
+  ]);
   const { accepted, rejected } = status.shares;
   const all = accepted + rejected;
-  checks.push([all && rejected / all > 0.05 ? "waiting" : "good", `${whole.format(accepted)} submits taken, ${whole.format(rejected)} refused`,
-    all ? `${part(rejected / all)} refused since the start; below 1 % is usual` : "none since the start"]);
-  keyed($("checks"), checks, (check, i) => i, ([kind, text, small]) => [
-    el("span", { class: `dot ${kind}`, role: "img", "aria-label": { good: "good", waiting: "attention", trouble: "trouble" }[kind] }),
-    el("span", {}, text, small && el("small", {}, small))], "li");
-  const names = { sync: "Fetching the share chain", rebuild: "Checking coinbases", prune: "Deleting what is old", "take-over": "Taking over the data directory" };
-  keyed($("progress"), working(), (work) => work.what, (work) => [
-    el("p", { class: "mute" }, `${names[work.what] || work.what}: ${whole.format(work.done)} of ${whole.format(work.of)} ${work.unit || ""}${left(work)}`),
-    el("progress", { class: "bar", max: Math.max(1, work.of), value: Math.min(work.done, work.of), "aria-label": names[work.what] || work.what })], "div");
+  checks.push([
+    all && rejected / all > 0.05 ? "waiting" : "good",
+    `${whole.format(accepted)} submits taken, ${whole.format(rejected)} refused`,
+    all ? `${part(rejected / all)} refused since the start; below 1 % is usual` : "none since the start",
+  ]);
+  keyed(
+    $("checks"),
+    checks,
+    (check, i) => i,
+    ([kind, text, small]) => [
+      el("span", { class: `dot ${kind}`, role: "img", "aria-label": { good: "good", waiting: "attention", trouble: "trouble" }[kind] }),
+      el("span", {}, text, small && el("small", {}, small)),
+    ],
+    "li",
+  );
+  const names = {
+    sync: "Fetching the share chain",
+    rebuild: "Checking coinbases",
+    prune: "Deleting what is old",
+    "take-over": "Taking over the data directory",
+  };
+  keyed(
+    $("progress"),
+    working(),
+    (work) => work.what,
+    (work) => [
+      el(
+        "p",
+        { class: "mute" },
+        `${names[work.what] || work.what}: ${whole.format(work.done)} of ${whole.format(work.of)} ${work.unit || ""}${left(work)}`,
+      ),
+      el("progress", {
+        class: "bar",
+        max: Math.max(1, work.of),
+        value: Math.min(work.done, work.of),
+        "aria-label": names[work.what] || work.what,
+      }),
+    ],
+    "div",
+  );
 }
 
 /** Children of a node by key, each made anew only when what it shows is another. */
@@ -451,7 +607,10 @@ function keyed(parent, items, keyOf, make, tag) {
   old.forEach((node) => node.remove());
 }
 
-/** A table. Columns are [name, class, title]; a row is its key and then a cell for each: a string, or {text, small, title, dot, tag, num, button, act}. */
+/**
+ * A table. Columns are [name, class, title]; a row is its key and then a cell for each: a string, or
+ * {text, small, title, dot, tag, num, button, act}.
+ */
 function list(id, columns, rows) {
   const box = $(id);
   let table = box.firstChild;
@@ -460,17 +619,31 @@ function list(id, columns, rows) {
     table = el("table", { class: "table" }, el("thead", {}, el("tr", {}, ...heads)), el("tbody"));
     box.append(table);
   }
-  keyed(table.lastChild, rows, (row) => row[0], (row, node) => {
-    node.className = row.off ? "off" : "";
-    return row.slice(1).map((cell, i) => {
-      const it = typeof cell === "object" && cell !== null ? cell : { text: cell };
-      const text = el("span", { class: `name ${it.num ? "num" : ""}`, title: it.title },
-        it.dot && el("span", { class: `dot ${it.dot}`, role: "img", "aria-label": it.dot === "off" ? "offline" : "online" }), it.text ?? "–",
-        it.tag && el("span", { class: "tag" }, it.tag));
-      return el("td", { class: columns[i][1] || "", "data-label": columns[i][0] }, it.button ? el("button", { type: "button", onclick: it.act }, it.button) : text,
-        it.small && el("small", {}, it.small));
-    });
-  }, "tr");
+  keyed(
+    table.lastChild,
+    rows,
+    (row) => row[0],
+    (row, node) => {
+      node.className = row.off ? "off" : "";
+      return row.slice(1).map((cell, i) => {
+        const it = typeof cell === "object" && cell !== null ? cell : { text: cell };
+        const text = el(
+          "span",
+          { class: `name ${it.num ? "num" : ""}`, title: it.title },
+          it.dot && el("span", { class: `dot ${it.dot}`, role: "img", "aria-label": it.dot === "off" ? "offline" : "online" }),
+          it.text ?? "–",
+          it.tag && el("span", { class: "tag" }, it.tag),
+        );
+        return el(
+          "td",
+          { class: columns[i][1] || "", "data-label": columns[i][0] },
+          it.button ? el("button", { type: "button", onclick: it.act }, it.button) : text,
+          it.small && el("small", {}, it.small),
+        );
+      });
+    },
+    "tr",
+  );
 }
 
 // ---- Connect ----
@@ -488,7 +661,13 @@ function renderConnect() {
     rows.push(["Server", url], ["User name", `${mine || "YOUR-ADDRESS"}.garage`], ["Password", "x"]);
   }
   if (listen.p2p) rows.push(["For other nodes", `--peer ${here}:${port(listen.p2p)}`]);
-  keyed($("strings"), rows, ([name]) => name, ([name, text]) => [el("dt", {}, name), el("dd", {}, el("code", {}, text), copier(text, name))], "div");
+  keyed(
+    $("strings"),
+    rows,
+    ([name]) => name,
+    ([name, text]) => [el("dt", {}, name), el("dd", {}, el("code", {}, text), copier(text, name))],
+    "div",
+  );
   put("no-miner-url", url);
   put("miners-url", url);
   // Who has no miner yet needs this first; it stays where it is until the page is loaded again.
@@ -509,21 +688,36 @@ function renderPool() {
   renderRates();
   renderNext();
   put("block-time", span(expect.pool_block_s));
-  put("block-note", `of the pool, on average${isNumber(expect.own_block_solo_s) ? `; your miners alone need ${span(expect.own_block_solo_s)}` : ""}`);
+  put(
+    "block-note",
+    `of the pool, on average${isNumber(expect.own_block_solo_s) ? `; your miners alone need ${span(expect.own_block_solo_s)}` : ""}`,
+  );
   const effort = luck.effort_percent;
   put("effort", isNumber(effort) ? `${whole.format(Math.round(effort))} %` : "–");
   $("effort-bar").value = Math.min(100, effort || 0);
   $("effort-bar").classList.toggle("over", effort > 100);
-  put("effort-note", luck.blocks && luck.blocks.length ? `work since the block of ${ago(luck.since)}, of what one takes on average`
-    : "work so far, of what a block takes on average");
+  put(
+    "effort-note",
+    luck.blocks && luck.blocks.length
+      ? `work since the block of ${ago(luck.since)}, of what one takes on average`
+      : "work so far, of what a block takes on average",
+  );
   for (const time of ["day", "week", "year"]) {
     const p = expect[`chance_${time}`];
     put(`chance-${time}`, chance(p)).title = p > 0 ? `1 in ${words.format(1 / p)}` : "";
   }
   put("share-time", span(expect.own_share_s));
-  put("share-note", expect.own_share_s > pool.window_s ? `a share counts for ${span(pool.window_s)}: with luck only` : `on average; each counts for ${span(pool.window_s)}`);
+  put(
+    "share-note",
+    expect.own_share_s > pool.window_s
+      ? `a share counts for ${span(pool.window_s)}: with luck only`
+      : `on average; each counts for ${span(pool.window_s)}`,
+  );
   figure("best", scaled(best.ever > 0 ? best.ever : null, ["", "k", "M", "G", "T", "P", "E", "Z"]));
-  const who = best.ever > 0 ? `${best.worker || short(best.address)}, ${ago(best.time)} · since the start ${difficulty(best.session)}` : "the luckiest hash of your miners";
+  const who =
+    best.ever > 0
+      ? `${best.worker || short(best.address)}, ${ago(best.time)} · since the start ${difficulty(best.session)}`
+      : "the luckiest hash of your miners";
   put("best-note", `${who} · a block needs ${difficulty(pool.network_difficulty)}`);
   renderBlocks();
 }
@@ -532,7 +726,12 @@ function renderNext() {
   const sats = data.pool && data.pool.expect ? data.pool.expect.own_sats_next_block : null;
   const value = data.payouts && data.payouts.value;
   figure("next-sats", sats >= 100000 ? [(sats / 1e8).toPrecision(4), "BTC"] : money(sats));
-  put("next-note", value && isNumber(sats) ? `${whole.format(sats)} sats, ${part(sats / value)} of the block, to addresses that mine here` : "what a block found now would pay to addresses that mine here");
+  put(
+    "next-note",
+    value && isNumber(sats)
+      ? `${whole.format(sats)} sats, ${part(sats / value)} of the block, to addresses that mine here`
+      : "what a block found now would pay to addresses that mine here",
+  );
 }
 
 // ---- The chart ----
@@ -549,7 +748,8 @@ function ceiling(value) {
 function renderChart() {
   const box = $("chart");
   const history = data.history;
-  const width = box.clientWidth, height = box.clientHeight;
+  const width = box.clientWidth,
+    height = box.clientHeight;
   if (!history || !width) return;
   for (const button of $("spans").children) button.setAttribute("aria-pressed", String(button.dataset.span === span_));
   const points = history.points || [];
@@ -559,7 +759,7 @@ function renderChart() {
   const step = history.step_s || seconds / 360;
   const end = Math.max(now(), points.length ? points[points.length - 1][0] : 0);
   const begin = end - seconds;
-  const x = chart.x = (time) => ((time - begin) / seconds) * width;
+  const x = (chart.x = (time) => ((time - begin) / seconds) * width);
   const kids = [];
   const pooled = chained();
   const bottom = height - 18;
@@ -568,11 +768,18 @@ function renderChart() {
   chart.panels = panels;
   for (const panel of panels) {
     const most = ceiling(Math.max(0, ...points.map((point) => point[panel.at] || 0)));
-    const y = panel.y = (value) => panel.bottom - ((value || 0) / most) * (panel.bottom - panel.top);
+    const y = (panel.y = (value) => panel.bottom - ((value || 0) / most) * (panel.bottom - panel.top));
     for (const value of panel.name === "own" ? [most, most / 2] : [most]) {
       const at = Math.round(y(value)) + 0.5;
       kids.push(draw("line", { class: "grid", x1: 0, x2: width, y1: at, y2: at }));
-      if (points.length) kids.push(draw("text", { x: 0, y: at - 4 }, `${value === most ? `${panel.name === "own" ? "yours" : "pool"}  ` : ""}${rate(value).replace(/\.0+ /, " ")}`));
+      if (points.length)
+        kids.push(
+          draw(
+            "text",
+            { x: 0, y: at - 4 },
+            `${value === most ? `${panel.name === "own" ? "yours" : "pool"}  ` : ""}${rate(value).replace(/\.0+ /, " ")}`,
+          ),
+        );
     }
     kids.push(draw("line", { class: "grid", x1: 0, x2: width, y1: panel.bottom + 0.5, y2: panel.bottom + 0.5 }));
     // Where the node did not run there is no line.
@@ -583,7 +790,8 @@ function renderChart() {
     });
     for (const run of runs) {
       const [a, b] = [run[0].split(",")[0], run[run.length - 1].split(",")[0]];
-      if (panel.name === "own") kids.push(draw("path", { class: "area", d: `M${a},${panel.bottom}L${run.join("L")}L${b},${panel.bottom}Z` }));
+      if (panel.name === "own")
+        kids.push(draw("path", { class: "area", d: `M${a},${panel.bottom}L${run.join("L")}L${b},${panel.bottom}Z` }));
       kids.push(draw("path", { class: panel.name, d: run.length > 1 ? `M${run.join("L")}` : `M${run[0]}h1` }));
     }
   }
@@ -591,7 +799,9 @@ function renderChart() {
   const clockwise = seconds <= 86400 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" };
   for (let i = 0; i < ticks; i += 1) {
     const time = begin + ((i + 0.5) / ticks) * seconds;
-    kids.push(draw("text", { x: x(time).toFixed(0), y: height - 4, "text-anchor": "middle" }, new Date(time * 1000).toLocaleString([], clockwise)));
+    kids.push(
+      draw("text", { x: x(time).toFixed(0), y: height - 4, "text-anchor": "middle" }, new Date(time * 1000).toLocaleString([], clockwise)),
+    );
   }
   kids.push(draw("g", { id: "cursor" }));
   box.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -609,18 +819,32 @@ function renderCursor() {
   if (!point) {
     const mean = (i) => points.reduce((sum, p) => sum + (p[i] || 0), 0) / points.length;
     const name = { "1h": "hour", "1d": "day", "7d": "week", "30d": "month" }[span_];
-    const said = points.length ? ["Average of the last ", name, ": ", bold(rate(mean(1))), ...(chained() ? [", pool ", bold(rate(mean(2)))] : [])] : ["Figures are drawn as they come, one a minute at first"];
+    const said = points.length
+      ? ["Average of the last ", name, ": ", bold(rate(mean(1))), ...(chained() ? [", pool ", bold(rate(mean(2)))] : [])]
+      : ["Figures are drawn as they come, one a minute at first"];
     $("readout").replaceChildren(...said);
     $("chart").setAttribute("aria-label", `Hash rate over time. ${$("readout").textContent}. Arrow keys read single values.`);
     return;
   }
   const px = chart.x(point[0]).toFixed(1);
   layer.append(draw("line", { class: "cursor", x1: px, x2: px, y1: 8, y2: chart.panels[chart.panels.length - 1].bottom }));
-  for (const panel of chart.panels) layer.append(draw("circle", { class: `spot ${panel.name === "own" ? "" : "other"}`, cx: px, cy: panel.y(point[panel.at]).toFixed(1), r: 4.5 }));
-  const at = new Date(point[0] * 1000).toLocaleString([], { weekday: span_ === "1h" || span_ === "1d" ? undefined : "short", hour: "2-digit", minute: "2-digit",
-    day: span_ === "30d" ? "numeric" : undefined, month: span_ === "30d" ? "short" : undefined });
-  $("readout").replaceChildren(`${at}: `, bold(rate(point[1])), ...(chained() ? [", pool ", bold(rate(point[2]))] : []),
-    ` · ${count(point[3] || 0, "miner")}, ${whole.format(point[4] || 0)} taken, ${whole.format(point[5] || 0)} refused`);
+  for (const panel of chart.panels)
+    layer.append(
+      draw("circle", { class: `spot ${panel.name === "own" ? "" : "other"}`, cx: px, cy: panel.y(point[panel.at]).toFixed(1), r: 4.5 }),
+    );
+  const at = new Date(point[0] * 1000).toLocaleString([], {
+    weekday: span_ === "1h" || span_ === "1d" ? undefined : "short",
+    hour: "2-digit",
+    minute: "2-digit",
+    day: span_ === "30d" ? "numeric" : undefined,
+    month: span_ === "30d" ? "short" : undefined,
+  });
+  $("readout").replaceChildren(
+    `${at}: `,
+    bold(rate(point[1])),
+    ...(chained() ? [", pool ", bold(rate(point[2]))] : []),
+    ` · ${count(point[3] || 0, "miner")}, ${whole.format(point[4] || 0)} taken, ${whole.format(point[5] || 0)} refused`,
+  );
 }
 
 function pointAt(event) {
@@ -628,7 +852,9 @@ function pointAt(event) {
   const box = $("chart").getBoundingClientRect();
   const px = event.clientX - box.left;
   let best = 0;
-  chart.points.forEach((point, i) => { if (Math.abs(chart.x(point[0]) - px) < Math.abs(chart.x(chart.points[best][0]) - px)) best = i; });
+  chart.points.forEach((point, i) => {
+    if (Math.abs(chart.x(point[0]) - px) < Math.abs(chart.x(chart.points[best][0]) - px)) best = i;
+  });
   chart.at = best;
   renderCursor();
 }
@@ -667,7 +893,8 @@ function place(view, width) {
   }
   for (const share of view.shares) {
     for (const uncle of share.uncles || []) {
-      if (!placed.has(uncle.id)) placed.set(uncle.id, { ...uncle, kind: "uncle", x: x(uncle.height), y: LANES[lane(uncle.height)], nephew: share.id });
+      if (!placed.has(uncle.id))
+        placed.set(uncle.id, { ...uncle, kind: "uncle", x: x(uncle.height), y: LANES[lane(uncle.height)], nephew: share.id });
     }
   }
   for (const share of [...(view.beside || [])].sort((a, b) => a.height - b.height)) {
@@ -681,12 +908,20 @@ function tie(dx, dy, kind) {
   const length = Math.hypot(dx, dy) || 1;
   const [ux, uy] = [dx / length, dy / length];
   const r = RADIUS + 2;
-  return draw("line", { class: kind, x1: (ux * r).toFixed(1), y1: (uy * r).toFixed(1), x2: (dx - ux * r).toFixed(1), y2: (dy - uy * r).toFixed(1) });
+  return draw("line", {
+    class: kind,
+    x1: (ux * r).toFixed(1),
+    y1: (uy * r).toFixed(1),
+    x2: (dx - ux * r).toFixed(1),
+    y2: (dy - uy * r).toFixed(1),
+  });
 }
 
 function describe(share) {
   const what = { main: "Share", uncle: "Uncle", beside: "Share beside the chain" }[share.kind];
-  return `${what} ${whole.format(share.height)}${share.own ? ", yours" : ""}, difficulty ${difficulty(share.difficulty)}${share.time ? `, ${ago(share.time)}` : ""}, ${short(share.address || share.script)}`;
+  const when = share.time ? `, ${ago(share.time)}` : "";
+  const whose = `${share.own ? ", yours" : ""}, ${short(share.address || share.script)}`;
+  return `${what} ${whole.format(share.height)}, difficulty ${difficulty(share.difficulty)}${when}${whose}`;
 }
 
 function renderChain() {
@@ -703,7 +938,10 @@ function renderChain() {
   drawn.top = view.shares.length ? view.shares[0].height : null;
   drawn.width = width;
   for (const [id, node] of drawn.nodes) {
-    if (!placed.has(id)) { node.remove(); drawn.nodes.delete(id); }
+    if (!placed.has(id)) {
+      node.remove();
+      drawn.nodes.delete(id);
+    }
   }
   const fresh = drawn.nodes.size > 0;
   drawn.order = [...placed.values()].sort((a, b) => a.x - b.x || a.y - b.y).map((share) => share.id);
@@ -720,11 +958,13 @@ function renderChain() {
       node.sign = sign;
       node.replaceChildren(...shape(share, placed));
     }
-    node.setAttribute("class", `node ${share.kind}${share.own ? " own" : ""}${node.classList.contains("fresh") ? " fresh" : ""}${drawn.chosen === id ? " chosen" : ""}`);
+    const marks = [share.own && "own", node.classList.contains("fresh") && "fresh", drawn.chosen === id && "chosen"];
+    node.setAttribute("class", ["node", share.kind, ...marks.filter(Boolean)].join(" "));
     node.setAttribute("aria-label", describe(share));
     const here = `translate(${share.x.toFixed(1)} ${share.y})`;
     node.setAttribute("transform", here);
-    if (slide && node.animate) node.animate([{ translate: `${moved * STEP()}px 0` }, { translate: "0 0" }], { duration: 500, easing: "ease-out" });
+    if (slide && node.animate)
+      node.animate([{ translate: `${moved * STEP()}px 0` }, { translate: "0 0" }], { duration: 500, easing: "ease-out" });
     if (node.parentNode !== box) box.append(node);
   }
   if (!placed.has(drawn.focus)) drawn.focus = view.shares.length ? view.shares[0].id : null;
@@ -736,14 +976,26 @@ function renderChain() {
 function shape(share, placed) {
   const kids = [];
   if (share.block) kids.push(draw("line", { class: "tick", x1: -STEP() / 2, x2: -STEP() / 2, y1: 20 - share.y, y2: 140 - share.y }));
-  if (share.label) kids.push(draw("text", { x: -STEP() / 2, y: 14 - share.y, "text-anchor": share.x > drawn.width - 60 ? "end" : "middle" }, `block ${share.label}`));
+  if (share.label)
+    kids.push(
+      draw(
+        "text",
+        { x: -STEP() / 2, y: 14 - share.y, "text-anchor": share.x > drawn.width - 60 ? "end" : "middle" },
+        `block ${share.label}`,
+      ),
+    );
   if (share.kind === "main" && share.tied) kids.push(tie(-STEP(), 0, "line"));
   const nephew = placed.get(share.nephew);
   if (nephew) kids.push(tie(nephew.x - share.x, nephew.y - share.y, "tie"));
   const parent = share.kind === "beside" && placed.get(share.parent);
   if (parent) kids.push(tie(parent.x - share.x, parent.y - share.y, "stray"));
-  kids.push(draw("title", {}, describe(share)), draw("circle", { class: "halo", r: 12 }), draw("circle", { class: "core", r: share.kind === "main" ? RADIUS : RADIUS - 1.5 }));
-  if (share.kind === "main" && share.height % 10 === 0) kids.push(draw("text", { y: 148 - share.y, "text-anchor": "middle" }, whole.format(share.height)));
+  kids.push(
+    draw("title", {}, describe(share)),
+    draw("circle", { class: "halo", r: 12 }),
+    draw("circle", { class: "core", r: share.kind === "main" ? RADIUS : RADIUS - 1.5 }),
+  );
+  if (share.kind === "main" && share.height % 10 === 0)
+    kids.push(draw("text", { y: 148 - share.y, "text-anchor": "middle" }, whole.format(share.height)));
   return kids;
 }
 
@@ -766,7 +1018,9 @@ async function choose(id) {
   const view = data.chain || { shares: [], beside: [] };
   const listed = [...view.shares, ...view.shares.flatMap((s) => s.uncles || []), ...(view.beside || [])].find((s) => s.id === id) || {};
   const link = (other) => el("button", { type: "button", class: "quiet num", onclick: () => choose(other) }, short(other, 8, 8));
-  const standing = { confirmed: "in the confirmed chain", uncle: "uncle", beside: "beside the chain" }[share.place] || (share.confirmed ? "in the confirmed chain" : "not confirmed");
+  const standing =
+    { confirmed: "in the confirmed chain", uncle: "uncle", beside: "beside the chain" }[share.place] ||
+    (share.confirmed ? "in the confirmed chain" : "not confirmed");
   const facts = [
     ["Id", el("span", { class: "num" }, id), true],
     ["Miner", el("span", { class: "num" }, share.address || share.script), true],
@@ -782,7 +1036,9 @@ async function choose(id) {
     ["Score of the chain", whole.format(share.score)],
   ];
   put("share-title", `Share ${whole.format(share.height)}`);
-  box.replaceChildren(...facts.map(([name, value, wide]) => el("div", { class: wide ? "wide" : "" }, el("dt", {}, name), el("dd", {}, value))));
+  box.replaceChildren(
+    ...facts.map(([name, value, wide]) => el("div", { class: wide ? "wide" : "" }, el("dt", {}, name), el("dd", {}, value))),
+  );
 }
 
 // ---- Miners ----
@@ -796,7 +1052,9 @@ const isOpen = (address, i) => opened.get(address) ?? i < 3;
 async function readMiners() {
   const list = await ask(`/api/v1/miners?count=${minersShown}&sort=rate`);
   const open = list.list.filter((miner, i) => isOpen(miner.address, i));
-  const details = await Promise.all(open.slice(0, 8).map((miner) => ask(`/api/v1/miners/${encodeURIComponent(miner.address)}`).catch(() => null)));
+  const details = await Promise.all(
+    open.slice(0, 8).map((miner) => ask(`/api/v1/miners/${encodeURIComponent(miner.address)}`).catch(() => null)),
+  );
   data.miners = list;
   for (const miner of details) if (miner) data.workers.set(miner.address, miner.list_workers || []);
   addresses = new Set(list.list.map((miner) => miner.address));
@@ -810,7 +1068,10 @@ function refusals(accepted, reasons) {
   const names = { stale: "too late", duplicate: "twice", low: "too little work", malformed: "malformed", other: "other" };
   const rows = Object.entries(reasons || {}).filter(([, n]) => n > 0);
   const all = rows.reduce((sum, [, n]) => sum + n, 0);
-  return { text: all ? part(all / (all + accepted)) : "none", small: rows.map(([name, n]) => `${names[name] || name} ${whole.format(n)}`).join(", ") };
+  return {
+    text: all ? part(all / (all + accepted)) : "none",
+    small: rows.map(([name, n]) => `${names[name] || name} ${whole.format(n)}`).join(", "),
+  };
 }
 
 function renderMiners() {
@@ -837,10 +1098,14 @@ function renderMiners() {
     const title = `${miner.address}${miner.address === mine ? " yours" : ""}`;
     if (name.sign !== title) {
       name.sign = title;
-      name.replaceChildren(el("span", { class: "num", title: miner.address }, short(miner.address, 12, 8)), ...(miner.address === mine ? [" ", el("span", { class: "tag" }, "my address")] : []));
+      name.replaceChildren(
+        el("span", { class: "num", title: miner.address }, short(miner.address, 12, 8)),
+        ...(miner.address === mine ? [" ", el("span", { class: "tag" }, "my address")] : []),
+      );
     }
     const blocks = miner.blocks ? ` · ${count(miner.blocks, "block")}` : "";
-    put(told, `${rate(miner.rates["15m"])} · ${miner.connected ? `${whole.format(miner.connected)} of ${count(miner.workers, "worker")} online` : "offline"} · ${count(miner.shares, "share")}${blocks}`);
+    const online = miner.connected ? `${whole.format(miner.connected)} of ${count(miner.workers, "worker")} online` : "offline";
+    put(told, `${rate(miner.rates["15m"])} · ${online} · ${count(miner.shares, "share")}${blocks}`);
     put(button, open ? "Hide workers" : "Show workers").setAttribute("aria-expanded", String(open));
     workers.hidden = !open;
     box.append(node);
@@ -851,26 +1116,55 @@ function renderMiners() {
   old.forEach((node) => node.remove());
   groups = null;
   const { totals } = view;
-  put("miners-note", view.list.length ? `${count(view.miners, "address", "addresses")}, ${count(view.workers, "worker")} · 1 d ${rate(totals.rates["1d"])} · 7 d ${rate(totals.rates["7d"])} · refused ${refusals(totals.accepted, totals.rejected).text}` : "");
+  const rates = `1 d ${rate(totals.rates["1d"])} · 7 d ${rate(totals.rates["7d"])}`;
+  const who = `${count(view.miners, "address", "addresses")}, ${count(view.workers, "worker")}`;
+  put("miners-note", view.list.length ? `${who} · ${rates} · refused ${refusals(totals.accepted, totals.rejected).text}` : "");
   show("miners-empty", !view.list.length);
   show("miners-more", view.list.length < view.miners && view.list.length >= minersShown);
 }
 
-const WORKERS = [["Worker"], ["5 min", "right", "Hash rate of the last five minutes"], ["1 h", "right"], ["1 d", "right"], ["Difficulty", "right", "Of the work that it is given"],
-  ["Best", "right", "Its luckiest hash ever, by difficulty"], ["Last share", "right", "When it last handed in work"], ["Refused", "right"]];
+const WORKERS = [
+  ["Worker"],
+  ["5 min", "right", "Hash rate of the last five minutes"],
+  ["1 h", "right"],
+  ["1 d", "right"],
+  ["Difficulty", "right", "Of the work that it is given"],
+  ["Best", "right", "Its luckiest hash ever, by difficulty"],
+  ["Last share", "right", "When it last handed in work"],
+  ["Refused", "right"],
+];
 
 function renderWorkers(box, workers) {
-  list(box.id, WORKERS, workers.map((worker) => {
-    const no = refusals(worker.accepted, worker.rejected);
-    const row = [worker.name, { text: worker.name || "(no name)", dot: worker.connected ? "good" : "off", small: worker.agent, tag: worker.connected > 1 ? `× ${worker.connected}` : "",
-      title: worker.connected ? `connected for ${span(now() - worker.since)}` : "offline" },
-      rate(worker.rates["5m"]), rate(worker.rates["1h"]), rate(worker.rates["1d"]), difficulty(worker.difficulty),
-      { text: difficulty(worker.best_ever), title: `since the start ${difficulty(worker.best)}` },
-      { text: worker.last_share ? ago(worker.last_share) : "none yet", small: worker.connected ? "" : "offline", title: worker.last_share ? moment(worker.last_share) : "" },
-      { text: no.text, small: no.small, title: `${whole.format(worker.accepted)} taken` }];
-    row.off = !worker.connected;
-    return row;
-  }));
+  list(
+    box.id,
+    WORKERS,
+    workers.map((worker) => {
+      const no = refusals(worker.accepted, worker.rejected);
+      const row = [
+        worker.name,
+        {
+          text: worker.name || "(no name)",
+          dot: worker.connected ? "good" : "off",
+          small: worker.agent,
+          tag: worker.connected > 1 ? `× ${worker.connected}` : "",
+          title: worker.connected ? `connected for ${span(now() - worker.since)}` : "offline",
+        },
+        rate(worker.rates["5m"]),
+        rate(worker.rates["1h"]),
+        rate(worker.rates["1d"]),
+        difficulty(worker.difficulty),
+        { text: difficulty(worker.best_ever), title: `since the start ${difficulty(worker.best)}` },
+        {
+          text: worker.last_share ? ago(worker.last_share) : "none yet",
+          small: worker.connected ? "" : "offline",
+          title: worker.last_share ? moment(worker.last_share) : "",
+        },
+        { text: no.text, small: no.small, title: `${whole.format(worker.accepted)} taken` },
+      ];
+      row.off = !worker.connected;
+      return row;
+    }),
+  );
 }
 
 // ---- Payouts and my address ----
@@ -896,14 +1190,34 @@ function renderPayouts() {
   if (!view) return;
   const ours = (pay) => addresses.has(pay.address) || (mine && pay.address === mine);
   const pays = [...view.pays].sort((a, b) => b.sats - a.sats);
-  put("payouts-note", pays.length ? `${coins(view.value)} to ${count(view.payees, "address", "addresses")}, at block ${whole.format(view.bitcoin_height)}` : "");
+  put(
+    "payouts-note",
+    pays.length
+      ? `${coins(view.value)} to ${count(view.payees, "address", "addresses")}, at block ${whole.format(view.bitcoin_height)}`
+      : "",
+  );
   show("payouts-empty", !pays.length);
   put("payouts-empty", view.note ? `${view.note.charAt(0).toUpperCase()}${view.note.slice(1)}.` : "Nobody has work in the window yet.");
-  keyed($("pays"), pays.slice(0, paysShown).map((pay) => ({ ...pay, ours: ours(pay), mine: pay.address === mine })), (pay) => pay.script, (pay, node) => {
-    node.className = pay.ours ? "own" : "";
-    return [el("span", { class: "num", title: pay.address || pay.script }, short(pay.address || pay.script, 8, 5), pay.ours && " ", pay.ours && el("span", { class: "tag" }, pay.mine ? "my address" : "yours")),
-      el("span", { class: "right" }, coins(pay.sats)), el("span", { class: "right mute" }, part(pay.sats / view.value))];
-  }, "li");
+  keyed(
+    $("pays"),
+    pays.slice(0, paysShown).map((pay) => ({ ...pay, ours: ours(pay), mine: pay.address === mine })),
+    (pay) => pay.script,
+    (pay, node) => {
+      node.className = pay.ours ? "own" : "";
+      return [
+        el(
+          "span",
+          { class: "num", title: pay.address || pay.script },
+          short(pay.address || pay.script, 8, 5),
+          pay.ours && " ",
+          pay.ours && el("span", { class: "tag" }, pay.mine ? "my address" : "yours"),
+        ),
+        el("span", { class: "right" }, coins(pay.sats)),
+        el("span", { class: "right mute" }, part(pay.sats / view.value)),
+      ];
+    },
+    "li",
+  );
   show("pays-more", pays.length > paysShown);
   const box = $("split");
   show("split", pays.length > 0);
@@ -913,17 +1227,34 @@ function renderPayouts() {
   const rest = 1 - pieces.reduce((sum, pay) => sum + pay.sats / view.value, 0);
   box.setAttribute("viewBox", "0 0 1000 14");
   box.setAttribute("preserveAspectRatio", "none");
-  box.replaceChildren(...pieces.map((pay) => [pay.sats / view.value, ours(pay)]).concat(rest > 0.001 ? [[rest, false]] : []).map(([size, own]) => {
-    const piece = draw("rect", { x: (at * 1000).toFixed(2), y: -2, width: (size * 1000).toFixed(2), height: 18, class: own ? "own" : "" });
-    at += size;
-    return piece;
-  }));
+  box.replaceChildren(
+    ...pieces
+      .map((pay) => [pay.sats / view.value, ours(pay)])
+      .concat(rest > 0.001 ? [[rest, false]] : [])
+      .map(([size, own]) => {
+        const piece = draw("rect", {
+          x: (at * 1000).toFixed(2),
+          y: -2,
+          width: (size * 1000).toFixed(2),
+          height: 18,
+          class: own ? "own" : "",
+        });
+        at += size;
+        return piece;
+      }),
+  );
 }
 
 function renderMine(error) {
   const you = !error && mine && data.payouts && data.payouts.you;
   $("mine-note").classList.toggle("bad", Boolean(error));
-  put("mine-note", error || (mine ? "Only this browser remembers the address. The page’s own address has it too: bookmark it." : "What the next block pays an address. Only this browser remembers it."));
+  put(
+    "mine-note",
+    error ||
+      (mine
+        ? "Only this browser remembers the address. The page’s own address has it too: bookmark it."
+        : "What the next block pays an address. Only this browser remembers it."),
+  );
   show("mine-facts", Boolean(you));
   if (!you) return;
   const sure = you.chance === null || you.chance === undefined || you.chance >= 1;
@@ -932,9 +1263,17 @@ function renderMine(error) {
     ["Part of the window’s work", part(you.weight || 0)],
     ["Shares credited", isNumber(you.credit_shares) ? whole.format(Math.round(you.credit_shares * 100) / 100) : "–"],
     ...(sure ? [] : [["Chance to be drawn", chance(you.chance)]]),
-    ...(isNumber(you.pending) || (you.pending && isNumber(you.pending.sats)) ? [["Credited, not yet paid", coins(isNumber(you.pending) ? you.pending : you.pending.sats)]] : []),
+    ...(isNumber(you.pending) || (you.pending && isNumber(you.pending.sats))
+      ? [["Credited, not yet paid", coins(isNumber(you.pending) ? you.pending : you.pending.sats)]]
+      : []),
   ];
-  keyed($("mine-facts"), facts, ([name]) => name, ([name, value]) => [el("dt", {}, name), el("dd", { class: "big" }, value)], "div");
+  keyed(
+    $("mine-facts"),
+    facts,
+    ([name]) => name,
+    ([name, value]) => [el("dt", {}, name), el("dd", { class: "big" }, value)],
+    "div",
+  );
 }
 
 /** An address in the page's own: not the name of a section. */
@@ -957,18 +1296,41 @@ function look(address) {
 function renderBlocks() {
   const view = data.blocks;
   if (!view) return;
-  const efforts = new Map(((data.pool && data.pool.luck && data.pool.luck.blocks) || []).map((block) => [block.hash, block.effort_percent]));
+  const efforts = new Map(
+    ((data.pool && data.pool.luck && data.pool.luck.blocks) || []).map((block) => [block.hash, block.effort_percent]),
+  );
   const states = { open: "not yet in Bitcoin’s chain", in_chain: "in Bitcoin’s chain", stale: "stale, another took its place" };
-  list("blocks-list", [["Found"], ["Height", "right"], ["By"], ["Pays", "right"], ["Effort", "right", "Work of the pool for it, of what one takes on average"], ["Standing"]],
+  list(
+    "blocks-list",
+    [
+      ["Found"],
+      ["Height", "right"],
+      ["By"],
+      ["Pays", "right"],
+      ["Effort", "right", "Work of the pool for it, of what one takes on average"],
+      ["Standing"],
+    ],
     view.blocks.map((block) => {
       const effort = efforts.get(block.hash);
       const fates = block.fates.map((fate) => `${fate.node}: ${fate.fate}${fate.why ? `, ${fate.why}` : ""}`).join("; ");
-      return [block.hash, { text: ago(block.time), small: moment(block.time), title: block.hash }, whole.format(block.height),
-        { text: block.found_by === "miner" ? block.name : short(block.address || "", 10, 6), small: block.found_by === "miner" ? "your miner" : "another node’s miner" },
-        block.value ? coins(block.value) : "–", isNumber(effort) ? `${whole.format(Math.round(effort))} %` : "–",
-        { text: block.state === "in_chain" ? count(block.confirmations, "confirmation") : states[block.state] || block.state, dot: block.state === "stale" ? "off" : block.state === "in_chain" ? "good" : "waiting",
-          small: fates || "no bitcoind has said anything yet" }];
-    }));
+      return [
+        block.hash,
+        { text: ago(block.time), small: moment(block.time), title: block.hash },
+        whole.format(block.height),
+        {
+          text: block.found_by === "miner" ? block.name : short(block.address || "", 10, 6),
+          small: block.found_by === "miner" ? "your miner" : "another node’s miner",
+        },
+        block.value ? coins(block.value) : "–",
+        isNumber(effort) ? `${whole.format(Math.round(effort))} %` : "–",
+        {
+          text: block.state === "in_chain" ? count(block.confirmations, "confirmation") : states[block.state] || block.state,
+          dot: block.state === "stale" ? "off" : block.state === "in_chain" ? "good" : "waiting",
+          small: fates || "no bitcoind has said anything yet",
+        },
+      ];
+    }),
+  );
   show("blocks-empty", !view.blocks.length);
   show("blocks-list", view.blocks.length > 0);
   const known = [...efforts.values()].filter(isNumber);
@@ -991,16 +1353,57 @@ function celebrate(block) {
 function renderPeers() {
   const view = data.peers;
   const arrows = { inbound: "came in", outbound: "dialled", feeler: "looked at" };
-  list("peers-list", [["Peer"], ["Connected", "right"], ["Ping", "right", "Newest, and the fastest"], ["Height", "right"], ["In", "right", "Bytes from it"], ["Out", "right", "Bytes to it"], ["Transport"]],
-    view.peers.map((peer) => [peer.addr, { text: peer.addr, num: true, dot: peer.up ? "good" : "waiting", small: [arrows[peer.direction], peer.agent].filter(Boolean).join(", "), tag: peer.configured ? "configured" : "" },
-      span(now() - peer.since), { text: isNumber(peer.ping_ms) ? `${peer.ping_ms.toFixed(peer.ping_ms < 10 ? 1 : 0)} ms` : "–", title: isNumber(peer.ping_best_ms) ? `fastest ${peer.ping_best_ms} ms` : "" },
-      isNumber(peer.height) ? whole.format(peer.height) : "–", bytes(peer.bytes_in), bytes(peer.bytes_out), peer.transport === "v2" ? "encrypted" : "plain"]));
-  put("peers-note", `${count(view.outbound, "outbound", "outbound")}, ${whole.format(view.inbound)} of at most ${whole.format(view.inbound_max)} inbound`);
+  list(
+    "peers-list",
+    [
+      ["Peer"],
+      ["Connected", "right"],
+      ["Ping", "right", "Newest, and the fastest"],
+      ["Height", "right"],
+      ["In", "right", "Bytes from it"],
+      ["Out", "right", "Bytes to it"],
+      ["Transport"],
+    ],
+    view.peers.map((peer) => [
+      peer.addr,
+      {
+        text: peer.addr,
+        num: true,
+        dot: peer.up ? "good" : "waiting",
+        small: [arrows[peer.direction], peer.agent].filter(Boolean).join(", "),
+        tag: peer.configured ? "configured" : "",
+      },
+      span(now() - peer.since),
+      {
+        text: isNumber(peer.ping_ms) ? `${peer.ping_ms.toFixed(peer.ping_ms < 10 ? 1 : 0)} ms` : "–",
+        title: isNumber(peer.ping_best_ms) ? `fastest ${peer.ping_best_ms} ms` : "",
+      },
+      isNumber(peer.height) ? whole.format(peer.height) : "–",
+      bytes(peer.bytes_in),
+      bytes(peer.bytes_out),
+      peer.transport === "v2" ? "encrypted" : "plain",
+    ]),
+  );
+  put(
+    "peers-note",
+    `${count(view.outbound, "outbound", "outbound")}, ${whole.format(view.inbound)} of at most ${whole.format(view.inbound_max)} inbound`,
+  );
   show("peers-list", view.peers.length > 0);
   show("peers-empty", !view.peers.length);
   show("left", view.left.length > 0);
-  list("left-list", [["Peer"], ["Left", "right"], ["Stayed", "right"], ["Why"]], view.left.slice(0, 30).map((peer, i) => [`${peer.addr} ${peer.at} ${i}`,
-    { text: peer.addr, num: true, small: arrows[peer.direction] }, ago(peer.at), span(peer.stayed_s), peer.why]));
+  list(
+    "left-list",
+    [["Peer"], ["Left", "right"], ["Stayed", "right"], ["Why"]],
+    view.left
+      .slice(0, 30)
+      .map((peer, i) => [
+        `${peer.addr} ${peer.at} ${i}`,
+        { text: peer.addr, num: true, small: arrows[peer.direction] },
+        ago(peer.at),
+        span(peer.stayed_s),
+        peer.why,
+      ]),
+  );
 }
 
 // ---- The operator's part ----
@@ -1020,16 +1423,42 @@ function renderOperator(said) {
 }
 
 function renderSessions() {
-  list("sessions-list", [["Worker"], ["From"], ["Connected", "right"], ["Difficulty", "right"], ["In", "right"], ["Out", "right"], ["Last share", "right"]],
-    data.sessions.list.map((session) => [session.addr, { text: session.worker || short(session.address), small: session.agent }, { text: session.addr, num: true }, span(now() - session.since),
-      difficulty(session.difficulty), bytes(session.bytes_in), bytes(session.bytes_out), ago(session.last_share)]));
+  list(
+    "sessions-list",
+    [["Worker"], ["From"], ["Connected", "right"], ["Difficulty", "right"], ["In", "right"], ["Out", "right"], ["Last share", "right"]],
+    data.sessions.list.map((session) => [
+      session.addr,
+      { text: session.worker || short(session.address), small: session.agent },
+      { text: session.addr, num: true },
+      span(now() - session.since),
+      difficulty(session.difficulty),
+      bytes(session.bytes_in),
+      bytes(session.bytes_out),
+      ago(session.last_share),
+    ]),
+  );
 }
 
 function renderBans() {
-  list("bans-list", [["Banned"], ["Until"], ["Reason"], [""]], data.bans.bans.map((ban) => [ban.of, { text: ban.of, num: true }, moment(ban.until), ban.reason || "–",
-    { button: "Lift", act: () => change("DELETE", `/api/v1/bans/${encodeURIComponent(ban.of)}`, null, `The ban of ${ban.of} is lifted.`) }]));
+  list(
+    "bans-list",
+    [["Banned"], ["Until"], ["Reason"], [""]],
+    data.bans.bans.map((ban) => [
+      ban.of,
+      { text: ban.of, num: true },
+      moment(ban.until),
+      ban.reason || "–",
+      {
+        button: "Lift",
+        act: () => change("DELETE", `/api/v1/bans/${encodeURIComponent(ban.of)}`, null, `The ban of ${ban.of} is lifted.`),
+      },
+    ]),
+  );
   if (!data.bans.bans.length) $("bans-list").replaceChildren("None.");
-  else if ($("bans-list").firstChild.nodeType === Node.TEXT_NODE) { $("bans-list").replaceChildren(); renderBans(); }
+  else if ($("bans-list").firstChild.nodeType === Node.TEXT_NODE) {
+    $("bans-list").replaceChildren();
+    renderBans();
+  }
 }
 
 async function change(method, path, body, done) {
@@ -1076,8 +1505,14 @@ function wire() {
   const box = $("chart");
   box.addEventListener("pointermove", pointAt);
   box.addEventListener("pointerdown", pointAt);
-  box.addEventListener("pointerleave", () => { chart.at = null; renderCursor(); });
-  box.addEventListener("blur", () => { chart.at = null; renderCursor(); });
+  box.addEventListener("pointerleave", () => {
+    chart.at = null;
+    renderCursor();
+  });
+  box.addEventListener("blur", () => {
+    chart.at = null;
+    renderCursor();
+  });
   box.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -12, PageDown: 12 }[event.key];
     if (!by || !chart.points.length) return;
@@ -1090,13 +1525,18 @@ function wire() {
   const links = $("links");
   links.addEventListener("click", (event) => {
     const node = event.target.closest(".node");
-    if (node) { drawn.focus = node.dataset.id; choose(node.dataset.id); }
+    if (node) {
+      drawn.focus = node.dataset.id;
+      choose(node.dataset.id);
+    }
   });
   links.addEventListener("keydown", (event) => {
     const node = event.target.closest(".node");
     if (!node) return;
     const at = drawn.order.indexOf(node.dataset.id);
-    const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: drawn.order.length - 1 }[event.key];
+    const to = { ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: drawn.order.length - 1 }[
+      event.key
+    ];
     if (event.key === "Enter" || event.key === " ") choose(node.dataset.id);
     else if (to === undefined || !drawn.order[to]) return;
     else {
@@ -1106,22 +1546,37 @@ function wire() {
     }
     event.preventDefault();
   });
-  $("share-close").addEventListener("click", () => { drawn.chosen = null; show("share", false); renderChain(); });
+  $("share-close").addEventListener("click", () => {
+    drawn.chosen = null;
+    show("share", false);
+    renderChain();
+  });
   $("older").addEventListener("click", () => {
     const shares = data.chain ? data.chain.shares : [];
     if (shares.length) from = shares[shares.length - 1].height;
     soon(["chain"]);
   });
-  $("newer").addEventListener("click", () => { from = null; soon(["chain"]); });
-  $("miners-more").addEventListener("click", () => { minersShown = Math.min(200, minersShown * 4); soon(["miners"]); });
-  $("pays-more").addEventListener("click", () => { paysShown = Infinity; renderPayouts(); });
+  $("newer").addEventListener("click", () => {
+    from = null;
+    soon(["chain"]);
+  });
+  $("miners-more").addEventListener("click", () => {
+    minersShown = Math.min(200, minersShown * 4);
+    soon(["miners"]);
+  });
+  $("pays-more").addEventListener("click", () => {
+    paysShown = Infinity;
+    renderPayouts();
+  });
   $("mine-form").addEventListener("submit", (event) => {
     event.preventDefault();
     const address = $("mine-address").value.trim();
     if (location.hash.slice(1) !== address) history.replaceState(null, "", address ? `#${encodeURIComponent(address)}` : location.pathname);
     look(address);
   });
-  window.addEventListener("hashchange", () => { if (hashed()) look(hashed()); });
+  window.addEventListener("hashchange", () => {
+    if (hashed()) look(hashed());
+  });
   $("operator-box").addEventListener("toggle", () => plan());
   $("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -1145,20 +1600,30 @@ function wire() {
     if (!document.hidden && !live) listen();
     plan();
   });
-  window.addEventListener("online", () => { if (!live) listen(); });
+  window.addEventListener("online", () => {
+    if (!live) listen();
+  });
   let resize = 0;
   window.addEventListener("resize", () => {
     clearTimeout(resize);
-    resize = setTimeout(() => { drawn.top = null; renderChart(); renderChain(); soon(["chain"], 0.5); }, 150);
+    resize = setTimeout(() => {
+      drawn.top = null;
+      renderChart();
+      renderChain();
+      soon(["chain"], 0.5);
+    }, 150);
   });
-  const watch = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      const id = entry.target.id || "tiles";
-      if (entry.isIntersecting) seen.add(id);
-      else seen.delete(id);
-    }
-    plan();
-  }, { rootMargin: "200px" });
+  const watch = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        const id = entry.target.id || "tiles";
+        if (entry.isIntersecting) seen.add(id);
+        else seen.delete(id);
+      }
+      plan();
+    },
+    { rootMargin: "200px" },
+  );
   for (const section of document.querySelectorAll("main > section")) watch.observe(section);
 }
 
