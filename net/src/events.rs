@@ -30,6 +30,8 @@ pub enum Event {
         conn: ConnId,
         /// Its address.
         addr: SocketAddr,
+        /// Whether we dialled.
+        outbound: bool,
         /// Why.
         why: CloseReason,
     },
@@ -52,6 +54,10 @@ pub enum Event {
         conn: ConnId,
         /// Its address.
         addr: SocketAddr,
+        /// The worker that it was last authorised as, or nothing.
+        worker: String,
+        /// What it calls itself.
+        agent: String,
         /// Why.
         why: CloseReason,
     },

@@ -164,6 +164,11 @@ pub const OUTBOX_HARD_BYTES: usize = 1 << 20;
 /// Bytes in a Bitcoin node's outbox over which it is cut: two of the largest blocks fit with all else. One payload is shared by all
 /// who get it.
 pub const OUTBOX_BITCOIN_BYTES: usize = 2 * (HEADER_BYTES + BITCOIN_BLOCK_BYTES_MAX) + (64 << 10);
+/// Bytes in a browser's outbox over which it is cut: the largest answer, 200 shares, fits upon what may still wait of the one before.
+pub const OUTBOX_HTTP_BYTES: usize = OUTBOX_SOFT_BYTES + (512 << 10);
+/// Bytes in the outboxes of all browsers over which the one with the largest is cut: a quarter of what all lanes share, so that those who
+/// ask much and read nothing push out each other and neither peers nor miners.
+pub const OUTBOX_HTTP_SUM_BYTES: usize = 8 << 20;
 /// Bytes in all outboxes over which the connection with the largest is cut. Those of Bitcoin nodes do not count and are not cut for it:
 /// there are few, all configured by the user, and a found block must not be held up by peers who read slowly.
 pub const OUTBOX_SUM_BYTES: usize = 32 << 20;
@@ -254,7 +259,8 @@ pub const fn tickets(lane: Lane) -> (usize, usize) {
 /// The most bytes that may wait in the outbox of one connection.
 pub const fn outbox_bytes(lane: Lane) -> usize {
     match lane {
-        Lane::Peer | Lane::Stratum | Lane::Http => OUTBOX_HARD_BYTES,
+        Lane::Peer | Lane::Stratum => OUTBOX_HARD_BYTES,
+        Lane::Http => OUTBOX_HTTP_BYTES,
         Lane::Bitcoin => OUTBOX_BITCOIN_BYTES,
     }
 }

@@ -197,14 +197,15 @@ struct Hoard {
     /// Gets what anybody says, if it is set: so many of those that come after, in a ring.
     relay_to: usize,
     opened: Vec<ConnId>,
+    browsers: Vec<ConnId>,
     frames: usize,
     most: isize,
 }
 
 impl Hoard {
     fn new() -> Hoard {
-        let (kept, opened) = (Vec::with_capacity(TICKETS_ALL), Vec::with_capacity(20_000));
-        Hoard { kept, hoards: false, relay_to: 0, opened, frames: 0, most: 0 }
+        let [opened, browsers] = [20_000, 128].map(Vec::with_capacity);
+        Hoard { kept: Vec::with_capacity(TICKETS_ALL), hoards: false, relay_to: 0, opened, browsers, frames: 0, most: 0 }
     }
 }
 
@@ -216,6 +217,9 @@ impl Dispatch for Hoard {
         match input {
             Input::Opened { conn, lane, .. } => {
                 self.opened.push(conn);
+                if lane == Lane::Http {
+                    self.browsers.push(conn);
+                }
                 if lane == Lane::Peer && self.hoards {
                     out.set_handshaken(conn);
                     (0..9).for_each(|_| out.expect(conn, Command::ShareHeaders));
@@ -308,7 +312,10 @@ fn at_its_worst(piece: usize, readers: usize) -> (isize, u64) {
     house.until(|house| house.node.opened.len() == conns);
     (0..500).for_each(|_| house.turn());
     assert!(house.hub.counters().receive_pool.get() as usize > RECEIVE_POOL_BYTES - 4_096);
-    let deaf: Vec<ConnId> = house.node.opened.iter().copied().take(readers).collect();
+    // Browsers last: what may wait for them is less.
+    let Hoard { opened, browsers, .. } = &house.node;
+    let others_than_browsers = opened.iter().filter(|conn| !browsers.contains(conn));
+    let deaf: Vec<ConnId> = others_than_browsers.chain(browsers).copied().take(readers).collect();
     let deaf_bytes = deaf.capacity() * size_of::<ConnId>();
     while house.hub.outlet().unsent() + readers * piece <= OUTBOX_SUM_BYTES {
         deaf.iter().for_each(|&conn| house.hub.outlet().send_bytes(conn, vec![1; piece]));

@@ -213,7 +213,7 @@ impl Peer {
         peers.gate.went(turn.now.mono, left, self.traits.named, self.ready());
         if self.ready() {
             turn.say_fetcher(FetchJob::PeerDown(conn));
-            turn.out.publish(Event::PeerDown { conn, addr: self.addr, why: why.clone() });
+            turn.out.publish(Event::PeerDown { conn, addr: self.addr, outbound: self.outbound, why: why.clone() });
             peers.up -= 1;
         } else {
             ended("peer", self.addr, why);

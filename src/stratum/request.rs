@@ -344,6 +344,13 @@ pub fn granted(asked: Option<u32>) -> u32 {
     asked.map_or(VERSION_MASK, |asked| asked & VERSION_MASK)
 }
 
+/// The part of a user name that names the worker, or nothing.
+pub fn worker(user: &str) -> &str {
+    let user = user.trim();
+    let rest = &user[address(user).len()..];
+    rest.char_indices().nth(1).map_or("", |(at, _)| &rest[at..])
+}
+
 /// A user name: whom to pay, and the worker's name after a point, or after whatever else no address holds: ckpool's users write `_`,
 /// rental markets `/`.
 pub fn login(user: &str, network: Network) -> Result<(Script, String), String> {
@@ -352,8 +359,6 @@ pub fn login(user: &str, network: Network) -> Result<(Script, String), String> {
     }
     let user = user.trim();
     let address = address(user);
-    let rest = &user[address.len()..];
-    let worker = rest.char_indices().nth(1).map_or("", |(at, _)| &rest[at..]);
     if address.is_empty() {
         return Err("user name must be a Bitcoin address, optionally followed by .worker".to_owned());
     }
@@ -367,7 +372,7 @@ pub fn login(user: &str, network: Network) -> Result<(Script, String), String> {
         address.parse().map_err(|_| format!("{} is not a Bitcoin address", shown(address)))?;
     let parsed = parsed.require_network(chain).map_err(|_| format!("{} is an address of another network, not {chain}", shown(address)))?;
     let script = payable(&parsed).ok_or("only P2WPKH, P2WSH and P2TR addresses can be paid (they begin with bc1, tb1 or bcrt1)")?;
-    Ok((script, worker.to_owned()))
+    Ok((script, worker(user).to_owned()))
 }
 
 /// What of a user name can be an address.

@@ -28,7 +28,7 @@ use crate::stratum::difficulty::{rounded, target_of};
 use crate::stratum::firmware::Form;
 use crate::stratum::flood::Flood;
 use crate::stratum::jobs::{Board, Job, hex};
-use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, rolled};
+use crate::stratum::request::{EXTRANONCE1_BYTES, EXTRANONCE2_BYTES, Line, Request, Submit, rolled, worker};
 use crate::stratum::resume::Session;
 use crate::stratum::seen::Seen;
 use crate::stratum::vardiff::Vardiff;
@@ -144,16 +144,17 @@ impl Miner {
     }
 
     /// It has gone.
-    pub fn on_closed(self, conn: ConnId, why: &CloseReason, server: &mut Server, turn: &mut Turn<'_>) {
-        let (now, addr, authorised) = (turn.now.mono, self.addr, self.authorised());
+    pub fn on_closed(mut self, conn: ConnId, why: &CloseReason, server: &mut Server, turn: &mut Turn<'_>) {
+        let (now, addr, login, agent) = (turn.now.mono, self.addr, self.login.take(), self.agent.take());
         if self.flood.is_one() {
             server.bans.add(now, addr);
         } else if !self.jobs.is_empty() {
             let Miner { extranonce1, vardiff, jobs, seen, .. } = self;
             server.resumable.keep(now, addr.ip(), Session { extranonce1, vardiff, jobs, seen });
         }
-        if authorised {
-            turn.out.publish(Event::MinerDown { conn, addr, why: why.clone() });
+        if let Some(login) = login {
+            let (worker, agent) = (worker(&login.user).to_owned(), agent.unwrap_or_default());
+            turn.out.publish(Event::MinerDown { conn, addr, worker, agent, why: why.clone() });
         } else {
             ended("miner", addr, why);
         }

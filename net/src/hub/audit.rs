@@ -6,7 +6,7 @@ use crate::hub::Hub;
 use crate::hub::backlog::Backlog;
 use crate::hub::conn::{Conn, State};
 use crate::id::{ConnId, Lane};
-use crate::limits::{OUTBOX_SUM_BYTES, RECEIVE_POOL_BYTES, outbox_bytes, tickets_per_conn};
+use crate::limits::{OUTBOX_HTTP_SUM_BYTES, OUTBOX_SUM_BYTES, RECEIVE_POOL_BYTES, outbox_bytes, tickets_per_conn};
 
 impl<A> Hub<A> {
     /// Panics where a sum is not that of what is held, a limit is passed, or a connection has something to do that no stage knows of and
@@ -14,7 +14,7 @@ impl<A> Hub<A> {
     pub fn audit(&self) {
         let out = &self.out;
         let sum = |of: fn(&Conn) -> usize| out.conns.iter().map(|(_, conn)| of(conn)).sum::<usize>();
-        assert_eq!(out.outbox_sum, sum(|conn| conn.outbox.len()), "bytes in all outboxes");
+        assert_eq!(out.unsent(), sum(|conn| conn.outbox.len()), "bytes in all outboxes");
         assert_eq!(out.pool, sum(|conn| conn.received.pooled()), "bytes of the pool");
         let dialled = sum(|conn| usize::from(conn.listener.is_none() && conn.lane != Lane::Bitcoin));
         let to_bitcoin = sum(|conn| usize::from(conn.listener.is_none() && conn.lane == Lane::Bitcoin));
@@ -22,9 +22,12 @@ impl<A> Hub<A> {
         self.listeners.audit(out.conns.iter().filter_map(|(_, conn)| Some((conn.listener?, conn.addr))));
         let unsent = out.unsent_but_blocks();
         assert!(unsent <= OUTBOX_SUM_BYTES && out.pool <= RECEIVE_POOL_BYTES, "{unsent} and {} bytes", out.pool);
+        assert!(out.outbox_sums[Lane::Http as usize] <= OUTBOX_HTTP_SUM_BYTES, "bytes in outboxes of HTTP");
         for lane in Lane::ALL {
-            let of_lane = out.conns.iter().filter(|(_, conn)| conn.lane == lane);
-            let held: usize = of_lane.map(|(_, conn)| usize::from(conn.tickets)).sum();
+            let of_lane = || out.conns.iter().filter(|(_, conn)| conn.lane == lane);
+            let unsent: usize = of_lane().map(|(_, conn)| conn.outbox.len()).sum();
+            assert_eq!(out.outbox_sums[lane as usize], unsent, "bytes in outboxes of {lane:?}");
+            let held: usize = of_lane().map(|(_, conn)| usize::from(conn.tickets)).sum();
             // Those who have ended may have left some behind.
             assert!(held <= out.lanes.out(lane), "{held} tickets of {lane:?} are held, {} are out", out.lanes.out(lane));
         }

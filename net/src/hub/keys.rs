@@ -32,7 +32,7 @@ impl<A> Hub<A> {
             left -= 1;
             match conn.received.exchange(v2, rng, &self.curve) {
                 Ok(bytes) => {
-                    self.out.outbox_sum += bytes.len();
+                    self.out.outbox_sums[conn.lane as usize] += bytes.len();
                     conn.outbox.push_sealed(bytes);
                     conn.uncut = conn.received.unfinished() > 0;
                     self.out.want_write(slot);

@@ -16,7 +16,7 @@ use crate::hub::tickets::{Lanes, Ticket};
 use crate::hub::timers::{Due, Timers};
 use crate::hub::{FramerKind, HubConfig};
 use crate::id::{ConnId, Lane};
-use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES, outbox_bytes};
+use crate::limits::{DIAL_MAX, FLUSH_MAX, OUTBOX_HTTP_SUM_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_SUM_BYTES, outbox_bytes};
 use crate::payload::Payload;
 use crate::time::Now;
 use crate::times::Times;
@@ -56,7 +56,8 @@ pub struct Outlet {
     /// The node's own timer.
     pub(crate) wake: Due,
     pub(crate) reading: bool,
-    pub(crate) outbox_sum: usize,
+    /// Bytes in all outboxes, by lane.
+    pub(crate) outbox_sums: [usize; Lane::ALL.len()],
     pub(crate) pool: usize,
     pub(crate) spare: Spare,
     pub(crate) counters: Arc<Counters>,
@@ -87,7 +88,7 @@ impl Outlet {
             closing: Vec::new(),
             wake: Due::NEVER,
             reading: true,
-            outbox_sum: 0,
+            outbox_sums: Default::default(),
             pool: 0,
             spare: Spare::default(),
             counters: Arc::new(Counters::default()),
@@ -134,6 +135,11 @@ impl Outlet {
         self.reading && self.rooms.iter().any(able)
     }
 
+    /// Bytes that wait to be written to a connection: what it was sent and the system has not taken for it.
+    pub fn unread(&self, conn: ConnId) -> usize {
+        self.conns.get(conn).map_or(0, |conn| conn.outbox.len())
+    }
+
     /// Whether a connection is there and not about to be closed.
     pub fn is_live(&self, conn: ConnId) -> bool {
         self.conns.get(conn).is_some_and(Conn::is_live)
@@ -156,7 +162,7 @@ impl Outlet {
         self.counters.v2_failed.add(u64::from(c.transport.is_opening() && !matches!(c.state, State::Dialling)));
         c.state = State::Closing;
         self.pool -= c.received.pooled();
-        self.outbox_sum -= c.outbox.len();
+        self.outbox_sums[c.lane as usize] -= c.outbox.len();
         c.received.clear();
         c.uncut = false;
         c.outbox = Outbox::default();
@@ -306,7 +312,7 @@ impl Outlet {
 
     /// Bytes that wait in all outboxes.
     pub fn unsent(&self) -> usize {
-        self.outbox_sum
+        self.outbox_sums.iter().sum()
     }
 
     /// The address at the other side.
@@ -391,13 +397,17 @@ impl Outlet {
         let before = conn.outbox.len();
         push(&mut conn.outbox);
         let after = conn.outbox.len();
-        self.outbox_sum += after - before;
-        if after > outbox_bytes(conn.lane) {
+        let lane = conn.lane;
+        self.outbox_sums[lane as usize] += after - before;
+        if after > outbox_bytes(lane) {
             return self.close(id, CloseReason::SlowReader(after));
         }
         self.want_write(id.slot);
-        while self.outbox_sum > OUTBOX_SUM_BYTES && self.unsent_but_blocks() > OUTBOX_SUM_BYTES {
-            self.cut_largest();
+        while lane == Lane::Http && self.outbox_sums[lane as usize] > OUTBOX_HTTP_SUM_BYTES {
+            self.cut_largest(|of| of == Lane::Http);
+        }
+        while self.unsent_but_blocks() > OUTBOX_SUM_BYTES {
+            self.cut_largest(|of| of != Lane::Bitcoin);
         }
     }
 
@@ -418,12 +428,12 @@ impl Outlet {
 
     /// Bytes that wait in all outboxes that share one limit: not in those of Bitcoin nodes.
     pub(crate) fn unsent_but_blocks(&self) -> usize {
-        self.conns.iter().filter(|(_, conn)| conn.lane != Lane::Bitcoin).map(|(_, conn)| conn.outbox.len()).sum()
+        self.unsent() - self.outbox_sums[Lane::Bitcoin as usize]
     }
 
-    /// The sum of all outboxes is over its limit: who holds most of it goes.
-    fn cut_largest(&mut self) {
-        let sharing = self.conns.iter().filter(|(_, conn)| conn.lane != Lane::Bitcoin);
+    /// The sum of the outboxes of these lanes is over its limit: who holds most of it goes.
+    fn cut_largest(&mut self, of: impl Fn(Lane) -> bool) {
+        let sharing = self.conns.iter().filter(|(_, conn)| of(conn.lane));
         let largest = sharing.map(|(id, conn)| (conn.outbox.len(), id)).max();
         let Some((bytes, id)) = largest else { return };
         self.counters.outbox_cut.add(1);

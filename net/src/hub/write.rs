@@ -96,7 +96,8 @@ impl<A> Hub<A> {
         let (wrote, sent) = self.write_some(id, calls, io);
         let Some(conn) = self.out.conns.get_mut(id) else { return };
         let after = conn.outbox.len();
-        self.out.outbox_sum = self.out.outbox_sum + after - before;
+        let sum = &mut self.out.outbox_sums[conn.lane as usize];
+        *sum = *sum + after - before;
         self.out.counters.bytes_out.add(sent as u64);
         conn.received.traffic.1 += sent as u64;
         self.report.bytes_out += sent;
@@ -192,7 +193,7 @@ impl<A> Hub<A> {
             out.counters.conns.set(out.conns.len() as u64);
             self.calls.push_back((Input::Closed { conn: id, why }, Vec::new()));
         }
-        out.counters.outbox_sum.set(out.outbox_sum as u64);
+        out.counters.outbox_sum.set(out.unsent() as u64);
         out.counters.receive_pool.set(out.pool as u64);
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{STRATUM, World, config, lines, secs};
+use crate::common::{HTTP, STRATUM, World, config, lines, secs};
 use rockpool_net::close::CloseReason;
 use rockpool_net::frame::Frame;
 use rockpool_net::hub::HubConfig;
@@ -13,8 +13,8 @@ use rockpool_net::hub::io::Input;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
     BITCOIN_BLOCK_BYTES_MAX, BITCOIN_PEERS_MAX, DISPATCH_TURN_COST, FLUSH_MAX, HEADER_BYTES, LINE_COST, OUTBOX_BITCOIN_BYTES,
-    OUTBOX_HARD_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, TICKETS_PER_MINER, WRITE_CONN_BYTES, WRITE_SLICES,
-    WRITE_TURN_CALLS,
+    OUTBOX_HARD_BYTES, OUTBOX_HTTP_BYTES, OUTBOX_HTTP_SUM_BYTES, OUTBOX_SOFT_BYTES, OUTBOX_STALL_MAX, OUTBOX_SUM_BYTES, TICKETS_PER_MINER,
+    WRITE_CONN_BYTES, WRITE_SLICES, WRITE_TURN_CALLS,
 };
 use rockpool_net::payload::Payload;
 use rockpool_net::pipes::{Net, Weather};
@@ -184,6 +184,28 @@ fn over_the_sum_of_all_outboxes_the_largest_goes_first() {
     world.run_until(|world| world.nodes[0].closed.len() >= 2);
     assert_eq!(world.nodes[0].closed[0].0, *largest);
     assert_eq!(world.count(0, "outbox_cut"), world.nodes[0].closed.len() as u64);
+}
+
+#[test]
+fn browsers_that_read_nothing_push_out_each_other_and_nobody_else() {
+    let mut world = World::new(6, 2, 1, Weather { capacity: 1_000, ..Weather::fair() });
+    let miner = world.connect(1, 0, STRATUM).1;
+    let browsers: Vec<ConnId> = (0..OUTBOX_HTTP_SUM_BYTES / OUTBOX_HTTP_BYTES + 4).map(|_| world.connect(1, 0, HTTP).1).collect();
+    let out = world.hubs[0].outlet();
+    out.send_bytes(miner, vec![1; OUTBOX_HARD_BYTES - 10]);
+    let others = out.unsent();
+    let answer = Arc::new(Payload::new(vec![1; OUTBOX_HTTP_BYTES - 10_000]));
+    out.send_bytes(browsers[0], vec![1; OUTBOX_HTTP_BYTES - 10]);
+    for &browser in &browsers[1..] {
+        out.send(browser, Arc::clone(&answer));
+        assert!(out.unsent() - others <= OUTBOX_HTTP_SUM_BYTES);
+    }
+    assert_eq!(out.unread(browsers[1]), answer.bytes().len());
+    out.send_bytes(browsers[1], vec![1; 10_001]);
+    world.run_until(|world| world.nodes[0].closed.len() >= 2);
+    let closed = &world.nodes[0].closed;
+    assert!(closed.iter().all(|(conn, _)| browsers.contains(conn)) && closed.iter().any(|(conn, _)| *conn == browsers[0]), "{closed:?}");
+    assert!(matches!(world.nodes[0].why(browsers[1]), Some(CloseReason::SlowReader(bytes)) if *bytes > OUTBOX_HTTP_BYTES));
 }
 
 #[test]
