@@ -281,12 +281,15 @@ impl<S: Stages> Node<S> {
                 node.on_message(conn, command, &payload, bitcoin, &mut turn);
             }
             (Some(Session::Miner(miner)), Frame::Line(line)) => miner.on_line(conn, &line, server, &mut turn),
-            (Some(Session::Miner(_)), Frame::Http(_)) => {
+            (Some(Session::Miner(_)), Frame::Http(_) | Frame::BadHttp(_)) => {
                 turn.out.send_bytes(conn, FRIENDLY.as_bytes().to_vec());
                 turn.out.close_after_flush(conn, CloseReason::Done("HTTP on the Stratum port"));
             }
             (Some(Session::Web(_)), Frame::Http(request)) => {
-                self.web(now, conn, out, |web, desk, turn| web.on_request(conn, request, desk, turn))
+                self.web(now, conn, out, |web, desk, turn| web.on_request(conn, Ok(request), desk, turn))
+            }
+            (Some(Session::Web(_)), Frame::BadHttp(bad)) => {
+                self.web(now, conn, out, |web, desk, turn| web.on_request(conn, Err(bad), desk, turn))
             }
             // A listener's framer cuts nothing else.
             (Some(_), _) => turn.out.close(conn, CloseReason::Misbehaviour("a frame of another protocol".to_owned())),

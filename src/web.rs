@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rockpool_net::close::CloseReason;
-use rockpool_net::frame::http::{Method, Request};
+use rockpool_net::frame::http::{Bad, Method, Request};
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::ConnId;
 use rockpool_workers::jobs::ReadJob;
 
+use crate::http::error::Code;
 use crate::http::reply::Reply;
 use crate::http::{Answer, Desk, answer};
 use crate::limits::HTTP_MAX;
@@ -23,7 +24,7 @@ pub struct Web {
     /// When it is closed if nothing more is heard.
     deadline: Duration,
     /// Requests behind one that waits for the disk, with their tickets, which bound them.
-    waiting: VecDeque<(Request, Ticket)>,
+    waiting: VecDeque<(Result<Request, Bad>, Ticket)>,
     /// The request before them, for which rows are being read.
     reading: Option<Request>,
     /// Names the newest reading: an answer to another is none.
@@ -38,8 +39,8 @@ impl Web {
         Web { addr, deadline, waiting: VecDeque::new(), reading: None, reads: 0 }
     }
 
-    /// A request came.
-    pub fn on_request(&mut self, conn: ConnId, request: Request, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
+    /// A request came, or what cannot be one: that is answered in its turn too, and ends the connection.
+    pub fn on_request(&mut self, conn: ConnId, request: Result<Request, Bad>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
         self.deadline = turn.now.mono + HTTP_MAX;
         turn.out.set_timer(conn, Some(self.deadline));
         if let Some(ticket) = turn.out.take_ticket() {
@@ -58,9 +59,13 @@ impl Web {
         self.serve(conn, desk, turn);
     }
 
-    /// Its timer is due.
+    /// Its timer is due. Who has begun a request hears that it came too slowly.
     pub fn on_timer(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
-        turn.out.close(conn, CloseReason::Timeout("idle HTTP connection"));
+        if self.reading.is_some() || !self.waiting.is_empty() || !turn.out.is_unfinished(conn) {
+            return turn.out.close(conn, CloseReason::Timeout("idle HTTP connection"));
+        }
+        let reply = Reply::error(Code::Timeout, "the request did not come to its end in time");
+        self.end(conn, &reply, CloseReason::Timeout("an HTTP request was not finished"), turn);
     }
 
     /// Kept tickets go home: it has gone, or the node stops.
@@ -72,6 +77,13 @@ impl Web {
     pub fn serve(&mut self, conn: ConnId, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
         while self.reading.is_none() && turn.out.room(conn) {
             let Some((request, ticket)) = self.waiting.pop_front() else { return };
+            let request = match request {
+                Ok(request) => request,
+                Err(bad) => {
+                    turn.out.home(ticket);
+                    return self.end(conn, &Reply::bad(bad), CloseReason::BadFrame(bad.to_string()), turn);
+                }
+            };
             match answer(&request, self.addr, None, desk, turn) {
                 Answer::Read(rows) => {
                     self.reads += 1;
@@ -93,5 +105,12 @@ impl Web {
             self.release(turn);
             turn.out.close_after_flush(conn, CloseReason::Done("HTTP answer sent"));
         }
+    }
+
+    /// The last word.
+    fn end(&mut self, conn: ConnId, reply: &Reply, why: CloseReason, turn: &mut Turn<'_>) {
+        turn.out.send(conn, reply.payload(false, false));
+        self.release(turn);
+        turn.out.close_after_flush(conn, why);
     }
 }

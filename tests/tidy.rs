@@ -76,6 +76,7 @@ const TOP_LEVEL: &[&str] = &[
     "LICENSE-MIT",
     "LICENSE-APACHE",
     "CHANGELOG.md",
+    "build.rs",
     "tests",
     "dist",
     "target",

@@ -284,7 +284,7 @@ fn at_its_worst(piece: usize, readers: usize) -> (isize, u64) {
     let conns = config.conns_max() - config.dials_max - 1;
     let shares = message(Command::ShareHeaders, &vec![7; SHARE_HEADERS_BYTES_MAX]).repeat(3);
     let line = [vec![b'x'; LINE_BYTES_MAX - 1], b"\n".to_vec()].concat().repeat(64);
-    let post = [format!("POST / HTTP/1.1\r\ncontent-length: {HTTP_BODY_BYTES_MAX}\r\n\r\n").into_bytes(), vec![b'b'; HTTP_BODY_BYTES_MAX]];
+    let post = [format!("POST / HTTP/1.0\r\ncontent-length: {HTTP_BODY_BYTES_MAX}\r\n\r\n").into_bytes(), vec![b'b'; HTTP_BODY_BYTES_MAX]];
     let says: [Rc<[u8]>; 3] = [shares.into(), line.into(), post.concat().repeat(20).into()];
     let (mut house, before) = House::new(config);
     (house.node.hoards, house.wire.deaf) = (true, true);

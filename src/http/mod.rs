@@ -27,6 +27,7 @@ use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
 use rockpool_workers::jobs::Reads;
 
+use crate::http::access::Doors;
 use crate::http::chain::OwnShares;
 use crate::http::error::Code;
 use crate::http::reply::Reply;
@@ -76,13 +77,21 @@ pub struct Desk<'a> {
 
 /// What a request from this address is answered with.
 pub fn answer(request: &Request, from: SocketAddr, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
-    match Asked::find(request) {
-        Err(refused) => refused.into(),
-        Ok(asked) => match access::may(asked.row.access, request, from, turn) {
-            Err(refused) => refused.into(),
-            Ok(()) => dispatch(&asked, rows, desk, turn),
-        },
+    match asked(request, from, desk, turn).map_or_else(Answer::Send, |asked| dispatch(&asked, rows, desk, turn)) {
+        Answer::Send(reply) => desk.pages.doors.opened(request, reply.unless(request.has.as_deref())).into(),
+        read @ Answer::Read(_) => read,
     }
+}
+
+/// What is asked for, if it is there and whoever asks may; else what is said instead.
+fn asked<'a>(request: &'a Request, from: SocketAddr, desk: &Desk<'_>, turn: &Turn<'_>) -> Result<Asked<'a>, Reply> {
+    desk.pages.doors.meant(request)?;
+    if let Some(preflight) = desk.pages.doors.preflight(request) {
+        return Err(preflight);
+    }
+    let asked = Asked::find(request)?;
+    access::may(asked.row.access, request, from, turn)?;
+    Ok(asked)
 }
 
 fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
@@ -95,7 +104,7 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
         times: turn.out.times(),
     };
     match asked.row.route {
-        Route::Page => Reply::html(page::render(facts)).into(),
+        route @ (Route::Page | Route::Style | Route::Script) => page::answer(route, asked.request.gzip).into(),
         Route::Health => health(facts).into(),
         Route::Metrics => Reply::text(200, metrics::render(facts)).into(),
         Route::Status => desk.pages.status(turn.now, facts).into(),
@@ -125,9 +134,10 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
 #[derive(Debug)]
 pub struct Pages {
     params: &'static Params,
-    /// The moment for which `status` was rendered: all that a turn dispatches has the same.
-    rendered: Option<Duration>,
-    status: Vec<u8>,
+    /// Who may come in.
+    pub doors: Doors,
+    /// The status, and the moment for which it was rendered: all that a turn dispatches has the same.
+    status: Option<(Duration, Reply)>,
     /// Payouts at the newest confirmed tips, newest last.
     payouts: VecDeque<Arc<Payouts>>,
     /// What our miners made.
@@ -137,7 +147,7 @@ pub struct Pages {
 impl Pages {
     /// Of a node on this network.
     pub fn new(params: &'static Params) -> Pages {
-        Pages { params, rendered: None, status: Vec::new(), payouts: VecDeque::new(), own: OwnShares::default() }
+        Pages { params, doors: Doors::default(), status: None, payouts: VecDeque::new(), own: OwnShares::default() }
     }
 
     /// The confirmed tip has these payouts now: they are remembered for a while after it has moved on.
@@ -157,11 +167,13 @@ impl Pages {
     }
 
     fn status(&mut self, now: Now, facts: Facts<'_>) -> Reply {
-        if self.rendered != Some(now.mono) {
-            self.rendered = Some(now.mono);
-            self.status = Reply::json(&json::Status::of(facts)).body;
+        match &self.status {
+            Some((rendered, reply)) if *rendered == now.mono => reply.clone(),
+            _ => {
+                let reply = Reply::json(&json::Status::of(facts)).shared();
+                self.status.insert((now.mono, reply)).1.clone()
+            }
         }
-        Reply::json_bytes(self.status.clone())
     }
 
     /// What a block on the confirmed tip, or on a parent of a moment ago, pays.

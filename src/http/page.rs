@@ -1,64 +1,62 @@
-//! `GET /`: the essentials on one small page, for a phone too. Nothing from outside, no script.
+//! The dashboard's files: `/`, `/style.css` and `/script.js`, as they lie in `src/http/page/`, compressed when the node was built.
 
-use std::fmt::Write;
-use std::time::Duration;
+use crate::http::reply::{Kept, Reply};
+use crate::http::routes::{HTML, Route};
 
-use crate::http::trouble;
-use crate::status::Facts;
+/// A file that is part of the program.
+struct File {
+    kind: &'static str,
+    plain: &'static [u8],
+    gzip: &'static [u8],
+}
 
-/// The page. It loads itself again every few seconds.
-pub fn render(facts: Facts<'_>) -> String {
-    let status = facts.status;
-    let state =
-        trouble(facts).map_or_else(|| "<p class=ok>Miners are served.</p>".into(), |why| format!("<p class=bad>{}</p>", escape(&why)));
-    let mut rows = String::new();
-    let mut row = |name: &str, value: String| {
-        // Writing to a String does not fail.
-        let _ = write!(rows, "<tr><th>{name}<td>{}", escape(&value));
+macro_rules! file {
+    ($name:literal, $kind:expr) => {
+        File {
+            kind: $kind,
+            plain: include_bytes!(concat!("page/", $name)),
+            gzip: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
+        }
     };
-    row("Share chain", format!("height {}", status.tip.height));
-    row("Tip", status.tip.id.to_string());
-    if status.candidate_height > status.tip.height {
-        row("Being confirmed", format!("up to height {}", status.candidate_height));
-    }
-    if let Some(height) = status.claimed_height {
-        row("A peer claims", format!("height {height}"));
-    }
-    row("Bitcoin", status.bitcoin.map_or_else(|| "unknown".into(), |(tip, height)| format!("height {height}, {tip}")));
-    row("Peers", status.peers.to_string());
-    row("Miners", status.miners.to_string());
-    row("Submits", format!("{} accepted, {} refused", status.accepted, status.rejected));
-    for block in status.blocks.iter().rev() {
-        row("Block found", format!("height {}, {}", block.height, block.hash));
-    }
-    if let Some(addr) = status.listen.stratum {
-        row("Miners connect to", format!("stratum+tcp://{addr}"));
-    }
-    row("Running for", duration(status.uptime));
-    format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-         <meta http-equiv=refresh content=5><title>Rockpool {network}</title><style>\
-         body{{font:16px/1.4 system-ui,sans-serif;margin:1em auto;max-width:46em;padding:0 1em;color-scheme:light dark}}\
-         th{{text-align:left;vertical-align:top;padding-right:1em;white-space:nowrap}}td{{overflow-wrap:anywhere}}\
-         .ok{{color:#2a7d2a}}.bad{{color:#c02020}}</style>\
-         <h1>Rockpool</h1><p>{network}, version {version}</p>{state}<table>{rows}</table>\
-         <p><a href=/api/v1/status>status</a> <a href=/api/v1/payouts>payouts</a> <a href=/metrics>metrics</a></p></html>\n",
-        network = escape(status.network),
-        version = escape(status.version),
-    )
 }
 
-/// Text that strangers may have had a hand in, made harmless.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+static INDEX: File = file!("index.html", HTML);
+static STYLE: File = file!("style.css", "text/css; charset=utf-8");
+static SCRIPT: File = file!("script.js", "text/javascript; charset=utf-8");
+
+/// One of the files, for who takes gzip or does not.
+pub fn answer(route: Route, gzip: bool) -> Reply {
+    let file = match route {
+        Route::Style => &STYLE,
+        Route::Script => &SCRIPT,
+        _ => &INDEX,
+    };
+    // What a gzip file ends with, checksum and length of its content, names the content. The two encodings are two things (RFC 9110 §8.8.3.3).
+    let sum: String = file.gzip.iter().rev().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let (body, tag) = if gzip { (file.gzip, format!("\"{sum}-gzip\"")) } else { (file.plain, format!("\"{sum}\"")) };
+    let reply = Reply::kept(file.kind, body, Kept::Page, &tag);
+    if gzip { reply.with("Content-Encoding", "gzip") } else { reply }
 }
 
-fn duration(time: Duration) -> String {
-    let s = time.as_secs();
-    match s {
-        0..60 => format!("{s} s"),
-        60..3_600 => format!("{} min", s / 60),
-        3_600..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
-        _ => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PAGE_BYTES_MAX;
+
+    #[test]
+    fn the_page_is_small_and_loads_nothing_from_elsewhere() {
+        let files = [&INDEX, &STYLE, &SCRIPT];
+        let bytes: usize = files.iter().map(|file| file.plain.len()).sum();
+        assert!(bytes < PAGE_BYTES_MAX, "{bytes} bytes");
+        for file in files {
+            let text = String::from_utf8_lossy(file.plain).replace("http://www.w3.org/", "");
+            assert!(!text.contains("http://") && !text.contains("https://"), "something is named that lies elsewhere");
+            assert!(file.gzip.starts_with(&[0x1f, 0x8b, 8]) && file.gzip.len() * 2 < file.plain.len());
+            assert!(file.gzip.ends_with(&(file.plain.len() as u32).to_le_bytes()));
+        }
+        // The policy that goes with it forbids these.
+        let page = String::from_utf8_lossy(INDEX.plain);
+        assert!(!page.contains("<style") && !page.contains(" style=") && !page.contains(" onclick="));
+        assert!(page.matches("<script").count() == page.matches("<script src=").count());
     }
 }

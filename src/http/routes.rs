@@ -15,8 +15,12 @@ use crate::limits::{PEERS_CONFIGURED_MAX, PEERS_LISTED_MAX, SHARES_LISTED, SHARE
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// The page.
+    /// The page, its style and its script.
     Page,
+    /// Its style.
+    Style,
+    /// Its script.
+    Script,
     /// Whether miners are served, for who watches over machines.
     Health,
     /// Figures for Prometheus.
@@ -197,6 +201,8 @@ const CHANGE: Row = Row { method: Method::Post, access: Access::Token, ..READ };
 /// All routes, in the order of the documentation.
 pub static ROUTES: &[Row] = &[
     Row { route: Route::Page, path: "/", kind: HTML, summary: "The dashboard.", ..READ },
+    Row { route: Route::Style, path: "/style.css", kind: "text/css; charset=utf-8", summary: "Its style.", ..READ },
+    Row { route: Route::Script, path: "/script.js", kind: "text/javascript; charset=utf-8", summary: "Its script.", ..READ },
     Row {
         route: Route::Health,
         path: "/health",

@@ -30,6 +30,8 @@ pub enum Frame {
     Line(Box<[u8]>),
     /// An HTTP request with its body.
     Http(http::Request),
+    /// An HTTP request that is refused: the last frame of its connection.
+    BadHttp(http::Bad),
 }
 
 impl Frame {
@@ -39,6 +41,7 @@ impl Frame {
             Frame::Message { payload, .. } => payload.len(),
             Frame::Line(line) => line.len(),
             Frame::Http(request) => request.bytes(),
+            Frame::BadHttp(_) => 0,
         }
     }
 
@@ -47,7 +50,7 @@ impl Frame {
         match self {
             Frame::Message { command, .. } => command.cost(),
             Frame::Line(_) => LINE_COST,
-            Frame::Http(_) => HTTP_COST,
+            Frame::Http(_) | Frame::BadHttp(_) => HTTP_COST,
         }
     }
 }
@@ -111,18 +114,6 @@ pub enum FrameError {
     /// No end of line within the limit.
     #[error("line longer than {0} bytes")]
     LineTooLong(usize),
-    /// No end of the head within the limit.
-    #[error("HTTP head longer than {0} bytes")]
-    HttpHeadTooLong(usize),
-    /// The body is longer than allowed.
-    #[error("HTTP body longer than {0} bytes")]
-    HttpBodyTooLong(usize),
-    /// The head cannot be read.
-    #[error("malformed HTTP head: {0}")]
-    HttpMalformed(&'static str),
-    /// The body comes in chunks.
-    #[error("HTTP body with a transfer encoding: send it with a Content-Length")]
-    HttpEncoded,
 }
 
 /// How one connection's bytes are cut.
@@ -164,7 +155,7 @@ impl Framer {
         match self {
             Framer::V1(v1) => v1.cut(buf),
             Framer::Line(lines) => lines.cut(buf),
-            Framer::Http(requests) => requests.cut(buf),
+            Framer::Http(requests) => Ok(requests.cut(buf)),
             Framer::Sniff => {
                 let blank = line::blank(buf);
                 if blank > 0 {

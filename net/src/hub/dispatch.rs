@@ -7,7 +7,7 @@ use crate::hub::conn::State;
 use crate::hub::io::{Dispatch, Input, Io, Stage};
 use crate::hub::timers::Due;
 use crate::hub::{Hub, Outlet};
-use crate::id::ConnId;
+use crate::id::{ConnId, Lane};
 use crate::limits::{DISPATCH_TURN_COST, MAIL_TURN_MAX, ROOM_COST};
 
 impl<A> Hub<A> {
@@ -34,6 +34,10 @@ impl<A> Hub<A> {
             let running = conn.barred == Due::NEVER;
             if conn.stalled.is_past(now) {
                 self.out.close(id, CloseReason::Timeout("nothing left the outbox in 30 s"));
+            } else if running && conn.limit.is_past(now) && conn.lane == Lane::Http && matches!(conn.state, State::Open) {
+                // HTTP has a word for a request that does not come to its end: the session's.
+                (conn.limit, conn.session) = (Due::NEVER, Due::at(now));
+                self.due.push(id);
             } else if running && conn.limit.is_past(now) {
                 self.out.close_by_state(id);
             } else if running && conn.session.is_past(now) {

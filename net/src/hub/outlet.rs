@@ -278,6 +278,11 @@ impl Outlet {
         packet.is_some_and(|(conn, packet)| conn.received.framer.is_arriving(packet, command))
     }
 
+    /// Whether something has come on this connection that is no whole frame yet.
+    pub fn is_unfinished(&self, conn: ConnId) -> bool {
+        self.conns.get(conn).is_some_and(|conn| conn.received.unfinished() > 0)
+    }
+
     /// Messages of unknown commands and packets without one that came on this connection, since this was last asked. From
     /// [`UNHEARD_MAX`](crate::limits::UNHEARD_MAX) on a peer's session has its timer at once.
     pub fn take_unheard(&mut self, conn: ConnId) -> u32 {

@@ -120,6 +120,7 @@ fn judge(framer: &Framer, frame: &Frame, used: usize, before: usize) {
             assert!(*command != Command::Version || (before == 0 && payload.len() <= VERSION_BYTES_MAX), "a handshake in its place");
         }
         Frame::Line(line) => assert!(!line.is_empty() && used <= LINE_BYTES_MAX && line.trim_ascii() == &line[..]),
+        Frame::BadHttp(_) => {}
         Frame::Http(request) => assert!(!request.path.is_empty() && request.body.len() <= HTTP_BODY_BYTES_MAX),
     }
 }

@@ -55,7 +55,7 @@ fn mutate(rng: &mut ChaCha12Rng, bytes: &mut Vec<u8>) {
 #[test]
 fn frames_are_the_same_however_they_are_cut() {
     let texts = [
-        "GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n\r\nPOST /x HTTP/1.0\ncontent-length: 7\nAuthorization: y\n\n{\"a\":1}PUT / HTTP/1.1\n\n",
+        "GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n\r\nPOST /x HTTP/1.0\r\ncontent-length: 7\r\nAuthorization: y\r\n\r\n{\"a\":1}PUT / HTTP/1.0\r\n\r\n",
         "{\"id\":1}\r\n\r\n  {\"id\": 2}\t\n\n[]\n null\nno end",
     ];
     let mut seeds = Vec::new();

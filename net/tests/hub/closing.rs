@@ -179,7 +179,7 @@ fn a_browser_at_the_miners_port_is_understood() {
     world.run_until(|world| !world.nodes[0].frames.is_empty());
     assert!(matches!(&world.nodes[0].frames[0], (id, Frame::Http(request)) if *id == conn && &*request.path == "/hello"));
     let (raw, _) = world.connect(1, 0, HTTP);
-    world.write_all(1, raw, b"GET / HTTP/1.1\r\n\r\n");
+    world.write_all(1, raw, b"GET / HTTP/1.0\r\n\r\n");
     world.run_until(|world| world.nodes[0].frames.len() == 2);
     world.run_for(Duration::from_secs(1));
 }

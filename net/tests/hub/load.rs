@@ -82,7 +82,7 @@ fn small(port: u16) -> Vec<u8> {
     match port {
         PEER => message(Command::Ping, &[7; 8]),
         STRATUM => b"{}\n".to_vec(),
-        _ => b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        _ => b"GET / HTTP/1.0\r\n\r\n".to_vec(),
     }
 }
 
@@ -124,7 +124,7 @@ fn all_lanes_at_their_ends_at_once_and_everything_comes_home() {
 
 #[test]
 fn a_lane_of_large_frames_ends_by_their_bytes_and_the_others_go_on() {
-    let body = [format!("POST / HTTP/1.1\r\ncontent-length: {HTTP_BODY_BYTES_MAX}\r\n\r\n").into_bytes(), vec![b'b'; HTTP_BODY_BYTES_MAX]];
+    let body = [format!("POST / HTTP/1.0\r\ncontent-length: {HTTP_BODY_BYTES_MAX}\r\n\r\n").into_bytes(), vec![b'b'; HTTP_BODY_BYTES_MAX]];
     let headers = message(Command::ShareHeaders, &vec![7; SHARE_HEADERS_BYTES_MAX]);
     let cases = [(PEER, headers, TICKET_BYTES_PEER, Lane::Peer), (HTTP, body.concat(), TICKET_BYTES_HTTP, Lane::Http)];
     for (port, said, most, lane) in cases {

@@ -34,7 +34,7 @@ fn said_by_a_miner() -> Vec<Vec<u8>> {
 }
 
 fn said_by_a_browser() -> Vec<Vec<u8>> {
-    [&b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"[..], b"POST /b HTTP/1.1\r\ncontent-length: 11\r\n\r\nhello world", b"GET /c HTTP/1.1\r\n\r\n"]
+    [&b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"[..], b"POST /b HTTP/1.0\r\ncontent-length: 11\r\n\r\nhello world", b"GET /c HTTP/1.0\r\n\r\n"]
         .map(<[u8]>::to_vec)
         .to_vec()
 }

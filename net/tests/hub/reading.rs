@@ -174,7 +174,7 @@ fn an_idle_connection_holds_no_buffer_and_a_finished_message_gives_its_back() {
 fn what_a_connection_holds_beyond_its_own_is_the_pools() {
     let mut world = World::new(9, 1, 1, Weather::fair());
     let (raw, _) = world.connect(1, 0, HTTP);
-    let request = [b"POST /x HTTP/1.1\r\ncontent-length: 12000\r\n\r\n".to_vec(), vec![b'b'; 12_000]].concat();
+    let request = [b"POST /x HTTP/1.0\r\ncontent-length: 12000\r\n\r\n".to_vec(), vec![b'b'; 12_000]].concat();
     let mut sent = 0;
     for (held, pooled) in
         [(RECEIVE_FREE_BYTES, 0), (RECEIVE_FREE_BYTES + 1, 1), (2 * RECEIVE_FREE_BYTES, 1), (2 * RECEIVE_FREE_BYTES + 1, 2)]

@@ -113,9 +113,12 @@ fn names_of_any_length_are_met() {
 /// A request for a page, in pieces and of other methods.
 #[test]
 fn browsers_and_scripts_are_told_where_they_are() {
-    for request in
-        ["GET /favicon.ico HTTP/1.1\r\nHost: x\r\n\r\n", "POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}", "HEAD / HTTP/1.1\r\n\r\n"]
-    {
+    for request in [
+        "GET /favicon.ico HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
+        "HEAD / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+    ] {
         for at in [1, 3, request.len() - 1] {
             let (mut world, _) = serving();
             let conn = world.connect(STRATUM);
