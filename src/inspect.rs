@@ -23,7 +23,8 @@ use serde_json::Value;
 use crate::config::Mode;
 use crate::exit::Failure;
 use crate::http::blocks::{self, date};
-use crate::http::{ask, json};
+use crate::http::payouts::Draw;
+use crate::http::{ask, payouts, share};
 use crate::limits::BLOCKS_SHOWN;
 use crate::stratum::jobs::own_payouts;
 
@@ -99,7 +100,7 @@ pub fn shares(of: &Place, from: u32, count: u8, json: bool, out: &mut impl Write
             let (params, tip) = begin(&**kv, dir)?;
             let lowest = schema::base(&**kv)?.map_or(0, |(height, _)| height);
             let height = tip.map_or(0, |tip| tip.confirmed_height);
-            to_json(&json::shares(params, lowest, height, &listed(&**kv, tip, lowest, (from, count))?))?
+            to_json(&share::shares(params, lowest, height, &listed(&**kv, tip, lowest, (from, count))?))?
         }
     };
     print(&body, json, describe_shares, out)
@@ -150,11 +151,11 @@ fn describe_at_rest(status: &Value) -> String {
 pub fn payouts(of: &Place, json: bool, out: &mut impl Write) -> Result<(), Failure> {
     let class = Class::N360;
     let body = match of {
-        Place::Node(addr) => asked(*addr, &format!("/api/v1/payouts?class={}", json::class(class)))?,
+        Place::Node(addr) => asked(*addr, &format!("/api/v1/payouts?class={}", payouts::class(class)))?,
         Place::Rows { kv, dir } => {
             let (params, _) = begin(&**kv, dir)?;
             let chain = Chain::open(params, [random()?, random()?], &**kv)?;
-            let height = json::next_height(chain.confirmed_tip(), chain.bitcoin());
+            let height = payouts::next_height(chain.confirmed_tip(), chain.bitcoin());
             let own = Pplns::open(&**kv)?;
             // Nothing says how the node was started last: who has a share chain has other nodes to share with.
             let own = (chain.confirmed_tip().height == 0 && !own.is_empty()).then(|| own.weights().collect());
@@ -163,8 +164,9 @@ pub fn payouts(of: &Place, json: bool, out: &mut impl Write) -> Result<(), Failu
                 own_payouts(best, height.saturating_sub(1), &own)
             });
             let mode = if own.is_some() { Mode::Standalone } else { Mode::Chain };
-            let payouts = own.as_ref().unwrap_or(chain.payouts());
-            to_json(&json::payouts(params, mode, payouts, class, (params.subsidy(height), height)))?
+            let of = own.as_ref().unwrap_or(chain.payouts());
+            let draw = Draw::new(params, of, class, height);
+            to_json(&payouts::payouts(params, mode, &draw, (params.subsidy(height), height), None))?
         }
     };
     print(&body, json, describe_payouts, out)

@@ -322,6 +322,8 @@ pub const PAYOUTS_KEPT: usize = 6;
 pub const SHARES_LISTED: u8 = 20;
 /// Shares in one list: as many as the reader has read before anybody notices; who wants more asks again, from further down.
 pub const SHARES_LISTED_MAX: u8 = 200;
+/// Draws of payouts that are kept: all classes of all that can be asked for.
+pub const DRAWS_KEPT: usize = 4 * PAYOUTS_KEPT;
 /// Shares beside the chain in one list: as many as shares of it.
 pub const BESIDE_LISTED_MAX: usize = SHARES_LISTED_MAX as usize;
 /// Shares of this node's miners that are known to be that, 200 kB: a home miner's of two weeks.
@@ -335,6 +337,8 @@ pub const TOKEN_BYTES_MAX: usize = 1 << 10;
 pub const TOKEN_SUB_BYTES_MAX: usize = 64;
 /// Days that a token is good for at most: ten years. There is no way to call one back but a new secret.
 pub const TOKEN_DAYS_MAX: u64 = 3_650;
+/// Days that one is good for if it is not said.
+pub const TOKEN_DAYS: u64 = 30;
 /// Seconds that a token is good for which a command signs for itself.
 pub const TOKEN_CLI_S: u64 = 60;
 /// Seconds by which the clock of who made a token may differ from ours.

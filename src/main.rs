@@ -51,6 +51,11 @@ fn begin() -> Result<(), Failure> {
             let token = || secret::of_command(of.datadir.as_deref(), env::var("ROCKPOOL_TOKEN").ok());
             inspect::peers(&place(&of)?, &asks, &token, of.json, out)?;
         }
+        Command::Token { network, datadir, sub, scope, days } => {
+            let network = network.as_deref().map_or(Ok(Network::Main), config::network)?;
+            let dir = config::datadir(datadir, network, home().as_deref())?;
+            say(out, &secret::token(&dir, &sub, scope, days)?);
+        }
         Command::Check { json, network, datadir } => {
             let wanted = network.as_deref().map(config::network).transpose()?;
             let dir = config::datadir(datadir, wanted.unwrap_or(Network::Main), home().as_deref())?;

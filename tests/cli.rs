@@ -348,6 +348,9 @@ fn peers_are_listed_named_and_banned_from_the_shell() {
     let out = rockpool(&["peers", "--datadir", path, "add", p2p]);
     assert_eq!(out.status.code(), Some(2));
     refused(&["peers", "--datadir", path, "add", p2p], "127.0.0.1 is banned; lift the ban first");
+    let token = rockpool(&["token", "--datadir", path, "--days", "1"]);
+    assert!(token.status.success() && String::from_utf8(token.stdout).unwrap().trim_end().split('.').count() == 3);
+    refused(&["token", "--datadir", "/nowhere"], "/nowhere/secret is not there");
     refused(&["peers", "--datadir", path, "add", "nobody"], "\"nobody\" is no address");
     refused(&["peers", "--datadir", path, "ban", "1.2.3.4/40"], "neither an IP address nor a subnet");
     refused(&["peers", "--datadir", path, "unban", "9.9.9.9"], "9.9.9.9 is not banned");

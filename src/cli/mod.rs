@@ -14,7 +14,8 @@ use self::completions::Shell;
 use self::nearest::hint;
 use self::table::{Flag, Takes, VERBS, Verb};
 use crate::config::{ConfigError, Options};
-use crate::limits::{SHARES_LISTED, SHARES_LISTED_MAX};
+use crate::http::token::Scope;
+use crate::limits::{SHARES_LISTED, SHARES_LISTED_MAX, TOKEN_DAYS, TOKEN_DAYS_MAX};
 
 /// What is to be done.
 #[derive(Debug, PartialEq)]
@@ -67,6 +68,19 @@ pub enum Command {
         network: Option<String>,
         /// `--datadir`.
         datadir: Option<PathBuf>,
+    },
+    /// `token`.
+    Token {
+        /// `--network`.
+        network: Option<String>,
+        /// `--datadir`.
+        datadir: Option<PathBuf>,
+        /// Whose it is.
+        sub: String,
+        /// What it is good for.
+        scope: Scope,
+        /// For how many days.
+        days: u64,
     },
     /// `completions`.
     Completions(Shell),
@@ -173,6 +187,7 @@ fn command(typed: &Typed) -> Result<Command, ConfigError> {
         "payouts" => Command::Payouts(typed.look()?),
         "peers" => Command::Peers { of: typed.look()?, asks: peers(typed)? },
         "check" => Command::Check { json: typed.has("json"), network: typed.text("network")?, datadir: typed.path("datadir") },
+        "token" => token(typed)?,
         "completions" => Command::Completions(shell(typed)?),
         _ => match typed.words.first() {
             None => Command::Help(None),
@@ -208,6 +223,17 @@ fn peers(typed: &Typed) -> Result<PeersAsk, ConfigError> {
         (Some("unban"), Some(of)) => PeersAsk::Unban(of),
         (Some(word @ ("add" | "ban" | "unban")), None) => return Err(ConfigError::Usage(format!("peers {word}: say whom"))),
         (Some(word), _) => return Err(ConfigError::Usage(format!("peers {word:?}: add, ban and unban are known"))),
+    })
+}
+
+fn token(typed: &Typed) -> Result<Command, ConfigError> {
+    let scope = typed.text("scope")?.map_or(Some(Scope::Admin), |scope| Scope::parse(&scope));
+    Ok(Command::Token {
+        network: typed.text("network")?,
+        datadir: typed.path("datadir"),
+        sub: typed.text("sub")?.unwrap_or_else(|| "admin".into()),
+        scope: scope.ok_or_else(|| ConfigError::Usage("--scope is admin or user".into()))?,
+        days: typed.number("days", TOKEN_DAYS_MAX)?.unwrap_or(TOKEN_DAYS),
     })
 }
 
@@ -298,6 +324,14 @@ mod tests {
         );
         assert_eq!(asks("peers ban ::1"), PeersAsk::Ban { of: "::1".into(), seconds: None, reason: String::new() });
         assert_eq!(asks("peers unban ::1"), PeersAsk::Unban("::1".into()));
+        let token = |network, datadir, sub: &str, scope, days| Command::Token { network, datadir, sub: sub.into(), scope, days };
+        assert_eq!(parsed("token"), Ok(token(None, None, "admin", Scope::Admin, TOKEN_DAYS)));
+        assert_eq!(
+            parsed("token --network regtest --datadir d --sub ann --scope user --days 3650"),
+            Ok(token(Some("regtest".into()), Some("d".into()), "ann", Scope::User, TOKEN_DAYS_MAX))
+        );
+        assert!(parsed("token --scope root").unwrap_err().contains("admin or user"));
+        assert!(parsed("token --days 3651").unwrap_err().contains("at most 3650"));
         assert_eq!(parsed("check"), Ok(Command::Check { json: false, network: None, datadir: None }));
         assert_eq!(
             parsed("check --json --network main --datadir d"),

@@ -265,6 +265,28 @@ pub static VERBS: &[Verb] = &[
         ],
     },
     Verb {
+        name: "token",
+        summary: "print a token for who may change the node over HTTP",
+        words: "",
+        choices: &[],
+        words_max: 0,
+        text: "Signs a token with DATADIR/secret, which the node makes at its first start, and prints it. Who sends it as `Authorization: \
+               Bearer TOKEN` may change the node from anywhere: keep it as you keep a password, and send it over networks that others read \
+               through a proxy with TLS alone. A token cannot be called back; to end all of them delete DATADIR/secret and restart the node. \
+               `peers add`, `ban` and `unban` sign their own where they are given --datadir, or else take it from ROCKPOOL_TOKEN.",
+        flags: &[
+            flag("network", NETWORKS, "main", "the network whose data directory it is"),
+            flag("datadir", Takes::Dir, "~/.rockpool/NETWORK", "the node's data directory"),
+            flag("sub", Takes::Text("NAME"), "admin", "whose token it is, to tell tokens apart"),
+            flag("scope", Takes::Choice("SCOPE", &["admin", "user"]), "admin", "what it is good for: admin for all, user for portfolios"),
+            flag("days", Takes::Number, "30", "for so long, at most 3650"),
+        ],
+        examples: &[
+            ("token --datadir /var/lib/rockpool", "for thirty days"),
+            ("token --sub ann --scope user --days 365", "for a user of portfolios"),
+        ],
+    },
+    Verb {
         name: "check",
         summary: "verify a stopped node's data directory from scratch",
         words: "",

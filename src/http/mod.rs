@@ -8,9 +8,11 @@ pub mod error;
 pub mod json;
 pub mod metrics;
 pub mod page;
+pub mod payouts;
 pub mod peers;
 pub mod reply;
 pub mod routes;
+pub mod share;
 pub mod token;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +32,7 @@ use rockpool_workers::jobs::Reads;
 use crate::http::access::Doors;
 use crate::http::chain::OwnShares;
 use crate::http::error::Code;
+use crate::http::payouts::{Draws, Worth, You};
 use crate::http::reply::Reply;
 use crate::http::routes::{Asked, Route};
 use crate::limits::PAYOUTS_KEPT;
@@ -113,7 +116,7 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
         Route::Headers => desk.pages.shares(asked, rows, facts, |_, _, shares| Reply::json(&chain::headers(shares))),
         Route::Shares => {
             let params = desk.pages.params;
-            desk.pages.shares(asked, rows, facts, |lowest, top, shares| Reply::json(&json::shares(params, lowest, top, shares)))
+            desk.pages.shares(asked, rows, facts, |lowest, top, shares| Reply::json(&share::shares(params, lowest, top, shares)))
         }
         Route::Share => desk.pages.share(asked, rows, facts),
         Route::Payouts => desk.pages.payouts(asked, facts).into(),
@@ -140,6 +143,8 @@ pub struct Pages {
     status: Option<(Duration, Reply)>,
     /// Payouts at the newest confirmed tips, newest last.
     payouts: VecDeque<Arc<Payouts>>,
+    /// Draws of them that were asked for.
+    draws: Draws,
     /// What our miners made.
     pub own: OwnShares,
 }
@@ -147,7 +152,8 @@ pub struct Pages {
 impl Pages {
     /// Of a node on this network.
     pub fn new(params: &'static Params) -> Pages {
-        Pages { params, doors: Doors::default(), status: None, payouts: VecDeque::new(), own: OwnShares::default() }
+        let (doors, payouts, draws, own) = (Doors::default(), VecDeque::new(), Draws::default(), OwnShares::default());
+        Pages { params, doors, status: None, payouts, draws, own }
     }
 
     /// The confirmed tip has these payouts now: they are remembered for a while after it has moved on.
@@ -176,25 +182,29 @@ impl Pages {
         }
     }
 
-    /// What a block on the confirmed tip, or on a parent of a moment ago, pays.
-    fn payouts(&self, asked: &Asked<'_>, facts: Facts<'_>) -> Result<Reply, Reply> {
-        let view = &facts.chain.view;
-        let untold = || json::next_height(view.confirmed_tip(), view.bitcoin());
-        let height = facts.status.bitcoin.map_or_else(untold, |(_, height)| height.saturating_add(1));
-        let status = facts.status;
+    /// What a block on the share that work builds on, or on a parent of a moment ago, pays.
+    fn payouts(&mut self, asked: &Asked<'_>, facts: Facts<'_>) -> Result<Reply, Reply> {
+        let (view, status, params) = (&facts.chain.view, facts.status, self.params);
+        let untold = || payouts::next_height(view.confirmed_tip(), view.bitcoin());
+        let height = status.bitcoin.map_or_else(untold, |(_, height)| height.saturating_add(1));
         let own = status.credited.as_ref().map(|credited| {
             let (prev, height) = status.bitcoin.unwrap_or_default();
             Arc::new(own_payouts(prev, height, credited))
         });
-        let payouts = match asked.text("parent").and_then(json::parse_id) {
-            Some(parent) => self
+        let now = own.as_ref().unwrap_or(view.upon());
+        let of = match asked.text("parent").and_then(share::parse_id) {
+            Some(parent) if parent != now.parent => self
                 .payouts_at(&parent)
                 .ok_or_else(|| Reply::error(Code::NotFound, "payouts are kept for the newest few confirmed tips only"))?,
-            None => own.as_ref().unwrap_or(view.payouts()),
+            _ => now,
         };
-        let class = Class::ALL.into_iter().find(|class| Some(json::class(*class)) == asked.text("class")).unwrap_or(Class::N12);
-        let value = asked.number("value").unwrap_or(self.params.subsidy(height));
-        Ok(Reply::json(&json::payouts(self.params, status.mode, payouts, class, (value, height))))
+        let of = Arc::clone(of);
+        let class = Class::ALL.into_iter().find(|class| Some(payouts::class(*class)) == asked.text("class")).unwrap_or(Class::N12);
+        let value = asked.number("value").unwrap_or(params.subsidy(height));
+        let draw = self.draws.of(params, &of, class, height);
+        let you = asked.text("address").map(|address| You::of(draw, params, value, Worth::of(view), address)).transpose();
+        let you = you.map_err(|why| Reply::error(Code::BadParameter, &why))?;
+        Ok(Reply::json(&payouts::payouts(params, status.mode, draw, (value, height), you)))
     }
 
     /// Shares of the confirmed chain, the newest first, with the heights of the lowest that is kept and of the tip. What is in no memory is
@@ -222,12 +232,12 @@ impl Pages {
     /// One share: from memory, else from its row.
     fn share(&self, asked: &Asked<'_>, rows: Rows<'_>, facts: Facts<'_>) -> Answer {
         let no_such_share = || Reply::error(Code::NotFound, "no such share in this node's chain");
-        let tell = |share: &Share| Reply::json(&json::share(share, self.params, facts.chain)).into();
+        let tell = |share: &Share| Reply::json(&share::share(share, self.params, facts.chain)).into();
         if let Some(rows) = rows {
             let share = rows.first().and_then(Option::as_deref).and_then(|bytes| Share::decode(bytes).ok());
             return share.as_ref().map_or_else(|| no_such_share().into(), tell);
         }
-        let Some(id) = asked.text("id").and_then(json::parse_id) else { return no_such_share().into() };
+        let Some(id) = asked.text("id").and_then(share::parse_id) else { return no_such_share().into() };
         if id == self.params.genesis_id() {
             return tell(self.params.genesis());
         }

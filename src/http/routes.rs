@@ -8,9 +8,9 @@ use rockpool_store::limits::BANS_MAX;
 use serde::Deserialize;
 
 use crate::http::error::Code;
-use crate::http::json::SATS_MAX;
+use crate::http::payouts::SATS_MAX;
 use crate::http::reply::Reply;
-use crate::limits::{PEERS_CONFIGURED_MAX, PEERS_LISTED_MAX, SHARES_LISTED, SHARES_LISTED_MAX};
+use crate::limits::{PEERS_CONFIGURED_MAX, PEERS_LISTED_MAX, SHARES_LISTED, SHARES_LISTED_MAX, USER_BYTES_MAX};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +263,8 @@ pub static ROUTES: &[Row] = &[
                 "",
                 "Class of the coinbase: how many payees it has room for.",
             ),
-            query("parent", Kind::Id, "", "The share that is built on; the confirmed tip if it is not given."),
+            query("parent", Kind::Id, "", "The share that is built on; that of the work that miners have if it is not given."),
+            query("address", Kind::Text { bytes: USER_BYTES_MAX }, "", "Tells as `you` what this address has of it."),
         ],
         errors: &[Code::NotFound],
         ..READ

@@ -15,6 +15,7 @@ use rockpool_store::blocks::FoundBlock;
 use rockpool_store::chain::{Chain, Source};
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::MemKv;
+use rockpool_store::organised::ChainChange;
 use rockpool_store::params::{Network, params};
 use rockpool_store::testing::ShareBuilder;
 use rockpool_workers::jobs::Fate;
@@ -290,7 +291,7 @@ fn payouts_are_those_of_the_tip_or_of_one_before() {
     front.refused("/api/v1/payouts?class=N13", 400, "class is");
     front.refused("/api/v1/payouts?parent=12", 400, "parent is");
     front.refused(&format!("/api/v1/payouts?parent={}", "00".repeat(32)), 404, "newest few");
-    front.refused("/api/v1/payouts?colour=red", 400, "only value, class, parent is understood here");
+    front.refused("/api/v1/payouts?colour=red", 400, "only value, class, parent, address is understood here");
 }
 
 #[test]
@@ -305,7 +306,44 @@ fn payouts_of_old_tips_are_forgotten() {
     }
     assert_eq!(front.pages.payouts.len(), PAYOUTS_KEPT);
     front.json(&format!("/api/v1/payouts?parent={}", "00".repeat(32)));
-    front.refused(&format!("/api/v1/payouts?parent={}", front.shares[2].id()), 404, "newest few");
+    front.refused(&format!("/api/v1/payouts?parent={}", front.shares[1].id()), 404, "newest few");
+    // The tip's are known all the same.
+    front.json(&format!("/api/v1/payouts?parent={}", front.shares[2].id()));
+}
+
+#[test]
+fn payouts_are_those_of_the_share_that_work_builds_on() {
+    let mut front = Front::new();
+    let (at, own) = (front.chain.view.confirmed_height(), front.shares[1].clone());
+    let weights = [(own.script, 20_u128)].into();
+    let upon = Payouts { parent: own.id(), parent_height: own.height, weights };
+    let change = ChainChange { fork_height: at, confirmed_height: at, upon: Some(Arc::new(upon)), ..ChainChange::default() };
+    front.chain.view.apply(&change);
+    for path in ["/api/v1/payouts?value=7".to_owned(), format!("/api/v1/payouts?value=7&parent={}", own.id())] {
+        let now = front.json(&path);
+        assert_eq!((&now["parent"], &now["height"], &now["pays"][0]["sats"]), (&own.id().to_string().into(), &2.into(), &7.into()));
+    }
+    let tip = front.json(&format!("/api/v1/payouts?parent={}", front.shares[2].id()));
+    assert_eq!((&tip["height"], &tip["you"]), (&3.into(), &Value::Null));
+    let address = json::address(&own.script, params(Network::Regtest)).unwrap();
+    let you = front.json(&format!("/api/v1/payouts?value=7&address={address}"))["you"].take();
+    assert_eq!((&you["sats"], &you["chance"], &you["weight"]), (&7.into(), &1.0.into(), &1.0.into()));
+    front.refused("/api/v1/payouts?address=bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", 400, "another network");
+    front.refused(&format!("/api/v1/payouts?address={address}.worker"), 400, "without a worker");
+}
+
+#[test]
+fn the_chain_and_its_headers_are_listed() {
+    let mut front = Front::new();
+    front.pages.own.remember(front.shares[1].id());
+    let list = front.json("/api/v1/chain?count=2");
+    assert_eq!((heights(&list), &list["shares"][1]["own"], &list["height"]), (vec![3, 2], &true.into(), &3.into()));
+    let headers = front.json("/api/v1/headers?from=1");
+    assert_eq!((headers.as_array().unwrap().len(), &headers[0]["id"]), (1, &front.shares[0].id().to_string().into()));
+    for path in ["chain", "headers"] {
+        front.refused(&format!("/api/v1/{path}?count=201"), 400, "count is");
+        front.refused(&format!("/api/v1/{path}?from=-1"), 400, "from is");
+    }
 }
 
 #[test]

@@ -184,6 +184,11 @@ impl ChainView {
         self.table.uncle_height(id)
     }
 
+    /// The share of the best chain that credits this uncle.
+    pub fn nephew(&self, id: &ShareId) -> Option<&Arc<Record>> {
+        self.table.uncle(id).map(|(nephew, _)| nephew)
+    }
+
     /// Bitcoin's headers.
     pub fn bitcoin(&self) -> &Tree {
         &self.bitcoin

@@ -47,6 +47,61 @@ pub fn pay(drawn: &Drawn, value: u64) -> Vec<(Script, u64)> {
     pays
 }
 
+/// What a class leaves to chance, whoever is drawn: for who is told his chance. No rule asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Odds(Vec<Round>);
+
+/// One class's draw (PAY-6) that is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Round {
+    /// From this on a part was certain; nobody was if there is none.
+    certain: Option<U256>,
+    /// How many of the others were drawn.
+    drawn: usize,
+    /// The sum of the others.
+    sum: U256,
+}
+
+impl Odds {
+    /// Of the same draw as [`draw`]. Who is drawn in a round comes out of it with the same part as everybody who is, so the next round does
+    /// not depend on who it was.
+    pub fn new(weights: &[(Script, u128)], dust: u64, subsidy: u64, class: Class) -> Odds {
+        let mut parts = parts(weights);
+        let mut least = least(parts.iter().fold(U256::ZERO, |sum, part| sum + part.n), dust, subsidy);
+        let mut rounds = Vec::new();
+        for step_class in Class::ALL.into_iter().rev().take_while(|step_class| *step_class >= class) {
+            let places = step_class.outputs();
+            if parts.len() <= places && parts.iter().all(|part| part.n >= least) {
+                continue;
+            }
+            parts.sort_unstable_by(|a, b| b.n.cmp(&a.n).then(a.script.cmp(&b.script)));
+            let (certain, drawn, sum) = split(&parts, places, least);
+            rounds.push(Round { certain: certain.checked_sub(1).map(|last| parts[last].n), drawn, sum });
+            let factor = U256::from(drawn).max(U256::ONE);
+            parts.truncate(certain + drawn);
+            let (sure, rest) = parts.split_at_mut(certain);
+            sure.iter_mut().for_each(|part| part.n *= factor);
+            rest.iter_mut().for_each(|part| part.n = sum);
+            least *= factor;
+        }
+        Odds(rounds)
+    }
+
+    /// The chance, up to 1, that who has this weight is paid.
+    pub fn chance(&self, weight: u128) -> f64 {
+        let (mut n, mut chance) = (U256::from(weight), if weight == 0 { 0.0 } else { 1.0 });
+        for Round { certain, drawn, sum } in &self.0 {
+            if certain.is_some_and(|least| n >= least) {
+                n *= U256::from(*drawn).max(U256::ONE);
+            } else {
+                chance *= f64::from(n) * *drawn as f64 / f64::from(*sum);
+                n = *sum;
+            }
+        }
+        chance
+    }
+}
+
 /// One script in the draw. Small, since there are a thousand and they are sorted: a script's place among the weights, which are in script
 /// order, says all that the order of scripts is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -318,6 +373,33 @@ mod tests {
             let due = 90.0 * small as f64 / whole as f64 * value as f64 * rounds as f64;
             assert!((got as f64 / due - 1.0).abs() < 0.1, "{class:?}: {} of what is due", got as f64 / due);
         }
+    }
+
+    /// Exactly: who is paid gets what his chance has made of his weight.
+    #[test]
+    fn chance_times_pay_is_the_weight_in_every_class() {
+        let mut rng = ChaCha12Rng::seed_from_u64(11);
+        let mut uncertain = 0;
+        for round in 0..400 {
+            let count = 1 + rng.next_u32() as usize % [15, 200, 1_000][round as usize % 3];
+            let weights = pool(&mut rng, count);
+            let (total, subsidy) = (weights.iter().map(|(_, weight)| *weight as f64).sum::<f64>(), 312_500_000 >> (rng.next_u32() % 8));
+            for class in Class::ALL {
+                let (odds, drawn) = (Odds::new(&weights, 10_000, subsidy, class), draw(&weights, &id(round), 10_000, subsidy, class));
+                for (script, n) in &drawn.parts {
+                    let weight = weights[weights.binary_search_by_key(script, |(script, _)| *script).unwrap_or(0)].1;
+                    let (chance, part) = (odds.chance(weight), f64::from(*n) / f64::from(drawn.whole));
+                    assert!((chance * part / (weight as f64 / total) - 1.0).abs() < 1e-9, "round {round}, {class:?}: {chance}, {part}");
+                    assert!(chance > 0.0 && chance <= 1.0 + 1e-9);
+                    uncertain += usize::from(chance < 0.999);
+                }
+                // As many are paid as the chances say.
+                let sum: f64 = weights.iter().map(|(_, weight)| odds.chance(*weight)).sum();
+                assert!((sum - drawn.parts.len() as f64).abs() < 1e-6, "round {round}, {class:?}: {sum}, {}", drawn.parts.len());
+            }
+        }
+        assert!(uncertain > 10_000, "{uncertain}");
+        assert_eq!(Odds::new(&weights(&[5]), 10_000, 312_500_000, Class::N12).chance(0), 0.0);
     }
 
     #[test]
