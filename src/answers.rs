@@ -85,6 +85,8 @@ impl<S: Stages> Node<S> {
             Answer::Read { conn, tag, rows } => self.read(now, conn, tag, rows, out),
             Answer::Bitcoin(news) => self.parts(now, out).turn.jobs.organise.push(OrganiseJob::Bitcoin(news)),
             Answer::Template(template) => self.template(template, out),
+            // Told by the template that ended the outage.
+            Answer::BitcoinDown(None) if self.bitcoin_down.is_none() => {}
             Answer::BitcoinDown(why) => {
                 if why.is_some() {
                     self.parts(now, out).turn.jobs.organise.push(OrganiseJob::Bitcoin(BitcoinNews::Lost));

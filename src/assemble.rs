@@ -22,7 +22,7 @@ use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::Kv;
 use rockpool_store::params::params;
 use rockpool_store::pplns::Pplns;
-use rockpool_store::schema;
+use rockpool_store::schema::{self, FORMAT};
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig};
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::Answer;
@@ -117,7 +117,11 @@ pub fn bitcoin(config: &Config, kv: &dyn Kv) -> Result<Bitcoin, Failure> {
 
 /// Bitcoin's headers as the rows hold them. Checks the store's network.
 pub fn bitcoin_tree(config: &Config, kv: &dyn Kv) -> Result<Tree, Failure> {
+    let before = schema::format(kv)?;
     schema::open(kv, params(config.network), &config.datadir.display().to_string())?;
+    if let Some(before) = before.filter(|before| *before != FORMAT) {
+        log::info!("the data directory was of format {before} and is taken over into format {FORMAT}; older versions refuse it now");
+    }
     Ok(rockpool_store::chain::bitcoin_tree(params(config.network), kv)?)
 }
 
@@ -277,7 +281,10 @@ fn raise_file_limit(conns: usize) {
     }
     let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
     if setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }).is_err() || raised < wanted {
-        log::warn!("the system allows {raised} open files, {conns} connections may want more: raise it (ulimit -n)");
+        log::warn!(
+            "the system allows {raised} open files, {conns} connections may want more: raise it, by LimitNOFILE in the systemd unit or \
+             ulimit -n in the shell"
+        );
     }
 }
 

@@ -1,9 +1,10 @@
 //! `rockpool check`, `shares`, `payouts` and `peers`: looked at from outside, in a data directory or through the node that runs on it.
 
 mod peers;
+mod progress;
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::limits::BLOCKS_SHOWN;
 use crate::stratum::jobs::own_payouts;
 
 pub use self::peers::peers;
+use self::progress::Meter;
 
 /// Where a chain is found.
 #[derive(Clone)]
@@ -80,7 +82,10 @@ pub fn check(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let report = match opened {
-        Ok(kv) => check::check(&*kv, [random()?, random()?], wanted, dir, &mut progress())?,
+        Ok(kv) => {
+            let mut meter = Meter::new("rows checked");
+            check::check(&*kv, [random()?, random()?], wanted, dir, &mut |done, of| meter.tell(done, of))?
+        }
         Err(StoreError::Damaged(why)) => Report { faults: vec![why], ..Report::default() },
         Err(other) => return Err(other.into()),
     };
@@ -212,17 +217,6 @@ fn print(body: &str, json: bool, describe: fn(&Value) -> String, out: &mut impl 
     // A reader that has gone away is no reason to panic.
     let _ = writeln!(out, "{}", text.trim_end());
     Ok(())
-}
-
-/// Says on a terminal how far it is, and to nobody else.
-fn progress() -> impl FnMut(u64, u64) {
-    let terminal = std::io::stderr().is_terminal();
-    move |done, of| {
-        if terminal {
-            let end = if done + 1_024 > of { "\n" } else { "" };
-            let _ = write!(std::io::stderr(), "\r{done} of {of} rows checked{end}");
-        }
-    }
 }
 
 fn random() -> Result<u64, Failure> {

@@ -26,7 +26,7 @@ impl Journal {
         while let Some(notice) = self.subscription.as_ref().and_then(Subscription::take) {
             if notice.lost > 0 {
                 counters.notices_lost.add(notice.lost);
-                log::warn!("the journal missed {} notifications before number {}", notice.lost, notice.sequence);
+                log::warn!("so much happened at once that {} events are missing here, before number {}", notice.lost, notice.sequence);
             }
             count(&notice.event, counters);
             tell(&notice.event);
@@ -76,9 +76,9 @@ fn tell(event: &Event) {
         Event::BitcoinPeerUp { addr, agent, height, .. } => log::info!("Bitcoin node {addr} is up: {agent}, at height {height}"),
         Event::BitcoinPeerDown { addr, why, .. } => ended("Bitcoin node", *addr, why),
         Event::BitcoinBlock { hash, height } => log::debug!("Bitcoin's best block is {hash} at height {height}"),
-        Event::BitcoinDown(Some(why)) => log::warn!("bitcoind cannot be reached: {why}"),
-        Event::BitcoinDown(None) => log::info!("bitcoind is reached again"),
-        Event::DiskFull(true) => log::error!("the disk is full: shares are held back until there is room"),
+        Event::BitcoinDown(Some(why)) => log::warn!("{why}; miners keep their work, and it is asked again until it answers"),
+        Event::BitcoinDown(None) => log::info!("bitcoind gives work again"),
+        Event::DiskFull(true) => log::error!("the disk is full: make room; shares are held back until there is some"),
         Event::DiskFull(false) => log::info!("the disk has room again"),
     }
 }

@@ -434,6 +434,10 @@ pub const LOG_FLUSH_MAX: Duration = Duration::from_millis(250);
 pub const STATUS_TIME_MAX: Duration = Duration::from_secs(5);
 /// Bytes of an answer that `rockpool status` reads: the largest page is far below.
 pub const STATUS_BYTES_MAX: u64 = 1 << 20;
+/// How often a terminal is told how far long work of the command line is.
+pub const METER_TERMINAL_EVERY: Duration = Duration::from_millis(200);
+/// The same for a file or a pipe.
+pub const METER_LINE_EVERY: Duration = Duration::from_secs(10);
 /// How often the watchdog looks.
 pub const WATCH_EVERY: Duration = Duration::from_secs(1);
 

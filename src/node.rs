@@ -121,7 +121,7 @@ impl<S: Stages> Node<S> {
         pages.remember(chain.view.payouts());
         // Nothing depends on these rows: without them the node goes on with new ones.
         let log = chain.store.template_log().unwrap_or_else(|error| {
-            log::warn!("own templates: {error}");
+            log::warn!("our last works' transactions cannot be read, so peers are not shown them: {error}");
             TemplateLog::default()
         });
         let mut server = Server::new(rng.next_u32());
@@ -129,12 +129,12 @@ impl<S: Stages> Node<S> {
         // Without these rows nothing is known of blocks that were found before; mining goes on all the same.
         let opened = Blocks::open(&chain.store, chain.view.bitcoin());
         let (blocks, submit) = opened.unwrap_or_else(|error| {
-            log::error!("found blocks: {error}");
+            log::error!("blocks found before cannot be read and are not handed in again: {error}; rockpool check tells more");
             <(Blocks, Vec<SubmitJob>)>::default()
         });
         // Without these rows peers are looked for anew, from those of the configuration on.
         let rows = chain.store.peer_rows().unwrap_or_else(|error| {
-            log::error!("peers: {error}");
+            log::error!("the address book and bans cannot be read and begin anew: {error}; rockpool check tells more");
             PeerRows::default()
         });
         if !rows.bad.is_empty() {

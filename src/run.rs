@@ -25,6 +25,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs a node on the calling thread until a signal, or its own fault, ends it. Its addresses are told to `out`.
 pub fn run(config: &Config, kv: Arc<dyn Kv>, signals: Signals, out: &mut impl Write) -> Result<(), Failure> {
+    log::info!("reading the share chain in {}", config.datadir.display());
     let bitcoin = assemble::bitcoin(config, &*kv)?;
     let node = assemble::build(config, kv, bitcoin)?;
     let listen = node.listen();
@@ -122,7 +123,6 @@ fn find(dir: &Path) -> Result<SocketAddr, Failure> {
 
 /// The status for a person.
 fn describe(status: &Value) -> String {
-    let left = |seconds: Option<u64>| seconds.map_or(String::new(), |seconds| format!(", {} left", minutes(seconds)));
     let text = |path: &str| match status.pointer(path) {
         None | Some(Value::Null) => "-".to_string(),
         Some(Value::String(text)) => text.clone(),
@@ -132,8 +132,7 @@ fn describe(status: &Value) -> String {
         ("network", format!("{}, version {}", text("/network"), text("/version"))),
         ("mode", if status["mode"] == "solo" { "solo: a block pays whoever finds it".into() } else { text("/mode") }),
         ("share chain", format!("height {}, tip {}", text("/tip/height"), text("/tip/id"))),
-        ("being confirmed", format!("up to height {}", text("/candidate_height"))),
-        ("a peer claims", format!("height {}{}", text("/claimed_height"), left(status["sync"]["seconds_left"].as_u64()))),
+        ("under way", works(&status["progress"])),
         ("bitcoin", format!("height {}, tip {}", text("/bitcoin/height"), text("/bitcoin/tip"))),
         ("bitcoin nodes", nodes(&status["bitcoin"]["peers"])),
         ("peers", text("/peers")),
@@ -148,14 +147,23 @@ fn describe(status: &Value) -> String {
     let shown = rows.iter().filter(|(name, text)| match *name {
         "mode" => without_chain,
         "share chain" | "peers" => !without_chain,
-        "being confirmed" => status["candidate_height"] != status["tip"]["height"],
-        "a peer claims" => !status["claimed_height"].is_null(),
         "trouble" => text != "-",
-        "bitcoin nodes" => !text.is_empty(),
+        "bitcoin nodes" | "under way" => !text.is_empty(),
         _ => true,
     });
     let rows: String = shown.map(|(name, text)| format!("{name:<16}{text}\n")).collect();
     rows + &blocks::newest_first(&status["blocks"])
+}
+
+/// Long work, one below the other.
+fn works(works: &Value) -> String {
+    let work = |work: &Value| {
+        let (what, unit) = (work["what"].as_str().unwrap_or("-"), work["unit"].as_str().unwrap_or("-"));
+        let left = work["seconds_left"].as_u64().map_or(String::new(), |seconds| format!(", {} left", minutes(seconds)));
+        format!("{what}: {} of {} {unit}{left}", work["done"], work["of"])
+    };
+    let works: Vec<_> = works.as_array().into_iter().flatten().map(work).collect();
+    works.join(&format!("\n{:16}", ""))
 }
 
 /// Nodes of Bitcoin's own network, one below the other.
@@ -216,7 +224,7 @@ mod tests {
         });
         let said = describe(&status);
         assert!(said.contains("share chain     height 7, tip ab\n") && said.contains("submits         5 accepted, 1 refused\n"), "{said}");
-        assert!(!said.contains("trouble") && !said.contains("confirmed") && !said.contains("claims"), "{said}");
+        assert!(!said.contains("trouble") && !said.contains("under way"), "{said}");
         let node = |addr: &str| json!({"addr": addr, "agent": "/Satoshi:30.0.0/", "height": 9, "up_s": 60});
         status["bitcoin"]["peers"] = json!([node("1.2.3.4:8333"), node("5.6.7.8:8333")]);
         let nodes = "bitcoin nodes   1.2.3.4:8333 /Satoshi:30.0.0/, height 9, up for 60 s\n                5.6.7.8:8333 ";
@@ -227,10 +235,11 @@ mod tests {
         assert!(told.starts_with(&said) && told[said.len()..].starts_with("\nfound blocks, newest first\n"), "{told}");
         let places = ["height 6, ", "stale: ", "height 5, ", "found by miner bob"].map(|text| told.find(text));
         assert!(places.is_sorted() && places[0].is_some(), "{told}");
-        status["candidate_height"] = 9.into();
-        status["claimed_height"] = 12.into();
+        let work = |what: &str, left: Value| json!({"what": what, "done": 9, "of": 12, "unit": "shares", "seconds_left": left});
+        status["progress"] = json!([work("sync", 70.into()), work("rebuild", Value::Null)]);
         status["trouble"] = "no peer".into();
         let said = describe(&status);
-        assert!(said.contains("up to height 9\n") && said.contains("height 12\n") && said.contains("trouble         no peer\n"), "{said}");
+        let works = "under way       sync: 9 of 12 shares, 70 s left\n                rebuild: 9 of 12 shares\n";
+        assert!(said.contains(works) && said.contains("trouble         no peer\n"), "{said}");
     }
 }

@@ -13,6 +13,7 @@ use rockpool_store::params::{Network, Params};
 use serde::Serialize;
 
 use crate::bitcoin::NodeStatus;
+use crate::http::progress::{Work, works};
 use crate::http::{blocks, trouble};
 use crate::peer::Progress;
 use crate::status::Facts;
@@ -67,6 +68,8 @@ pub struct Status {
     claimed_height: Option<u32>,
     /// How far the way to that claim is; null where there is none.
     sync: Option<Sync>,
+    /// Long work that goes on; empty where there is none.
+    progress: Vec<Work>,
     peers: usize,
     miners: usize,
     shares: Shares,
@@ -144,6 +147,7 @@ impl Status {
             candidate_height: status.candidate_height,
             claimed_height: status.claimed_height,
             sync: status.sync.map(|Progress { height, confirmed, target, seconds_left }| Sync { height, confirmed, target, seconds_left }),
+            progress: works(facts),
             peers: status.peers,
             miners: status.miners,
             shares: Shares { accepted: status.accepted, rejected: status.rejected },

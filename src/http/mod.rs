@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod page;
 pub mod payouts;
 pub mod peers;
+pub mod progress;
 pub mod reply;
 pub mod routes;
 pub mod share;

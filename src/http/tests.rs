@@ -157,6 +157,8 @@ fn status_has_the_fields_that_scripts_read() {
     assert_eq!(status["tip"]["height"], 3);
     assert_eq!(status["tip"]["score"].as_u64(), Some(front.status.tip.score as u64));
     assert_eq!(status["sync"], json!({"height": 5, "confirmed": 3, "target": 9, "seconds_left": 12}));
+    let sync = json!({"what": "sync", "done": 5, "of": 9, "unit": "shares", "seconds_left": 12});
+    assert_eq!(status["progress"], json!([sync]));
     assert_eq!((&status["candidate_height"], &status["claimed_height"]), (&5.into(), &9.into()));
     assert_eq!((&status["peers"], &status["miners"]), (&2.into(), &1.into()));
     assert_eq!((&status["shares"]["accepted"], &status["shares"]["rejected"]), (&7.into(), &3.into()));

@@ -144,7 +144,7 @@ impl Requests {
                 Ok(Found::Absent) if turn.chain.view.bitcoin().get(&id.0).is_some() => blocks(conn, &id.0, turn),
                 Ok(Found::Absent) => absent.push(id),
                 Err(error) => {
-                    log::error!("share {id}: {error}");
+                    log::error!("share {id} cannot be read for a peer: {error}; rockpool check tells more");
                     absent.push(id);
                 }
             }

@@ -267,7 +267,7 @@ impl Miner {
         let board = match board {
             Some(Ok(board)) => board,
             Some(Err(error)) => {
-                log::error!("no work for miners: {error}");
+                log::error!("miner {conn} gets no new work: {error}; it is tried again");
                 // Tried again when a notify is due, not at once.
                 self.notified = turn.now.mono;
                 return self.set_timer(conn, turn);

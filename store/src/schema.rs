@@ -103,13 +103,19 @@ pub fn open(kv: &dyn Kv, params: &Params, dir: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The format number that a store has, whether this version knows it or not; an empty one has none.
+pub fn format(kv: &dyn Kv) -> Result<Option<u32>, StoreError> {
+    let Some(format) = kv.get(Family::Meta, FORMAT_KEY)? else { return Ok(None) };
+    let format = format.try_into().map_err(|_| StoreError::Damaged("the format number is not four bytes".into()))?;
+    Ok(Some(u32::from_be_bytes(format)))
+}
+
 /// Whether a store has a format number, which must be ours or one that is taken over; an empty one has none. `dir` is named in errors.
 pub fn has_format(kv: &dyn Kv, dir: &str) -> Result<bool, StoreError> {
-    let Some(format) = kv.get(Family::Meta, FORMAT_KEY)? else {
+    let Some(format) = format(kv)? else {
         return if is_empty(kv)? { Ok(false) } else { Err(StoreError::Damaged("there are rows, but no format number".into())) };
     };
-    let format = format.try_into().map_err(|_| StoreError::Damaged("the format number is not four bytes".into()))?;
-    match u32::from_be_bytes(format) {
+    match format {
         FORMAT_OLDEST..=FORMAT => Ok(true),
         found => Err(StoreError::WrongFormat { dir: dir.into(), found, wanted: FORMAT }),
     }

@@ -53,7 +53,7 @@ impl Dials {
             match out.dial(self.lane, row.addr, row.wrap.dial(now)) {
                 Ok(conn) => row.conn = Some(conn),
                 Err(why) => {
-                    log::info!("{}: {why}", row.addr);
+                    log::info!("node {} cannot be dialled: {why}; it is tried again", row.addr);
                     row.fail(now);
                 }
             }
