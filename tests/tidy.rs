@@ -72,6 +72,8 @@ const TOP_LEVEL: &[&str] = &[
     "store",
     "workers",
     "benches",
+    "Dockerfile",
+    "docs",
     "README.md",
     "LICENSE-MIT",
     "LICENSE-APACHE",
@@ -178,7 +180,7 @@ fn the_top_level_is_the_one_that_was_agreed() {
 fn paths_that_the_readme_names_exist() {
     let text = fs::read_to_string(root().join("README.md")).unwrap();
     let paths = text.split('`').skip(1).step_by(2).filter(|word| {
-        let known = ["src/", "net/", "store/", "workers/", "benches/", "tests/", "dist/"].iter().any(|top| word.starts_with(top));
+        let known = ["src/", "net/", "store/", "workers/", "benches/", "tests/", "dist/", "docs/"].iter().any(|top| word.starts_with(top));
         known && !word.contains(char::is_whitespace)
     });
     for path in paths {
@@ -298,7 +300,8 @@ fn test_code() -> BTreeSet<String> {
 }
 
 fn documents() -> Vec<PathBuf> {
-    ["README.md", "CHANGELOG.md", "store/SPEC.md", "store/SCHEMA.md"].iter().map(|name| root().join(name)).collect()
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    ["README.md", "CHANGELOG.md", "store/SPEC.md", "store/SCHEMA.md"].iter().map(|name| root().join(name)).chain(docs).collect()
 }
 
 fn collect(directory: &Path, found: &mut Vec<PathBuf>) {

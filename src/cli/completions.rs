@@ -72,7 +72,8 @@ fn bash() -> String {
 
 fn zsh() -> String {
     let mut text = String::from(
-        "#compdef rockpool\n# made by `rockpool completions zsh`\n_rockpool() {\n    local -a commands\n    if (( CURRENT == 2 )); then\n        \
+        "#compdef rockpool\n# made by `rockpool completions zsh`\n_rockpool() {\n    local -a commands\n    \
+         if (( CURRENT == 2 )); then\n        \
          commands=(\n",
     );
     for verb in VERBS {

@@ -187,10 +187,10 @@ pub static VERBS: &[Verb] = &[
         words: "",
         choices: &[],
         words_max: 0,
-        text: "A node that serves your miners, keeps the share chain with the other nodes, and takes work from your bitcoind. All flags but \
-               --config and --resync may stand in a TOML file under their names without the dashes, or in the environment: ROCKPOOL_ and \
-               the name in capitals, lists separated by spaces or commas. Flags win over the environment, that over the file. It ends in \
-               order at Ctrl-C and at SIGTERM.",
+        text: "A node that serves your miners, keeps the share chain with the other nodes, and takes work from your bitcoind. All flags \
+               but the last three may stand in a TOML file under their names without the dashes, or in the environment: \
+               ROCKPOOL_MAX_PEERS is --max-peers, lists are separated by spaces or commas. Flags win over the environment, that over \
+               the file. It ends in order at Ctrl-C and at SIGTERM.",
         flags: RUN,
         examples: &[
             ("run --network regtest", "nothing but this: a chain of its own, to try a miner on"),
@@ -207,9 +207,9 @@ pub static VERBS: &[Verb] = &[
         words: "",
         choices: &[],
         words_max: 0,
-        text: "Tells of a running node its chain, its peers, its miners, how far a sync is and what troubles it; of each found block when and \
-               by whom it was found, what every bitcoind said of it and where it stands in Bitcoin's chain. Of a node that is stopped: what \
-               its directory knows of this. Ends with exit code 2 if no node answers.",
+        text: "Tells of a running node its chain, its peers, its miners, how far a sync is and what troubles it; of each found block \
+               when and by whom it was found, what every bitcoind said of it and where it stands in Bitcoin's chain. Of a node that is \
+               stopped: what its directory knows of this. Ends with exit code 2 if no node answers.",
         flags: &[JSON, OF_DIR, OF_HTTP],
         examples: &[("status", "the node on this machine"), ("status --http 192.168.1.5:9332 --json", "another one, for a script")],
     },
@@ -219,8 +219,8 @@ pub static VERBS: &[Verb] = &[
         words: "",
         choices: &[],
         words_max: 0,
-        text: "Lists shares of the confirmed chain, the newest first: when, how difficult, how many uncles, and whom they pay. The JSON is \
-               the same from a node and from a directory.",
+        text: "Lists shares of the confirmed chain, the newest first: when, how difficult, how many uncles, and whom they pay. The JSON \
+               is the same from a node and from a directory.",
         flags: &[
             JSON,
             OF_DIR,
@@ -236,8 +236,8 @@ pub static VERBS: &[Verb] = &[
         words: "",
         choices: &[],
         words_max: 0,
-        text: "Lists the outputs of the coinbase that the next block would have, in satoshis, with each payee's part of the work. The JSON is \
-               the same from a node and from a directory.",
+        text: "Lists the outputs of the coinbase that the next block would have, in satoshis, with each payee's part of the work. The \
+               JSON is the same from a node and from a directory.",
         flags: &[JSON, OF_DIR, OF_HTTP],
         examples: &[("payouts", "by the node on this machine"), ("payouts --json | jq '.pays[0]'", "the largest one, for a script")],
     },
@@ -247,10 +247,10 @@ pub static VERBS: &[Verb] = &[
         words: "[add ADDR | ban ADDR|SUBNET | unban ADDR|SUBNET]",
         choices: &["add", "ban", "unban"],
         words_max: 2,
-        text: "Lists the nodes that a node is connected to, those that left lately and why, and bans; while none runs on --datadir its address \
-               book, anchors and bans. `add` connects to one more now, and again whenever it is lost, until the node stops. `ban` closes an \
-               address's or a subnet's connections, lets it in no more and dials it no more, over restarts too; `unban` lifts that, named as \
-               it was given.",
+        text: "Lists the nodes that a node is connected to, those that left lately and why, and bans; while none runs on --datadir its \
+               address book, anchors and bans. `add` connects to one more now, and again whenever it is lost, until the node stops. \
+               `ban` closes an address's or a subnet's connections, lets it in no more and dials it no more, over restarts too; `unban` \
+               lifts that, named as it was given.",
         flags: &[
             JSON,
             OF_DIR,
@@ -292,8 +292,8 @@ pub static VERBS: &[Verb] = &[
         words: "",
         choices: &[],
         words_max: 0,
-        text: "Reads every row of the directory and checks every rule and every coinbase. It changes nothing, says what is wrong, and ends with \
-               exit code 3 if anything is; `run --resync` mends it.",
+        text: "Reads every row of the directory and checks every rule and every coinbase. It changes nothing, says what is wrong, and \
+               ends with exit code 3 if anything is; `run --resync` mends it.",
         flags: &[
             flag("json", Takes::Nothing, "", "print one JSON object, for scripts"),
             flag("network", NETWORKS, "whichever it is", "the network that it must be of"),
