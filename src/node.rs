@@ -605,6 +605,23 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_of_bitcoind_begins_once_and_ends_once() {
+        let mut world = World::recorded(&[], true);
+        let told = |world: &mut World<Recorder>| -> Vec<bool> {
+            let outage = |event| if let Event::BitcoinDown(why) = event { Some(why.is_some()) } else { None };
+            world.published().into_iter().filter_map(outage).collect()
+        };
+        world.mail(Answer::BitcoinDown(Some("gone".into())), Vec::new());
+        // The empty block's template overtakes the word that bitcoind is back.
+        world.template(&EmbeddedChain::new(regtest(), None), 1);
+        world.mail(Answer::BitcoinDown(None), Vec::new());
+        assert_eq!(told(&mut world), [true, false]);
+        world.mail(Answer::BitcoinDown(Some("gone".into())), Vec::new());
+        world.mail(Answer::BitcoinDown(None), Vec::new());
+        assert_eq!(told(&mut world), [true, false]);
+    }
+
+    #[test]
     fn found_blocks_and_their_fates_are_kept_and_the_newest_shown() {
         let mut world = World::recorded(&[], true);
         let (conn, hash) = (world.connect(STRATUM), |n: u8| ShareId([n; 32]));

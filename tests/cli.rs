@@ -59,8 +59,8 @@ fn mistakes_in_the_words_are_one_line() {
 fn help_and_version_are_answers() {
     for (args, says) in [
         (&["help", "run"][..], "--bitcoind-cookie"),
-        (&["--help"], "rockpool demo"),
-        (&["--version"], concat!("rockpool ", env!("CARGO_PKG_VERSION"))),
+        (&["--help"][..], "rockpool demo"),
+        (&["--version"][..], concat!("rockpool ", env!("CARGO_PKG_VERSION"))),
     ] {
         let out = rockpool(args);
         assert!(out.status.success() && out.stderr.is_empty());
