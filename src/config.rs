@@ -192,7 +192,10 @@ pub enum ConfigError {
     #[error(transparent)]
     Bitcoind(#[from] BitcoindMistake),
     /// A real network without a Bitcoin node.
-    #[error("network {0} needs a Bitcoin node: give --bitcoind http://user:password@host:port (regtest goes without)")]
+    #[error(
+        "network {0} needs a Bitcoin node: give --bitcoind http://user:password@host:port, or bitcoind in the configuration \
+              (regtest goes without)"
+    )]
     NoBitcoind(Network),
     /// A real network with Bitcoin peers only.
     #[error(

@@ -133,7 +133,8 @@ fn fish() -> String {
 
 /// A flag's help up to where it grows long.
 fn brief(flag: &Flag) -> &'static str {
-    flag.help.split([';', ':', '(']).next().unwrap_or_default().trim_end()
+    let ends = ["; ", ": ", " ("].iter().filter_map(|end| flag.help.find(end));
+    &flag.help[..ends.min().unwrap_or(flag.help.len())]
 }
 
 /// Text to stand between single quotes, with a backslash before what the shell's own list syntax means otherwise.

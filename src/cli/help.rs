@@ -20,7 +20,7 @@ pub fn short() -> String {
     }
     text += "\nTo begin with:\n";
     for (line, does) in [
-        ("rockpool demo", "watch two nodes mine for a minute"),
+        ("rockpool demo", "watch two nodes mine, until Ctrl-C"),
         ("rockpool run --network regtest", "a node to point a miner at"),
         ("rockpool help run", "all that a node can be told"),
     ] {
@@ -65,9 +65,11 @@ pub(super) fn named(flag: &Flag) -> String {
 
 /// A flag's help with its default.
 pub(super) fn told(flag: &Flag) -> String {
-    let many = if flag.many { ", repeatable" } else { "" };
-    let default = if flag.default.is_empty() { String::new() } else { format!(" (default {})", flag.default) };
-    format!("{}{many}{default}", flag.help)
+    match (flag.many, flag.default) {
+        (true, _) => format!("{} (repeatable)", flag.help),
+        (false, "") => flag.help.to_owned(),
+        (false, default) => format!("{} (default {default})", flag.help),
+    }
 }
 
 /// Appends words to a text whose cursor is at a column, indented by `indent` from there on.

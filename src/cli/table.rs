@@ -108,7 +108,7 @@ const NETWORKS: Takes = Takes::Choice("NAME", &["main", "testnet4", "signet", "r
 
 const RUN: &[Flag] = &[
     key("network", NETWORKS, "main", "\"main\"", "the Bitcoin network, and with it the share chain: main, testnet4, signet or regtest"),
-    key("datadir", Takes::Dir, "~/.rockpool/NETWORK", "\"/var/lib/rockpool\"", "where the node keeps its data; about 1 GB"),
+    key("datadir", Takes::Dir, "~/.rockpool/NETWORK", "\"/var/lib/rockpool\"", "where the node keeps its data"),
     keys_of(
         "bitcoind",
         Takes::Text("URL"),
@@ -116,7 +116,13 @@ const RUN: &[Flag] = &[
         "your bitcoind's RPC: http://host:port with a cookie file, or http://user:password@host:port; up to 4, the best first: when \
          it is away the next one takes over; found blocks go to all; regtest goes without",
     ),
-    key("bitcoind-cookie", Takes::File, "", "\"/var/lib/bitcoind/.cookie\"", "bitcoind's .cookie file, for URLs without user and password"),
+    key(
+        "bitcoind-cookie",
+        Takes::File,
+        "",
+        "\"/var/lib/bitcoind/.cookie\"",
+        "the .cookie file of bitcoind, for URLs without user and password",
+    ),
     keys_of(
         "bitcoin-peer",
         Takes::Text("ADDR"),
