@@ -8,6 +8,7 @@ use std::process;
 use std::sync::Arc;
 use std::thread;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use rockpool_net::reactor::Heartbeat;
 use rockpool_store::kv::Kv;
 use serde_json::Value;
@@ -16,7 +17,7 @@ use crate::assemble::{self, Stopper};
 use crate::config::{Config, HTTP_PORT, http_address};
 use crate::exit::Failure;
 use crate::http::{ask, blocks};
-use crate::limits::WATCH_EVERY;
+use crate::limits::{METER_LINE_EVERY, WATCH_EVERY};
 use crate::logging;
 use crate::peer::minutes;
 use crate::signals::{Pulse, Signals};
@@ -25,9 +26,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Runs a node on the calling thread until a signal, or its own fault, ends it. Its addresses are told to `out`.
 pub fn run(config: &Config, kv: Arc<dyn Kv>, signals: Signals, out: &mut impl Write) -> Result<(), Failure> {
-    log::info!("reading the share chain in {}", config.datadir.display());
-    let bitcoin = assemble::bitcoin(config, &*kv)?;
-    let node = assemble::build(config, kv, bitcoin)?;
+    let node = patiently(|| {
+        let bitcoin = assemble::bitcoin(config, &*kv)?;
+        assemble::build(config, kv, bitcoin)
+    })?;
     let listen = node.listen();
     let (name, memory) = (config.network, node.worst_case_bytes() >> 20);
     let data = config.datadir.display();
@@ -40,6 +42,25 @@ pub fn run(config: &Config, kv: Arc<dyn Kv>, signals: Signals, out: &mut impl Wr
     let _address = listen.http.map(|addr| AddressFile::write(&config.datadir, addr)).transpose()?;
     watch(signals, node.heartbeat(), node.stopper()).map_err(|error| Failure::Fault(format!("cannot start a thread: {error}")))?;
     node.run()
+}
+
+/// A large chain on a slow disk takes its time: says now and then that it is being read.
+fn patiently<T>(work: impl FnOnce() -> T) -> T {
+    let (working, ended) = bounded::<()>(0);
+    let tell = move || {
+        let mut seconds = 0;
+        while ended.recv_timeout(METER_LINE_EVERY) == Err(RecvTimeoutError::Timeout) {
+            seconds += METER_LINE_EVERY.as_secs();
+            log::info!("starting for {seconds} s: the share chain is being read");
+        }
+    };
+    thread::scope(|scope| {
+        // Without the thread it is only quiet.
+        let _ = thread::Builder::new().name("patience".into()).spawn_scoped(scope, tell);
+        let done = work();
+        drop(working);
+        done
+    })
 }
 
 /// Prints a line at once. A reader that has gone away is no reason to stop.
