@@ -1,8 +1,8 @@
-//! What the user wants, checked: flags over file over defaults. Every mistake is one line that says what to do.
+//! What the user wants, checked. Every mistake is one line that says what to do.
+
+mod layers;
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,13 @@ use rockpool_net::limits::BITCOIN_PEERS_MAX;
 use rockpool_store::params::Network;
 use rockpool_workers::limits::BITCOINDS_MAX;
 use rockpool_workers::outside::{BitcoindConfig, BitcoindMistake};
-use serde::Deserialize;
 use thiserror::Error;
 
+pub use self::layers::Layers;
 use crate::bitcoin;
 use crate::cli::table::Flag;
 use crate::http::token::Secret;
-use crate::limits::{CONFIG_BYTES_MAX, FIRMWARE_RULES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
+use crate::limits::{FIRMWARE_RULES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
 use crate::stratum::firmware::Rule;
 
 /// Port on which nodes listen for each other (DESIGN §4).
@@ -27,8 +27,7 @@ pub const STRATUM_PORT: u16 = 3333;
 pub const HTTP_PORT: u16 = 9332;
 
 /// Flags or a file's fields as they were written, unchecked. Names are the flags'.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// `--network`.
     pub network: Option<String>,
@@ -268,56 +267,20 @@ impl Config {
 
     /// Checks flags and, if one is named, the file under them. `home` is where the default data directory stands.
     pub fn new(flags: Options, file: Option<&Path>, home: Option<&Path>) -> Result<Config, ConfigError> {
-        let options = match file {
-            Some(file) => over(flags, read(file)?),
-            None => flags,
-        };
-        check(options, home)
+        Layers::new(flags, file, [])?.config(home)
+    }
+}
+
+impl Layers {
+    /// Checks what was said. `home` is where the default data directory stands.
+    pub fn config(&self, home: Option<&Path>) -> Result<Config, ConfigError> {
+        check(self.options.clone(), home)
     }
 }
 
 /// Where a running node is: `--http`, checked.
 pub fn http_address(value: &str) -> Result<SocketAddr, ConfigError> {
     address("--http", value, HTTP_PORT)
-}
-
-/// Reads a configuration file.
-fn read(file: &Path) -> Result<Options, ConfigError> {
-    let name = file.display().to_string();
-    let unreadable = |why: String| ConfigError::Unreadable { file: name.clone(), why };
-    let opened = fs::File::open(file).map_err(|error| unreadable(error.to_string()))?;
-    let mut text = String::new();
-    // Whatever it is, a device without an end too.
-    opened.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
-    if text.len() as u64 > CONFIG_BYTES_MAX {
-        return Err(unreadable(format!("a configuration has at most {CONFIG_BYTES_MAX} bytes")));
-    }
-    toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        ConfigError::File { file: format!("{name}, line {line}"), why: one_line(error.message()) }
-    })
-}
-
-/// Flags over a file: a list that was given by flags replaces the file's.
-fn over(flags: Options, file: Options) -> Options {
-    let list = |flags: Vec<String>, file: Vec<String>| if flags.is_empty() { file } else { flags };
-    Options {
-        network: flags.network.or(file.network),
-        datadir: flags.datadir.or(file.datadir),
-        bitcoind: list(flags.bitcoind, file.bitcoind),
-        bitcoind_cookie: flags.bitcoind_cookie.or(file.bitcoind_cookie),
-        bitcoin_peer: list(flags.bitcoin_peer, file.bitcoin_peer),
-        p2p: flags.p2p.or(file.p2p),
-        peer: list(flags.peer, file.peer),
-        stratum: flags.stratum.or(file.stratum),
-        http: flags.http.or(file.http),
-        firmware: list(flags.firmware, file.firmware),
-        solo: flags.solo.or(file.solo),
-        standalone: flags.standalone.or(file.standalone),
-        alone: flags.alone.or(file.alone),
-        propose: flags.propose.or(file.propose),
-        max_peers: flags.max_peers.or(file.max_peers),
-    }
 }
 
 fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
@@ -401,12 +364,12 @@ fn within(flag: &'static str, value: u64, least: u64, most: u64) -> Result<(), C
     if value < least || value > most { Err(ConfigError::Range { flag, value, least, most }) } else { Ok(()) }
 }
 
-/// An address to dial: the port may be left out, but it is not 0.
 /// A peer's address: port 9333 if none is given.
 pub fn peer(value: &str) -> Result<SocketAddr, ConfigError> {
     peer_address("--peer", value, P2P_PORT)
 }
 
+/// An address to dial: the port may be left out, but it is not 0.
 fn peer_address(flag: &'static str, value: &str, port: u16) -> Result<SocketAddr, ConfigError> {
     let addr = address(flag, value, port)?;
     if addr.port() == 0 || addr.ip().is_unspecified() {
@@ -441,6 +404,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::limits::CONFIG_BYTES_MAX;
 
     const HOME: &str = "/home/nobody";
 
@@ -576,7 +540,7 @@ mod tests {
     #[test]
     fn a_bad_file_is_named_with_its_line() {
         for (text, says) in [
-            ("network = \"regtest\"\nport = 3\n", "line 2: unknown field `port`"),
+            ("network = \"regtest\"\nport = 3\n", "line 2: unknown key \"port\""),
             ("network = \n", "line 1: "),
             ("max-peers = -4", "line 1: "),
             ("peer = \"1.2.3.4\"", "line 1: "),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use rockpool::cli::{self, Command, Look, help};
-use rockpool::config::{self, Config};
+use rockpool::config::{self, Config, Layers};
 use rockpool::demo::Demo;
 use rockpool::exit::Failure;
 use rockpool::inspect::{self, Place};
@@ -61,9 +61,17 @@ fn begin() -> Result<(), Failure> {
             let dir = config::datadir(datadir, wanted.unwrap_or(Network::Main), home().as_deref())?;
             inspect::check(open_read_only(&dir), &dir.display().to_string(), wanted, json, out)?;
         }
-        Command::Run { flags, config, resync } => {
-            let mut config = Config::new(*flags, config.as_deref(), home().as_deref())?;
+        Command::Run { flags, config, resync, print } => {
+            let layers = Layers::new(*flags, config.as_deref(), env::vars_os())?;
+            let mut config = layers.config(home().as_deref())?;
+            if print {
+                say(out, layers.describe(&config).trim_end());
+                return Ok(());
+            }
             let signals = start(logging::RUN_LEVELS)?;
+            if let Some(warning) = &layers.warning {
+                log::warn!("{warning}");
+            }
             if resync {
                 delete_chain(&config, out)?;
             }

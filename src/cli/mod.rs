@@ -39,6 +39,8 @@ pub enum Command {
         config: Option<PathBuf>,
         /// `--resync`. It is in no file: that would delete the chain at every start.
         resync: bool,
+        /// `--print-config`.
+        print: bool,
     },
     /// `status`.
     Status(Look),
@@ -206,7 +208,7 @@ fn run(typed: &Typed) -> Result<Command, ConfigError> {
             flags.put(flag, value.clone()).map_err(|what| ConfigError::Usage(format!("--{}: {what}", flag.name)))?;
         }
     }
-    Ok(Command::Run { flags: Box::new(flags), config: typed.path("config"), resync: typed.has("resync") })
+    Ok(Command::Run { flags: Box::new(flags), config: typed.path("config"), resync: typed.has("resync"), print: typed.has("print-config") })
 }
 
 fn peers(typed: &Typed) -> Result<PeersAsk, ConfigError> {
@@ -340,8 +342,8 @@ mod tests {
         let line = "run --network regtest --datadir d --bitcoind http://a --bitcoind http://b --bitcoind-cookie c --p2p 1:1 --peer 2:2 \
                     --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo \
                     --bitcoin-peer 6:6 --propose --firmware a=12 --firmware b=1 --resync";
-        let Command::Run { flags, config, resync: true } = parsed(line).unwrap() else { panic!("not run") };
-        assert!(matches!(parsed("run").unwrap(), Command::Run { resync: false, .. }));
+        let Command::Run { flags, config, resync: true, print: false } = parsed(line).unwrap() else { panic!("not run") };
+        assert!(matches!(parsed("run --print-config").unwrap(), Command::Run { resync: false, print: true, .. }));
         assert_eq!(config, Some("f".into()));
         assert_eq!(
             *flags,

@@ -163,8 +163,9 @@ const RUN: &[Flag] = &[
         "\"127.0.0.1:9332\"",
         "dashboard, API and metrics; 0.0.0.0:9332 shows them to your whole network",
     ),
-    flag("config", Takes::File, "", "TOML with the names above; environment variables win over it, flags over both"),
+    flag("config", Takes::File, "", "read this TOML file; in the environment ROCKPOOL_CONFIG"),
     flag("resync", Takes::Nothing, "", "delete the share chain first and fetch it anew"),
+    flag("print-config", Takes::Nothing, "", "print what all of this comes to and where each value is from, passwords hidden, and end"),
 ];
 
 const JSON: Flag = flag("json", Takes::Nothing, "", "print JSON, for scripts");
@@ -205,6 +206,7 @@ pub static VERBS: &[Verb] = &[
                 "a node of the test pool beside a bitcoind on this machine",
             ),
             ("run --config /etc/rockpool/rockpool.toml", "as the file says"),
+            ("run --config /etc/rockpool/rockpool.toml --print-config", "what that comes to"),
         ],
     },
     Verb {
