@@ -22,6 +22,7 @@ use rockpool_workers::template::Template;
 
 use crate::blocks::finder;
 use crate::limits::{BEHIND_NOTIFY, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_ALARM};
+use crate::miners::WorkerId;
 use crate::node::{News, Node, Parts, Stopping};
 use crate::peer::relay::Push;
 use crate::peer::session::chain_tip;
@@ -38,7 +39,9 @@ impl<S: Stages> Node<S> {
                     let Parts { peers, turn, .. } = self.parts(now, out);
                     peers.block_found(share, &turn);
                 }
-                let finder = finder(self.sessions.miner_mut(conn).and_then(|miner| miner.user()));
+                let miner = self.sessions.miner_mut(conn);
+                self.server.miners.found_block(miner.as_ref().map_or(WorkerId::default(), |miner| miner.worker()));
+                let finder = finder(miner.and_then(|miner| miner.user()));
                 let found = FoundBlock { is_share: share.is_some(), value, ..FoundBlock::new(hash, height, now.unix(), finder, script) };
                 self.blocks.found(found, Some(block));
                 self.hand_blocks(now, out);
@@ -71,6 +74,7 @@ impl<S: Stages> Node<S> {
             Answer::TemplateStored => self.templates.line.credit(),
             Answer::RowsStored(Family::Blocks) => self.blocks.line.credit(),
             Answer::RowsStored(Family::Peers) => self.peers.kept.line.credit(),
+            Answer::RowsStored(Family::Figures) => self.server.miners.line.credit(),
             // The node gives no rows of other families.
             Answer::RowsStored(_) => {}
             Answer::DiskFull(full) => {

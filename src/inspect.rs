@@ -1,5 +1,7 @@
-//! `rockpool check`, `shares`, `payouts` and `peers`: looked at from outside, in a data directory or through the node that runs on it.
+//! `rockpool check`, `shares`, `payouts`, `miners` and `peers`: looked at from outside, in a data directory or through the node that runs
+//! on it.
 
+mod miners;
 mod peers;
 mod progress;
 
@@ -29,6 +31,7 @@ use crate::http::{ask, payouts, share};
 use crate::limits::BLOCKS_SHOWN;
 use crate::stratum::jobs::own_payouts;
 
+pub use self::miners::miners;
 pub use self::peers::peers;
 use self::progress::Meter;
 

@@ -18,6 +18,7 @@ pub mod journal;
 pub mod limits;
 pub mod logging;
 pub mod miner;
+pub mod miners;
 pub mod node;
 pub mod peer;
 mod rows;

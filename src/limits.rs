@@ -462,3 +462,29 @@ pub const MINER_SLICE: Duration = Duration::from_millis(20);
 pub const MINER_RETRY: Duration = Duration::from_secs(1);
 /// Bytes of one line that the CPU miner takes from its server: the largest coinbase in hex and some.
 pub const MINER_LINE_BYTES_MAX: usize = 64 << 10;
+
+// Figures of miners
+
+/// How often the weights of what a worker submitted are computed at most: with every submit they would cost more than all else about it.
+pub const RATE_FOLD: Duration = Duration::from_secs(1);
+/// Seconds that a worker is taken to have been there at least: two submits that come together are no giant.
+pub const RATE_SETTLES_S: f64 = 10.0;
+/// How often rates are summed up for those who ask.
+pub const FIGURES_EVERY: Duration = Duration::from_secs(1);
+/// How often the charts get what was seen.
+pub const CHARTS_EVERY: Duration = Duration::from_secs(10);
+/// How often what has changed goes to the disk: cards wear out by writes.
+pub const FIGURES_WRITE_EVERY: Duration = Duration::from_secs(600);
+/// How often a new best hash may go there before: a new worker has a handful in its first minute, later they are rare.
+pub const BEST_WRITE_EVERY: Duration = Duration::from_secs(10);
+/// Heights between two sums of the share chain's work that are kept: as many at most are added up when somebody asks, and a chain of four
+/// weeks has a thousand sums.
+pub const POOL_MARK_EVERY: u32 = 256;
+/// Seconds over which the pool's rate is told: on main 360 shares, which are off by a twentieth at most times.
+pub const POOL_RATE_S: u32 = 3_600;
+/// How often workers are forgotten to make room for others: all are looked at.
+pub const ROOM_EVERY: Duration = Duration::from_secs(1);
+/// Found blocks of which the pool's luck is told.
+pub const LUCK_BLOCKS: usize = 20;
+/// Bytes of an address in a path: the longest there are have 62, with some room for what is none.
+pub const ADDRESS_BYTES_MAX: usize = 128;

@@ -47,6 +47,7 @@ fn begin() -> Result<(), Failure> {
         },
         Command::Shares { of, from, count } => inspect::shares(&place(&of)?, from, count, of.json, out)?,
         Command::Payouts(of) => inspect::payouts(&place(&of)?, of.json, out)?,
+        Command::Miners { of, address } => inspect::miners(&place(&of)?, address.as_deref(), of.json, out)?,
         Command::Peers { of, asks } => {
             let token = || secret::of_command(of.datadir.as_deref(), env::var("ROCKPOOL_TOKEN").ok());
             inspect::peers(&place(&of)?, &asks, &token, of.json, out)?;

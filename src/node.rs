@@ -12,6 +12,7 @@ use rockpool_net::hub::Outlet;
 use rockpool_net::hub::io::{Dispatch, Input};
 use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::time::Now;
+use rockpool_store::figures::FigureRows;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_store::params::Params;
 use rockpool_store::peers::PeerRows;
@@ -27,6 +28,8 @@ use crate::http::token::Secret;
 use crate::http::{Desk, Pages};
 use crate::journal::{Journal, ended};
 use crate::limits::STOP_MAX;
+use crate::miners::Miners;
+use crate::miners::pool::PoolLine;
 use crate::peer::Peers;
 use crate::peer::gate::bans::Bans;
 use crate::peer::gate::{BANNED, Gate};
@@ -89,6 +92,10 @@ pub struct Node<S> {
     pub(crate) pages: Pages,
     pub(crate) fetch: FetchLine,
     pub(crate) templates: Templates,
+    /// The pool by its share chain.
+    line: PoolLine,
+    /// What was kept of miners, until the first input tells the time.
+    figures: Option<FigureRows>,
     jobs: Jobs,
     pub(crate) counters: Arc<Counters>,
     /// The monotonic time of the first input.
@@ -140,6 +147,14 @@ impl<S: Stages> Node<S> {
         if !rows.bad.is_empty() {
             log::error!("{} rows of peers do not decode or are too many; they are deleted", rows.bad.len());
         }
+        // Without these rows miners' figures begin anew.
+        let figures = chain.store.figure_rows().unwrap_or_else(|error| {
+            log::error!("figures of miners: {error}");
+            FigureRows::default()
+        });
+        if !figures.bad.is_empty() {
+            log::error!("{} rows of miners' figures do not decode or are too many; they are deleted", figures.bad.len());
+        }
         // A stream of its own: what else is drawn stays what it was.
         let mut keys = rng.clone();
         keys.set_stream(1);
@@ -156,6 +171,8 @@ impl<S: Stages> Node<S> {
             pages,
             fetch: FetchLine::default(),
             templates: Templates::new(log),
+            line: PoolLine::default(),
+            figures: Some(figures),
             jobs: Jobs { submit, ..Jobs::default() },
             counters: Arc::default(),
             started: None,
@@ -204,6 +221,7 @@ impl<S: Stages> Node<S> {
         if self.stopping.is_none() {
             self.stopping = Some((why, now.mono));
             self.peers.kept.hurry();
+            self.server.miners.hurry();
         }
     }
 
@@ -252,7 +270,7 @@ impl<S: Stages> Node<S> {
             counters: &self.counters,
         };
         let (sessions, peers, bitcoin) = (&mut self.sessions, &mut self.peers, &mut self.bitcoin);
-        Parts { sessions, peers, bitcoin, server: &mut self.server, pages: &mut self.pages, turn }
+        Parts { sessions, peers, bitcoin, server: &mut self.server, pages: &mut self.pages, line: &self.line, turn }
     }
 
     fn opened(&mut self, now: Now, conn: ConnId, lane: Lane, addr: SocketAddr, outbound: bool, out: &mut Outlet) {
@@ -317,6 +335,16 @@ impl<S: Stages> Node<S> {
         }
     }
 
+    /// Sums up what miners do, once a second.
+    fn look_at_miners(&mut self, now: Now) {
+        if self.server.miners.is_due(now.mono) {
+            let view = &self.chain.view;
+            self.line.follow(view);
+            let pool = (self.config.mode == Mode::Chain).then(|| self.line.shown_rate(view, now.unix(), self.peers.ahead.is_some()));
+            self.server.miners.look(now, pool, self.sessions.miners());
+        }
+    }
+
     fn timer(&mut self, now: Now, conn: ConnId, out: &mut Outlet) {
         let Parts { sessions, peers, server, mut turn, .. } = self.parts(now, out);
         match sessions.get_mut(conn) {
@@ -352,9 +380,9 @@ impl<S: Stages> Node<S> {
     fn web(&mut self, now: Now, conn: ConnId, out: &mut Outlet, act: impl FnOnce(&mut Web, &mut Desk<'_>, &mut Turn<'_>)) {
         let Some(mut session) = self.sessions.remove(conn) else { return };
         let status = self.status(now);
-        let Parts { sessions, peers, pages, mut turn, .. } = self.parts(now, out);
+        let Parts { sessions, peers, server, pages, line, mut turn, .. } = self.parts(now, out);
         if let Session::Web(web) = &mut *session {
-            act(web, &mut Desk { pages, sessions, peers, status: &status }, &mut turn);
+            act(web, &mut Desk { pages, sessions, peers, miners: &server.miners, line, status: &status }, &mut turn);
         }
         sessions.put_back(conn, session);
     }
@@ -399,6 +427,9 @@ impl<S: Stages> Node<S> {
     /// With the first input the node is there.
     fn begin(&mut self, now: Now, out: &Outlet) {
         self.started.get_or_insert(now.mono);
+        if let Some(rows) = self.figures.take() {
+            self.server.miners = Miners::open(rows, now);
+        }
         self.journal.get_or_insert_with(|| Journal::open(out.events()));
     }
 }
@@ -410,6 +441,7 @@ pub(crate) struct Parts<'a> {
     pub bitcoin: &'a mut Nodes,
     pub server: &'a mut Server,
     pub pages: &'a mut Pages,
+    pub line: &'a PoolLine,
     pub turn: Turn<'a>,
 }
 
@@ -442,11 +474,13 @@ impl<S: Stages> Dispatch for Node<S> {
         self.jobs.fetch = self.fetch.take();
         self.jobs.write.extend(self.templates.line.take().map(|ops| WriteJob { ops, ..WriteJob::default() }));
         self.jobs.write.extend(self.blocks.take());
+        self.look_at_miners(now);
+        self.jobs.write.extend(self.server.miners.take(now));
         self.peers.kept.soon(self.peers.gate.bans.take());
         self.jobs.write.extend(self.peers.kept.take(now.mono, &mut self.peers.book));
         if let Some((_, since)) = &self.stopping {
             // What is known of found blocks is given to the writer before the end.
-            let clean = self.blocks.is_clean() && self.peers.kept.is_clean();
+            let clean = self.blocks.is_clean() && self.peers.kept.is_clean() && self.server.miners.is_clean();
             self.finished = now.mono >= *since + STOP_MAX || (out.tickets_out() == 0 && clean && !self.is_handing());
         }
         self.stages.give(&mut self.jobs);

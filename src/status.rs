@@ -12,6 +12,7 @@ use rockpool_store::handle::ChainStoreHandle;
 use crate::bitcoin::NodeStatus;
 use crate::blocks::Blocks;
 use crate::config::Mode;
+use crate::miners::Miners;
 use crate::peer::Progress;
 
 rockpool_net::counters! {
@@ -159,6 +160,8 @@ pub struct Facts<'a> {
     pub counters: &'a Counters,
     /// Counters of the network core.
     pub net: &'a rockpool_net::counters::Counters,
+    /// Own miners.
+    pub miners: &'a Miners,
     /// What the reactor's turns took.
     pub times: &'a rockpool_net::times::Times,
 }

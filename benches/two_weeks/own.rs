@@ -41,7 +41,7 @@ pub fn figures(bench: &Bench) -> Outcome<Vec<Figure>> {
             let share = ShareBuilder::new(made.params).miner(9).salt(rng.next_u32()).time(chain.confirmed_tip().time + 2);
             let share = std::sync::Arc::new(share.build(chain, &chain.confirmed_tip().id));
             let request = "1".into();
-            let claim = Claim { conn: MINER, request, difficulty: 1.0, credited: false };
+            let claim = Claim { conn: MINER, request, difficulty: 1.0, credited: false, worker: 0, achieved: 0.0, share: false };
             jobs.push(OrganiseJob::Own { share, claim, ticket: Ticket::for_test(Lane::Stratum, MINER) });
             asleep += paused.elapsed();
         }

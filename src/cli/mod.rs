@@ -55,6 +55,13 @@ pub enum Command {
     },
     /// `payouts`.
     Payouts(Look),
+    /// `miners`.
+    Miners {
+        /// Of which node.
+        of: Look,
+        /// Of which address the workers, if not all addresses.
+        address: Option<String>,
+    },
     /// `peers`.
     Peers {
         /// Of which node.
@@ -187,6 +194,7 @@ fn command(typed: &Typed) -> Result<Command, ConfigError> {
             count: typed.number("count", SHARES_LISTED_MAX.into())?.map_or(SHARES_LISTED, |count| count as u8),
         },
         "payouts" => Command::Payouts(typed.look()?),
+        "miners" => Command::Miners { of: typed.look()?, address: typed.words.first().cloned() },
         "peers" => Command::Peers { of: typed.look()?, asks: peers(typed)? },
         "check" => Command::Check { json: typed.has("json"), network: typed.text("network")?, datadir: typed.path("datadir") },
         "token" => token(typed)?,

@@ -13,8 +13,10 @@ use rockpool_store::params::{Network, Params};
 use serde::Serialize;
 
 use crate::bitcoin::NodeStatus;
+use crate::http::miners::rounded;
 use crate::http::progress::{Work, works};
 use crate::http::{blocks, trouble};
+use crate::miners::rates::SHORT;
 use crate::peer::Progress;
 use crate::status::Facts;
 
@@ -73,6 +75,8 @@ pub struct Status {
     peers: usize,
     miners: usize,
     shares: Shares,
+    /// Hashes a second: of our miners over five minutes, of the pool over an hour.
+    rates: Rates,
     /// Blocks our miners found since the start; and the newest of all that are known, newest last.
     blocks_found: u64,
     blocks: Vec<blocks::Block>,
@@ -100,6 +104,12 @@ struct Sync {
     target: u32,
     /// Time left at the speed so far, seconds; null at first.
     seconds_left: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rates {
+    own: f64,
+    pool: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -151,6 +161,7 @@ impl Status {
             peers: status.peers,
             miners: status.miners,
             shares: Shares { accepted: status.accepted, rejected: status.rejected },
+            rates: Rates { own: rounded(facts.miners.totals().rates[SHORT]), pool: rounded(facts.miners.pool_rate()) },
             blocks_found: facts.counters.blocks_found.get(),
             blocks: status.blocks.iter().map(|block| blocks::block(facts.chain.view.bitcoin(), block)).collect(),
             bitcoin: Bitcoin::of(facts),

@@ -5,11 +5,14 @@ pub mod ask;
 pub mod blocks;
 pub mod chain;
 pub mod error;
+pub mod history;
 pub mod json;
 pub mod metrics;
+pub mod miners;
 pub mod page;
 pub mod payouts;
 pub mod peers;
+pub mod pool;
 pub mod progress;
 pub mod reply;
 pub mod routes;
@@ -37,6 +40,8 @@ use crate::http::payouts::{Draws, Worth, You};
 use crate::http::reply::Reply;
 use crate::http::routes::{Asked, Route};
 use crate::limits::PAYOUTS_KEPT;
+use crate::miners::Miners;
+use crate::miners::pool::PoolLine;
 use crate::peer::Peers;
 use crate::session::Sessions;
 use crate::status::{Facts, Serving, Status};
@@ -75,6 +80,10 @@ pub struct Desk<'a> {
     pub sessions: &'a mut Sessions,
     /// Peers.
     pub peers: &'a mut Peers,
+    /// Own miners.
+    pub miners: &'a Miners,
+    /// The pool by its share chain.
+    pub line: &'a PoolLine,
     /// The node at this moment.
     pub status: &'a Status,
 }
@@ -104,6 +113,7 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
         chain: turn.chain,
         blocks: turn.blocks,
         counters: turn.counters,
+        miners: desk.miners,
         net: turn.out.counters(),
         times: turn.out.times(),
     };
@@ -121,6 +131,11 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
         }
         Route::Share => desk.pages.share(asked, rows, facts),
         Route::Payouts => desk.pages.payouts(asked, facts).into(),
+        Route::Miners => miners::list(asked, desk.miners, desk.pages.params, turn.now).into(),
+        Route::Miner => miners::one(asked, desk.miners, desk.sessions, desk.pages.params, turn.now).into(),
+        Route::Sessions => miners::sessions(asked, desk.miners, desk.sessions, desk.pages.params, turn).into(),
+        Route::Pool => desk.pages.pool(turn.now, desk.line, facts).into(),
+        Route::History => history::history(asked, desk.miners).into(),
         Route::Blocks => blocks::list(asked, facts).into(),
         Route::Peers => peers::list(asked, desk.sessions, desk.peers, turn).into(),
         Route::AddPeer => peers::add(asked, desk.peers, turn).into(),
@@ -142,6 +157,8 @@ pub struct Pages {
     pub doors: Doors,
     /// The status, and the moment for which it was rendered: all that a turn dispatches has the same.
     status: Option<(Duration, Reply)>,
+    /// What was told of the pool, in which second and at which confirmed tip.
+    pool: Option<(u64, ShareId, Reply)>,
     /// Payouts at the newest confirmed tips, newest last.
     payouts: VecDeque<Arc<Payouts>>,
     /// Draws of them that were asked for.
@@ -154,7 +171,7 @@ impl Pages {
     /// Of a node on this network.
     pub fn new(params: &'static Params) -> Pages {
         let (doors, payouts, draws, own) = (Doors::default(), VecDeque::new(), Draws::default(), OwnShares::default());
-        Pages { params, doors, status: None, payouts, draws, own }
+        Pages { params, doors, status: None, pool: None, payouts, draws, own }
     }
 
     /// The confirmed tip has these payouts now: they are remembered for a while after it has moved on.
@@ -179,6 +196,18 @@ impl Pages {
             _ => {
                 let reply = Reply::json(&json::Status::of(facts)).shared();
                 self.status.insert((now.mono, reply)).1.clone()
+            }
+        }
+    }
+
+    /// Made once a second at most, and with every tip.
+    fn pool(&mut self, now: Now, line: &PoolLine, facts: Facts<'_>) -> Reply {
+        let key = (now.mono.as_secs(), facts.chain.view.confirmed_tip().id);
+        match &self.pool {
+            Some((second, tip, reply)) if (*second, *tip) == key => reply.clone(),
+            _ => {
+                let reply = Reply::json(&pool::pool(self.params, now, line, facts.miners, facts)).shared();
+                self.pool.insert((key.0, key.1, reply)).2.clone()
             }
         }
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::http::error::Code;
 use crate::http::payouts::SATS_MAX;
 use crate::http::reply::Reply;
-use crate::limits::{PEERS_CONFIGURED_MAX, PEERS_LISTED_MAX, SHARES_LISTED, SHARES_LISTED_MAX, USER_BYTES_MAX};
+use crate::limits::{ADDRESS_BYTES_MAX, PEERS_CONFIGURED_MAX, PEERS_LISTED_MAX, SHARES_LISTED, SHARES_LISTED_MAX, USER_BYTES_MAX};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,16 @@ pub enum Route {
     Share,
     /// Whom the next block pays.
     Payouts,
+    /// Own miners by address.
+    Miners,
+    /// One address and its workers.
+    Miner,
+    /// Connections of miners.
+    Sessions,
+    /// The whole pool.
+    Pool,
+    /// Points of charts.
+    History,
     /// Found blocks.
     Blocks,
     /// Peers.
@@ -267,6 +277,56 @@ pub static ROUTES: &[Row] = &[
             query("address", Kind::Text { bytes: USER_BYTES_MAX }, "", "Tells as `you` what this address has of it."),
         ],
         errors: &[Code::NotFound],
+        ..READ
+    },
+    Row {
+        route: Route::Miners,
+        path: "/api/v1/miners",
+        schema: "Miners",
+        summary: "Own miners by address: hash rates in hashes per second, submits, best difficulties.",
+        params: &[
+            OFFSET,
+            count(PEERS_LISTED_MAX as u64),
+            query(
+                "sort",
+                Kind::Choice { of: &["rate", "best", "name"], default: "rate" },
+                "",
+                "By the rate over 15 minutes, by the best difficulty ever, or by the script that the address stands for.",
+            ),
+        ],
+        ..READ
+    },
+    Row {
+        route: Route::Miner,
+        path: "/api/v1/miners/{address}",
+        schema: "Miner",
+        summary: "One address and its workers.",
+        params: &[in_path("address", Kind::Text { bytes: ADDRESS_BYTES_MAX }, "The address."), OFFSET, count(PEERS_LISTED_MAX as u64)],
+        errors: &[Code::NotFound],
+        ..READ
+    },
+    Row {
+        route: Route::Sessions,
+        path: "/api/v1/sessions",
+        access: Access::Token,
+        schema: "Sessions",
+        summary: "Connections of miners, with their network addresses.",
+        params: PAGE,
+        ..READ
+    },
+    Row {
+        route: Route::Pool,
+        path: "/api/v1/pool",
+        schema: "Pool",
+        summary: "The whole pool: rates, luck, and what a miner may expect. What is not known is null.",
+        ..READ
+    },
+    Row {
+        route: Route::History,
+        path: "/api/v1/history",
+        schema: "History",
+        summary: "Points of a chart: time, own rate, pool's rate, miners, submits accepted, submits rejected.",
+        params: &[query("span", Kind::Choice { of: &["1h", "1d", "7d", "30d"], default: "1d" }, "", "How far back.")],
         ..READ
     },
     Row {

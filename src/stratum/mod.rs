@@ -29,6 +29,7 @@ pub mod session;
 pub mod vardiff;
 
 use crate::limits::{BAN_TIME, BANS_MAX};
+use crate::miners::Miners;
 use crate::shunned::Shunned;
 use crate::status::Serving;
 use crate::stratum::firmware::Firmware;
@@ -57,6 +58,8 @@ pub struct Server {
     pub firmware: Firmware,
     /// Sessions whose connections have ended.
     pub resumable: Resumable,
+    /// What they do.
+    pub miners: Miners,
     extranonce: u32,
 }
 
@@ -72,6 +75,7 @@ impl Server {
             bans: Shunned::new(BAN_TIME, BANS_MAX),
             firmware: Firmware::default(),
             resumable: Resumable::default(),
+            miners: Miners::default(),
             extranonce: first,
         }
     }

@@ -21,6 +21,7 @@ use crate::limits::{
     AUTHORIZE_MAX, DIFFICULTY_START, FIRST_LINE_MAX, GARBAGE_LINES_MAX, JOBS_PAST_MAX, MINER_IDLE_MAX, NOTIFY_EVERY, STALE_EXCUSED,
     STUCK_SUBMITS, TRANSACTIONS_BYTES_MAX,
 };
+use crate::miners::{Accepted, WorkerId};
 use crate::status::Serving;
 use crate::stratum::Server;
 use crate::stratum::answers::{GARBAGE, NOT_SUBSCRIBED, STALE, UNAUTHORISED, UNKNOWN_METHOD, push, refusal, refuse, reply, show, waiting};
@@ -41,6 +42,13 @@ struct Login {
     /// Hints.
     password: String,
     script: Arc<Script>,
+}
+
+impl Login {
+    /// The worker's name.
+    fn worker(&self) -> &str {
+        worker(&self.user)
+    }
 }
 
 /// Entries and bytes that are remembered of a miner.
@@ -70,6 +78,10 @@ pub struct Miner {
     /// Its user agent, once it has subscribed.
     agent: Option<String>,
     login: Option<Login>,
+    /// The worker that it logged in as last.
+    worker: WorkerId,
+    /// It logged in as several: each submit tells whose it is.
+    many: bool,
     mask: u32,
     /// It is to be told of its mask.
     mask_due: bool,
@@ -123,6 +135,8 @@ impl Miner {
             extranonce1,
             agent: None,
             login: None,
+            worker: WorkerId::default(),
+            many: false,
             mask: VERSION_MASK,
             mask_due: false,
             vardiff: Vardiff::new(now, DIFFICULTY_START),
@@ -146,6 +160,7 @@ impl Miner {
     /// It has gone.
     pub fn on_closed(mut self, conn: ConnId, why: &CloseReason, server: &mut Server, turn: &mut Turn<'_>) {
         let (now, addr, login, agent) = (turn.now.mono, self.addr, self.login.take(), self.agent.take());
+        server.miners.leave(self.worker);
         if self.flood.is_one() {
             server.bans.add(now, addr);
         } else if !self.jobs.is_empty() {
@@ -168,6 +183,36 @@ impl Miner {
     /// The name that it has logged in with.
     pub fn user(&self) -> Option<&str> {
         self.login.as_ref().map(|login| &login.user[..])
+    }
+
+    /// The worker that it logged in as last.
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
+    /// Whom it mines for.
+    pub fn script(&self) -> Option<&Script> {
+        self.login.as_ref().map(|login| &*login.script)
+    }
+
+    /// Its worker's name.
+    pub fn name(&self) -> &str {
+        self.login.as_ref().map_or("", Login::worker)
+    }
+
+    /// What it said that it is, once it has subscribed.
+    pub fn agent(&self) -> Option<&str> {
+        self.agent.as_deref()
+    }
+
+    /// The difficulty that it works at.
+    pub fn difficulty(&self) -> Option<f64> {
+        self.jobs.back().map(|job| job.difficulty)
+    }
+
+    /// When its connection came to be.
+    pub fn opened(&self) -> Duration {
+        self.opened
     }
 
     /// Whether it has authorised.
@@ -238,12 +283,13 @@ impl Miner {
                 turn.counters.shares_accepted.add(1);
                 self.flood.good();
                 self.stuck = 0;
+                self.count(claim, server, turn);
                 reply(claim.conn, turn, &claim.request, "true");
                 if self.vardiff.accepted(turn.now.mono, claim.difficulty) {
                     self.follow_vardiff(claim.conn, server, turn);
                 }
             }
-            Err(refusal) => self.reject(claim.conn, &claim.request, refusal, turn),
+            Err(refusal) => self.reject(claim.conn, &claim.request, WorkerId(claim.worker), refusal, server, turn),
         }
         self.set_timer(claim.conn, turn);
     }
@@ -374,22 +420,24 @@ impl Miner {
         // Whose it is does not matter while all are one address's; what was refused must not be paid to who was not.
         if !self.refused.is_empty() && line.user().is_some_and(|user| self.is_refused(&user)) {
             turn.counters.shares_rejected.add(1);
+            server.miners.rejected(self.worker, SubmitRefusal::Refused("another address"));
             refuse(conn, turn, raw, (24, "Unauthorized worker: this connection mines for another address"));
             return self.count_invalid(conn, turn);
         }
+        let worker = self.worker_of(line, server);
         let (job, roll) = match submit {
-            Err(why) => return self.reject(conn, raw, SubmitRefusal::BadField(why), turn),
+            Err(why) => return self.reject(conn, raw, worker, SubmitRefusal::BadField(why), server, turn),
             Ok(submit) => match self.job(submit.job, server, turn) {
-                None => return self.reject(conn, raw, SubmitRefusal::Stale, turn),
+                None => return self.reject(conn, raw, worker, SubmitRefusal::Stale, server, turn),
                 Some(job) => (job.clone(), submit),
             },
         };
         let version = match rolled(job.board.version(), self.mask, roll.version_bits) {
-            Err(why) => return self.reject(conn, raw, SubmitRefusal::BadField(why), turn),
+            Err(why) => return self.reject(conn, raw, worker, SubmitRefusal::BadField(why), server, turn),
             Ok(version) => version,
         };
         if !self.remember(&job, &roll, version) {
-            return self.reject(conn, raw, SubmitRefusal::Duplicate, turn);
+            return self.reject(conn, raw, worker, SubmitRefusal::Duplicate, server, turn);
         }
         let Some(ticket) = turn.out.take_ticket() else {
             // A frame is dispatched with its ticket; without one it is not this line's doing.
@@ -412,7 +460,7 @@ impl Miner {
         extranonce[..EXTRANONCE1_BYTES].copy_from_slice(&self.extranonce1);
         extranonce[EXTRANONCE1_BYTES..].copy_from_slice(&roll.extranonce2);
         turn.jobs.emission.push(EmissionJob {
-            claim: Claim { conn, request, difficulty: job.difficulty, credited },
+            claim: Claim { conn, request, difficulty: job.difficulty, credited, worker: worker.0, achieved: 0.0, share: false },
             work: Arc::clone(&job.board.work),
             script: *job.script,
             bits: job.bits,
@@ -440,8 +488,30 @@ impl Miner {
         self.seen.insert([job.board.serial, rolled[0], rolled[1], rolled[2]])
     }
 
-    fn reject(&mut self, conn: ConnId, id: &str, refused: SubmitRefusal, turn: &mut Turn<'_>) {
+    /// Whose a submit is. Where all are one worker's, it does not matter what name they bear.
+    fn worker_of(&self, line: &Line<'_>, server: &Server) -> WorkerId {
+        let user = if self.many { line.user() } else { None };
+        let named = user.zip(self.login.as_ref()).and_then(|(user, login)| server.miners.find(&login.script, worker(&user)));
+        named.unwrap_or(self.worker)
+    }
+
+    /// A submit was accepted.
+    fn count(&mut self, claim: &Claim, server: &mut Server, turn: &Turn<'_>) {
+        let mut worker = WorkerId(claim.worker);
+        // There was no place for it, or it was taken by somebody else before this one had done anything.
+        if !server.miners.knows(worker)
+            && let Some(login) = &self.login
+        {
+            worker = server.miners.arrive(turn.now, &login.script, login.worker());
+            self.worker = worker;
+        }
+        let submit = Accepted { difficulty: claim.difficulty, achieved: claim.achieved, share: claim.share };
+        server.miners.accepted(turn.now, worker, submit);
+    }
+
+    fn reject(&mut self, conn: ConnId, id: &str, worker: WorkerId, refused: SubmitRefusal, server: &mut Server, turn: &mut Turn<'_>) {
         turn.counters.shares_rejected.add(1);
+        server.miners.rejected(worker, refused);
         let late = refused == SubmitRefusal::Stale && turn.now.mono >= self.excused;
         self.stuck += u32::from(late || refused == SubmitRefusal::Duplicate);
         match refused {

@@ -37,7 +37,7 @@ impl EmissionWorker {
 
     /// Judges one submit. Whether it found a block.
     fn judge(&mut self, now: Now, job: EmissionJob, out: &mut Output) -> bool {
-        let EmissionJob { claim, work, script, bits, extranonce, version, ntime, nonce, target, unpaid, ticket } = job;
+        let EmissionJob { mut claim, work, script, bits, extranonce, version, ntime, nonce, target, unpaid, ticket } = job;
         let roll = Roll { extranonce, version, ntime, nonce };
         let refusal = refuse(now, &work.template, version, ntime).or_else(|| {
             let other = work.only_for.is_some_and(|only| only != script);
@@ -48,10 +48,12 @@ impl EmissionWorker {
             return false;
         }
         let hash = sha256d(&work.header_of(&self.commitment(&work, &script, bits), &roll));
+        claim.achieved = difficulty_of(&hash);
         // The job's own bits are what its coinbase commits to; a hash that meets only easier ones is no share. In a pool of our own they
         // are but the difficulty that it is credited with.
         let meets_bits = meets(&hash, &target_bytes(if work.kind == Kind::Pool { work.draft.bits } else { bits }));
         let is_share = meets_bits && work.kind == Kind::Chain;
+        claim.share = is_share;
         // On regtest only shares are submitted, or a CPU's every hash were a block (SHARECHAIN §3).
         let is_block = meets(&hash, &work.network_target()) && (meets_bits || self.params.network != Network::Regtest);
         if !(is_share || is_block || meets(&hash, &target)) {
@@ -113,6 +115,12 @@ impl Stage for EmissionWorker {
     fn due(&self) -> Option<Duration> {
         (!self.queue.is_empty()).then_some(Duration::ZERO)
     }
+}
+
+/// The difficulty of a hash, as miners speak of it: 1 is 0xffff × 2²⁰⁸.
+fn difficulty_of(hash: &[u8; 32]) -> f64 {
+    let value = hash.iter().rev().fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte));
+    65_535.0 * 2f64.powi(208) / value.max(1.0)
 }
 
 /// What of a submit is outside of what its job allows, whatever its hash.
@@ -268,6 +276,28 @@ mod tests {
             most = most.max(worker.commitments.len());
         }
         assert_eq!((most, worker.commitments.len()), (COMMITMENTS_MAX, 1));
+    }
+
+    /// The genesis block's hash is known to have 2536.4 (its difficulty was 1).
+    #[test]
+    fn a_submit_comes_back_with_the_difficulty_of_its_hash() {
+        let mut genesis: [u8; 32] = std::array::from_fn(|at| u8::from(at < 26));
+        genesis[21..27].copy_from_slice(&[0x65, 0x08, 0x9c, 0x68, 0xd6, 0x19]);
+        assert!((difficulty_of(&genesis) - 2_536.43).abs() < 0.01, "{}", difficulty_of(&genesis));
+        assert!(difficulty_of(&[0; 32]).is_finite());
+        let (work, mut seen) = (regtest_work(), Vec::new());
+        for nonce in 0..50 {
+            let roll = Roll { extranonce: [1; 12], version: 0x2000_0000, ntime: work.template.curtime, nonce };
+            let hash = sha256d(&work.header(regtest(), &script(1), work.draft.bits, &roll));
+            let out = step(regtest(), vec![job(&work, roll, EASY)]);
+            let claim = match (&out.organise[..], &out.mail[..]) {
+                ([OrganiseJob::Own { claim, .. }], _) | ([], [(Answer::Verdict { claim, result: Ok(()) }, _)]) => claim,
+                _ => panic!("{out:?}"),
+            };
+            assert_eq!((claim.achieved, claim.share), (difficulty_of(&hash), meets(&hash, &target_bytes(work.draft.bits))));
+            seen.push(claim.share);
+        }
+        assert!(seen.contains(&true) && seen.contains(&false));
     }
 
     #[test]

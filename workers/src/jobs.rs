@@ -25,6 +25,12 @@ pub struct Claim {
     pub difficulty: f64,
     /// Whether it is to be credited in a pool of our own: then `true` comes once that is stored.
     pub credited: bool,
+    /// The node's word for the worker whose it is.
+    pub worker: u64,
+    /// The difficulty that its hash has; zero before it is judged.
+    pub achieved: f64,
+    /// Whether it is a share of the share chain; emission finds out.
+    pub share: bool,
 }
 
 /// A miner's submit, as dispatch found it: job known, not a duplicate.

@@ -39,7 +39,15 @@ pub(crate) fn ticket(slot: u32) -> Ticket {
 }
 
 pub(crate) fn claim(slot: u32) -> Claim {
-    Claim { conn: conn(slot), request: Arc::from(slot.to_string()), difficulty: 1.0, credited: false }
+    Claim {
+        conn: conn(slot),
+        request: Arc::from(slot.to_string()),
+        difficulty: 1.0,
+        credited: false,
+        worker: 0,
+        achieved: 0.0,
+        share: false,
+    }
 }
 
 pub(crate) fn regtest() -> &'static Params {

@@ -118,6 +118,10 @@ impl Miner {
             self.vardiff.hold(turn.now.mono, difficulty);
         }
         reply(conn, turn, id, "true");
+        let named = server.miners.arrive(turn.now, &script, &worker);
+        server.miners.leave(self.worker);
+        self.many |= self.login.is_some() && named != self.worker;
+        self.worker = named;
         let before = self.login.replace(Login { user: user.clone(), password: password.to_owned(), script });
         if before.is_none() {
             let agent = self.agent.as_deref().unwrap_or_default().to_owned();
