@@ -18,6 +18,9 @@ pub const RUN_LEVELS: &str = "warn,rockpool=info";
 /// The same by `demo`, which has a summary to show.
 pub const DEMO_LEVELS: &str = "error";
 
+/// Lines that were lost since the start.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
 static PIPE: OnceLock<Sender<Line>> = OnceLock::new();
 
 enum Line {
@@ -45,6 +48,11 @@ pub fn start(levels: &str) -> io::Result<()> {
         let _ = PIPE.set(sender);
     }
     Ok(())
+}
+
+/// Lines that were lost since the start, because whoever reads the log was too slow.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Waits until what was logged is written, but not for ever: a terminal may never read again.
@@ -99,6 +107,7 @@ impl Write for Pipe {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.lines.try_send(Line::Text(line.to_vec())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            LOST.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -151,6 +160,7 @@ mod tests {
             pipe.write_all(format!("line {n}\n").as_bytes()).unwrap();
         }
         let lost = pipe.lost.clone();
+        assert!(super::lost() >= 3);
         drop(pipe);
         let mut out = Vec::new();
         write_out(&reader, &lost, &mut out);

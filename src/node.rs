@@ -252,6 +252,7 @@ impl<S: Stages> Node<S> {
             blocks: self.blocks.shown(),
             listen: self.config.listen,
             uptime: now.mono.saturating_sub(self.started.unwrap_or(now.mono)),
+            queues: self.stages.queues(),
         }
     }
 

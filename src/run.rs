@@ -93,6 +93,7 @@ fn watch(mut signals: Signals, heartbeat: Heartbeat, stopper: Stopper) -> io::Re
         let mut pulse = Pulse::of(&heartbeat);
         let mut wanted = false;
         loop {
+            crate::process::look();
             wanted |= signals.wait(WATCH_EVERY);
             if wanted && stopper.stop() {
                 wanted = false;

@@ -8,6 +8,7 @@ use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::Script;
 use rockpool_store::blocks::FoundBlock;
 use rockpool_store::handle::ChainStoreHandle;
+use rockpool_workers::jobs::Queue;
 
 use crate::bitcoin::NodeStatus;
 use crate::blocks::Blocks;
@@ -145,6 +146,8 @@ pub struct Status {
     pub listen: Listen,
     /// How long the node has run.
     pub uptime: Duration,
+    /// How full the channels to the stages are.
+    pub queues: Vec<Queue>,
 }
 
 /// What an HTTP answer may draw on.

@@ -26,23 +26,56 @@ impl Counter {
     }
 }
 
+/// What a row of a table tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// How much there was since the start: it only grows.
+    Sum,
+    /// How much there is now.
+    Level,
+}
+
+impl Kind {
+    /// What a table's row says of itself; nothing is said of a sum.
+    pub const fn of(said: &[Kind]) -> Kind {
+        match said {
+            [kind, ..] => *kind,
+            [] => Kind::Sum,
+        }
+    }
+}
+
 /// A row of a table of counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterRow {
     /// Its name, as metrics show it.
     pub name: &'static str,
-    /// What it counts in: `bytes`, `frames`, `us` …
+    /// What it counts in: `bytes`, `seconds`, `frames` …
     pub unit: &'static str,
+    /// Whether it is a sum or a level.
+    pub kind: Kind,
     /// One sentence.
     pub help: &'static str,
     /// The value when the row was made.
     pub value: u64,
 }
 
-/// Makes a struct of counters and its table from rows `name: "unit", "help";`. Every crate's table is made by it.
+impl CounterRow {
+    /// Its name by Prometheus' conventions: a base unit stands at the end, behind it `_total` if it is a sum.
+    pub fn metric(&self) -> String {
+        let base = matches!(self.unit, "bytes" | "seconds");
+        let name = if base { self.name.trim_start_matches("bytes_") } else { self.name };
+        let unit = if base && !name.ends_with(self.unit) { format!("_{}", self.unit) } else { String::new() };
+        let total = if self.kind == Kind::Sum { "_total" } else { "" };
+        format!("{name}{unit}{total}")
+    }
+}
+
+/// Makes a struct of counters and its table from rows `name: "unit", "help";`, or `name: "unit" Level, "help";` of what goes up and down.
+/// Every crate's table is made by it.
 #[macro_export]
 macro_rules! counters {
-    ($(#[$meta:meta])* $table:ident { $($name:ident: $unit:literal, $help:literal;)+ }) => {
+    ($(#[$meta:meta])* $table:ident { $($name:ident: $unit:literal $($kind:ident)?, $help:literal;)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Default)]
         pub struct $table {
@@ -53,7 +86,7 @@ macro_rules! counters {
             /// All rows, with their values now.
             pub fn rows(&self) -> Vec<$crate::counters::CounterRow> {
                 vec![$($crate::counters::CounterRow {
-                    name: stringify!($name), unit: $unit, help: $help, value: self.$name.get(),
+                    name: stringify!($name), unit: $unit, help: $help, kind: $crate::counters::Kind::of(&[$($crate::counters::Kind::$kind)?]), value: self.$name.get(),
                 }),+]
             }
         }
@@ -73,17 +106,17 @@ counters! {
         frames_bitcoin: "frames", "Messages cut from Bitcoin nodes.";
         frames_unknown: "frames", "Messages of unknown commands, read over.";
         frames_dropped: "frames", "Frames whose connection had ended before their dispatch.";
-        tickets_peer: "tickets", "Tickets of peers that are out now.";
-        tickets_stratum: "tickets", "Tickets of miners that are out now.";
-        tickets_http: "tickets", "Tickets of HTTP that are out now.";
-        tickets_bitcoin: "tickets", "Tickets of Bitcoin nodes that are out now.";
+        tickets_peer: "tickets" Level, "Tickets of peers that are out now.";
+        tickets_stratum: "tickets" Level, "Tickets of miners that are out now.";
+        tickets_http: "tickets" Level, "Tickets of HTTP that are out now.";
+        tickets_bitcoin: "tickets" Level, "Tickets of Bitcoin nodes that are out now.";
         tickets_waited: "times", "A connection waited for one of its tickets to come home, or a lane for any.";
-        receive_pool: "bytes", "Bytes of unfinished messages in the pool now.";
+        receive_pool: "bytes" Level, "Bytes of unfinished messages in the pool now.";
         receive_waited: "times", "A connection waited for room in the pool of unfinished messages.";
         receive_cut: "connections", "Connections cut as the slowest senders while others waited for room in the pool.";
-        outbox_sum: "bytes", "Bytes in all outboxes now.";
+        outbox_sum: "bytes" Level, "Bytes in all outboxes now.";
         outbox_cut: "connections", "Connections cut because the sum of all outboxes was too large.";
-        conns: "connections", "Connections now, dials under way included.";
+        conns: "connections" Level, "Connections now, dials under way included.";
         accepted: "connections", "Connections accepted.";
         refused: "connections", "Connections refused for want of a slot.";
         dialled: "connections", "Dials begun.";
@@ -165,5 +198,8 @@ mod tests {
         let names: std::collections::BTreeSet<_> = rows.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), rows.len());
         assert!(rows.iter().all(|row| row.help.ends_with('.') && !row.unit.is_empty()));
+        let metric = |name| rows.iter().find(|row| row.name == name).map(CounterRow::metric).unwrap_or_default();
+        let names = ["bytes_in", "receive_pool", "conns", "closed_slow_reader"].map(metric);
+        assert_eq!(names, ["in_bytes_total", "receive_pool_bytes", "conns", "closed_slow_reader_total"]);
     }
 }

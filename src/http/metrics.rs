@@ -1,37 +1,77 @@
-//! `GET /metrics`: the tables of counters in Prometheus' text format.
+//! `GET /metrics`: the tables of counters in Prometheus' text format. Names and units follow its conventions: base units, which stand at the
+//! end, sums end in `_total`; labels come from fixed sets, so that nobody can make the page longer.
 
 use std::fmt::Write;
 
-use rockpool_net::counters::CounterRow;
+use rockpool_net::counters::{CounterRow, Kind};
 use rockpool_net::hub::io::Stage;
+use rockpool_net::id::Lane;
+use rockpool_net::limits::tickets;
 use rockpool_net::times::Histogram;
 
+use crate::limits::{HTTP_CONNS_MAX, MINERS_MAX};
 use crate::status::Facts;
+use crate::{logging, process};
 
-/// All counters and the few levels that an alarm is set on.
+/// Rows of tables that are one family each: how their names begin, without which label they would differ, and what the family tells.
+const LABELS: &[(&str, &[&str], &str, &str)] = &[
+    ("closed", &[], "reason", "Connections that ended, by reason."),
+    ("frames", &["peer", "stratum", "http", "bitcoin"], "lane", "Messages, lines and requests cut, by lane."),
+    ("tickets", &["peer", "stratum", "http", "bitcoin"], "lane", "Tickets that are out, by lane."),
+    ("files_level", &[], "level", "Table files, by level."),
+];
+
+/// A family's head.
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
+    family(text, name, "gauge", help);
+    let _ = writeln!(text, "{name} {value}");
+}
+
+/// All counters, and the levels that an alarm is set on or a picture is drawn of.
 pub fn render(facts: Facts<'_>) -> String {
-    let mut text = String::with_capacity(32 << 10);
+    let mut text = String::with_capacity(48 << 10);
     let status = facts.status;
+    family(&mut text, "rockpool_build_info", "gauge", "The version of this node, its network, and whom its blocks pay; always 1.");
+    let (version, network, mode) = (status.version, status.network, status.mode.name());
+    let _ = writeln!(text, "rockpool_build_info{{version=\"{version}\",network=\"{network}\",mode=\"{mode}\"}} 1");
     for (name, help, value) in [
-        ("tip_height", "Height of the confirmed tip.", u64::from(status.tip.height)),
-        ("candidate_height", "Height of the candidate tip.", u64::from(status.candidate_height)),
-        ("claimed_height", "Height that a peer claims and we have not, else 0.", status.claimed_height.map_or(0, u64::from)),
-        ("bitcoin_height", "Height of the Bitcoin block that is built on.", status.bitcoin.map_or(0, |(_, height)| u64::from(height))),
-        ("bitcoin_down", "1 while bitcoind cannot be reached.", u64::from(status.bitcoin_down.is_some())),
-        ("bitcoin_peers", "Bitcoin nodes whose handshake is done.", status.bitcoin_peers.len() as u64),
-        ("disk_full", "1 while the disk is full.", u64::from(status.disk_full)),
-        ("healthy", "1 while /health says ok.", u64::from(super::trouble(facts).is_none())),
-        ("peers", "Peers whose handshake is done.", status.peers as u64),
-        ("book_new", "Addresses in the book that the node was told of.", status.book.0 as u64),
-        ("book_tried", "Addresses in the book that the node has been connected to.", status.book.1 as u64),
-        ("miners", "Miners that have authorised.", status.miners as u64),
-        ("uptime_seconds", "Seconds since the start.", status.uptime.as_secs()),
+        ("rockpool_tip_height", "Height of the confirmed tip.", u64::from(status.tip.height)),
+        ("rockpool_candidate_height", "Height of the candidate tip.", u64::from(status.candidate_height)),
+        ("rockpool_claimed_height", "Height that a peer claims and we have not, else 0.", status.claimed_height.map_or(0, u64::from)),
+        (
+            "rockpool_bitcoin_height",
+            "Height of the Bitcoin block that is built on.",
+            status.bitcoin.map_or(0, |(_, height)| u64::from(height)),
+        ),
+        ("rockpool_bitcoin_down", "1 while bitcoind cannot be reached.", u64::from(status.bitcoin_down.is_some())),
+        ("rockpool_bitcoin_peers", "Bitcoin nodes whose handshake is done.", status.bitcoin_peers.len() as u64),
+        ("rockpool_disk_full", "1 while the disk is full.", u64::from(status.disk_full)),
+        ("rockpool_healthy", "1 while /health says ok.", u64::from(super::trouble(facts).is_none())),
+        ("rockpool_peers", "Peers whose handshake is done.", status.peers as u64),
+        ("rockpool_book_new", "Addresses in the book that the node was told of.", status.book.0 as u64),
+        ("rockpool_book_tried", "Addresses in the book that the node has been connected to.", status.book.1 as u64),
+        ("rockpool_miners", "Miners that have authorised.", status.miners as u64),
+        ("rockpool_miners_max", "Miners that may be connected at once.", MINERS_MAX as u64),
+        ("rockpool_http_conns_max", "HTTP connections that there may be at once.", HTTP_CONNS_MAX as u64),
+        ("rockpool_uptime_seconds", "Seconds since the start.", status.uptime.as_secs()),
     ] {
-        row(&mut text, "rockpool", "gauge", CounterRow { name, unit: "", help, value });
+        gauge(&mut text, name, help, value);
     }
-    // The tables hold sums and levels alike, so their type is left open.
-    facts.counters.rows().into_iter().for_each(|counter| row(&mut text, "rockpool", "untyped", counter));
-    facts.net.rows().into_iter().for_each(|counter| row(&mut text, "rockpool_net", "untyped", counter));
+    table(&mut text, "rockpool", facts.counters.rows());
+    table(&mut text, "rockpool_net", facts.net.rows());
+    table(&mut text, "rockpool_store", facts.chain.store.gauges().map_or_else(Vec::new, |gauges| gauges.rows()));
+    bounds(&mut text, facts);
+    family(&mut text, "rockpool_log_lines_lost_total", "counter", "Lines of the log lost because whoever reads it was too slow.");
+    let _ = writeln!(text, "rockpool_log_lines_lost_total {}", logging::lost());
+    for figure in process::figures() {
+        family(&mut text, figure.name, figure.kind, figure.help);
+        let _ = writeln!(text, "{} {}", figure.name, figure.value);
+    }
     histograms(
         &mut text,
         "turn_seconds",
@@ -43,10 +83,72 @@ pub fn render(facts: Facts<'_>) -> String {
     text
 }
 
+/// How full what is bounded may become.
+fn bounds(text: &mut String, facts: Facts<'_>) {
+    let name = "rockpool_net_tickets_max";
+    family(text, name, "gauge", "Tickets that may be out at once, by lane.");
+    for lane in Lane::ALL {
+        let _ = writeln!(text, "{name}{{lane=\"{}\"}} {}", lane_name(lane), tickets(lane).0);
+    }
+    let queues = &facts.status.queues;
+    if queues.is_empty() {
+        return;
+    }
+    family(text, "rockpool_queue_depth", "gauge", "Messages that wait for a stage.");
+    for queue in queues {
+        let _ = writeln!(text, "rockpool_queue_depth{{queue=\"{}\"}} {}", queue.name, queue.depth);
+    }
+    family(text, "rockpool_queue_slots", "gauge", "Messages that a stage's queue has room for.");
+    for queue in queues {
+        let _ = writeln!(text, "rockpool_queue_slots{{queue=\"{}\"}} {}", queue.name, queue.slots);
+    }
+}
+
+fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Peer => "peer",
+        Lane::Stratum => "stratum",
+        Lane::Http => "http",
+        Lane::Bitcoin => "bitcoin",
+    }
+}
+
+/// The rows of a table. Those of one family stand together in it.
+pub(crate) fn table(text: &mut String, prefix: &str, rows: Vec<CounterRow>) {
+    let mut last = "";
+    for row in rows {
+        let kind = if row.kind == Kind::Sum { "counter" } else { "gauge" };
+        match labelled(row.name) {
+            Some((of, label, help, value)) => {
+                let total = if row.kind == Kind::Sum { "_total" } else { "" };
+                if of != last {
+                    family(text, &format!("{prefix}_{of}{total}"), kind, help);
+                }
+                let _ = writeln!(text, "{prefix}_{of}{total}{{{label}=\"{value}\"}} {}", row.value);
+                last = of;
+            }
+            None => {
+                let name = format!("{prefix}_{}", row.metric());
+                family(text, &name, kind, row.help);
+                let _ = writeln!(text, "{name} {}", row.value);
+                last = "";
+            }
+        }
+    }
+}
+
+/// The family that a row is of, if it is one of several: its name, the label, what the family tells, and the label's value.
+fn labelled(name: &'static str) -> Option<(&'static str, &'static str, &'static str, &'static str)> {
+    LABELS.iter().find_map(|(of, values, label, help)| {
+        let value = name.strip_prefix(of)?.strip_prefix('_')?;
+        (values.is_empty() || values.contains(&value)).then_some((*of, *label, *help, value))
+    })
+}
+
 /// A family of histograms, each with its labels.
-fn histograms(text: &mut String, name: &str, help: &str, family: &[(String, &Histogram)]) {
-    let _ = writeln!(text, "# HELP rockpool_net_{name} {help}\n# TYPE rockpool_net_{name} histogram");
-    for (labels, histogram) in family {
+fn histograms(text: &mut String, name: &str, help: &str, of: &[(String, &Histogram)]) {
+    family(text, &format!("rockpool_net_{name}"), "histogram", help);
+    for (labels, histogram) in of {
         let mut count = 0;
         for (bucket, n) in histogram.buckets().into_iter().enumerate() {
             count += n;
@@ -59,9 +161,6 @@ fn histograms(text: &mut String, name: &str, help: &str, family: &[(String, &His
     }
 }
 
-fn row(text: &mut String, prefix: &str, kind: &str, row: CounterRow) {
-    let CounterRow { name, unit, help, value } = row;
-    let unit = if unit.is_empty() { String::new() } else { format!(" [{unit}]") };
-    // Writing to a String does not fail.
-    let _ = writeln!(text, "# HELP {prefix}_{name} {help}{unit}\n# TYPE {prefix}_{name} {kind}\n{prefix}_{name} {value}");
-}
+#[cfg(test)]
+#[path = "tests/exposition.rs"]
+pub(crate) mod exposition;

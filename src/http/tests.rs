@@ -5,6 +5,7 @@ mod hostile;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rockpool_net::counters::Kind;
 use rockpool_net::frame::http::Method;
 use rockpool_net::hub::TurnReport;
 use rockpool_net::hub::io::Stage;
@@ -13,14 +14,16 @@ use rockpool_net::times::{SlowTurn, StageTimes};
 use rockpool_net::wire::share::Script;
 use rockpool_store::blocks::FoundBlock;
 use rockpool_store::chain::{Chain, Source};
+use rockpool_store::gauges::Gauges;
 use rockpool_store::handle::{ChainStoreHandle, StoreHandle};
 use rockpool_store::kv::MemKv;
 use rockpool_store::organised::ChainChange;
 use rockpool_store::params::{Network, params};
 use rockpool_store::testing::ShareBuilder;
-use rockpool_workers::jobs::Fate;
+use rockpool_workers::jobs::{Fate, Queue};
 use serde_json::{Value, json};
 
+use super::metrics::exposition::{self, Page};
 use super::*;
 use crate::blocks::{Blocks, finder};
 use crate::config::Mode;
@@ -29,6 +32,9 @@ use crate::node::Parts;
 use crate::peer::Progress;
 use crate::status::{Counters, Listen, Status, Tip};
 use crate::testing::{Recorder, World};
+
+/// Series on the page of metrics: what a small Prometheus does not notice.
+const METRIC_SERIES_MAX: usize = 600;
 
 /// A node three shares high, the newest by another miner, on a Bitcoin chain of 99 blocks; and its pages.
 struct Front {
@@ -89,6 +95,7 @@ impl Front {
             }],
             listen: Listen { p2p: None, stratum: "127.0.0.1:2".parse().ok(), http: "127.0.0.1:3".parse().ok() },
             uptime: Duration::from_millis(61_500),
+            queues: Vec::new(),
         };
         let now = Now { mono: Duration::from_secs(1), wall: Duration::from_secs(1) };
         let chain = ChainStoreHandle::new(view, StoreHandle::new(kv));
@@ -362,28 +369,104 @@ fn health_says_why_not() {
     assert!(front.get("/health").1.starts_with("the disk is full"));
 }
 
+/// The page of metrics, which must be well made, as a node with a disk has it.
+fn metrics(front: &mut Front) -> (Page, String) {
+    front.status.queues = vec![Queue { name: "reader", depth: 3, slots: 192 }];
+    let (code, mut text) = front.get("/metrics");
+    assert_eq!(code, 200);
+    super::metrics::table(&mut text, "rockpool_store", Gauges::default().rows());
+    (exposition::parse(&text).unwrap_or_else(|why| panic!("{why}\n{text}")), text)
+}
+
 #[test]
 fn metrics_are_in_prometheus_format() {
     let mut front = Front::new();
     front.counters.shares_accepted.add(41);
-    front.world.hub.outlet().counters().bytes_in.add(42);
-    let (code, text) = front.get("/metrics");
-    assert_eq!(code, 200);
-    for line in ["rockpool_tip_height 3", "rockpool_healthy 1", "rockpool_shares_accepted 41", "rockpool_net_bytes_in 42"] {
+    let net = front.world.hub.outlet().counters();
+    net.bytes_in.add(42);
+    net.closed_remote.add(5);
+    net.tickets_http.set(2);
+    let (page, text) = metrics(&mut front);
+    for line in [
+        "rockpool_build_info{version=\"1.2.3\",network=\"regtest\",mode=\"chain\"} 1",
+        "rockpool_tip_height 3",
+        "rockpool_healthy 1",
+        "rockpool_shares_accepted_total 41",
+        "rockpool_net_in_bytes_total 42",
+        "rockpool_net_closed_total{reason=\"remote\"} 5",
+        "rockpool_net_tickets{lane=\"http\"} 2",
+        "rockpool_net_tickets_max{lane=\"stratum\"} 1024",
+        "rockpool_queue_depth{queue=\"reader\"} 3",
+        "rockpool_queue_slots{queue=\"reader\"} 192",
+        "rockpool_miners_max 10240",
+    ] {
         assert!(text.lines().any(|have| have == line), "no {line:?} in {text}");
     }
-    let (mut names, mut family) = (std::collections::BTreeSet::new(), "");
-    for line in text.lines() {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            family = help.split(' ').next().unwrap();
-            assert!(names.insert(family), "{family} stands twice");
-        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-            assert!(kind.starts_with(&format!("{family} ")), "{line}");
-        } else {
-            let name = line.split(['{', ' ']).next().unwrap();
-            let of_histogram = ["_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(family));
-            assert!(name == family || of_histogram, "{line} under {family}");
-            assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+    // Every row of the tables is there once, as the sum or the level that it is.
+    for (prefix, rows) in [
+        ("rockpool", front.counters.rows()),
+        ("rockpool_net", front.world.hub.outlet().counters().rows()),
+        ("rockpool_store", Gauges::default().rows()),
+    ] {
+        for row in rows {
+            let end = if row.name.starts_with("files_level_") { row.name.rsplit_once('_') } else { row.name.split_once('_') };
+            let (front, back) = end.unwrap_or((row.name, ""));
+            let total = if row.kind == Kind::Sum { "_total" } else { "" };
+            let of_label = page.families.get(&format!("{prefix}_{front}{total}"));
+            let sample =
+                of_label.is_some_and(|family| family.samples.iter().any(|sample| sample.labels.iter().any(|(_, value)| value == back)));
+            let family = page.families.get(&format!("{prefix}_{}", row.metric()));
+            let kind = if row.kind == Kind::Sum { "counter" } else { "gauge" };
+            assert!(sample != family.is_some_and(|family| family.kind == kind && family.samples.len() == 1), "{prefix}_{}", row.name);
+        }
+    }
+    assert_eq!(page.value("rockpool_shares_accepted_total"), Some(41.0));
+    // Bounded, whatever happens.
+    let series: usize = page.families.values().map(|family| family.samples.len()).sum();
+    assert!(series < METRIC_SERIES_MAX, "{series} series");
+}
+
+/// Every metric that an expression names.
+fn metrics_named(expr: &str) -> impl Iterator<Item = &str> {
+    let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("rockpool_") || word.starts_with("process_"))
+}
+
+#[test]
+fn the_dashboard_for_grafana_names_metrics_that_are_there() {
+    let (page, _) = metrics(&mut Front::new());
+    let board: Value = serde_json::from_str(include_str!("../../dist/grafana/rockpool.json")).unwrap();
+    let panels = board["panels"].as_array().unwrap();
+    let (mut ids, mut named) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()) && !panel["title"].as_str().unwrap().is_empty());
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let expr = target["expr"].as_str().unwrap();
+            assert!(expr.contains("job=\"$job\"") && expr.matches('(').count() == expr.matches(')').count(), "{expr}");
+            for name in metrics_named(expr) {
+                assert!(page.has(name), "{name} of panel {} is not on the page", panel["title"]);
+                named.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(panels.len() > 30 && named.len() > 60, "{} panels, {} metrics", panels.len(), named.len());
+    for variable in board["templating"]["list"].as_array().unwrap() {
+        assert!(metrics_named(variable["query"]["query"].as_str().unwrap_or_default()).all(|name| page.has(name)));
+    }
+}
+
+#[test]
+fn alerts_name_metrics_that_are_there_and_say_what_to_do() {
+    let (page, _) = metrics(&mut Front::new());
+    let (rules, config) = (include_str!("../../dist/prometheus/alerts.yml"), include_str!("../../dist/prometheus/prometheus.yml"));
+    assert!(config.contains("- alerts.yml") && config.contains("127.0.0.1:9332"));
+    let names: Vec<&str> = metrics_named(rules).collect();
+    assert!(names.len() > 15 && names.iter().all(|name| page.has(name)), "{:?}", names.iter().find(|name| !page.has(name)));
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() > 10);
+    for alert in alerts {
+        for wanted in ["expr: ", "severity: ", "summary: \"", "description: \""] {
+            assert_eq!(alert.matches(wanted).count(), 1, "{wanted} in {alert}");
         }
     }
 }

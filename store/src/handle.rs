@@ -7,6 +7,7 @@ use rockpool_net::id::ShareId;
 use crate::blocks::{self, BlockLog, FoundBlock};
 use crate::error::StoreError;
 use crate::figures::FigureRows;
+use crate::gauges::Gauges;
 use crate::kv::{Cached, Family, Kv};
 use crate::limits::UNCLE_DEPTH;
 use crate::peers::PeerRows;
@@ -59,6 +60,11 @@ impl StoreHandle {
     /// A found block itself, if it is stored: before the first turn.
     pub fn block_body(&self, block: &FoundBlock) -> Result<Option<Vec<u8>>, StoreError> {
         blocks::body(&*self.kv, block)
+    }
+
+    /// The store's figures, as they were last taken.
+    pub fn gauges(&self) -> Option<&Gauges> {
+        self.kv.gauges()
     }
 
     /// A share's bytes if they are in memory.

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::StoreError;
+use crate::gauges::Gauges;
 
 /// Column families. `store/SCHEMA.md` has a table for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,12 @@ pub trait Kv: Send + Sync {
     fn free_space(&self) -> Result<u64, StoreError>;
     /// Everything written has reached the disk when this returns.
     fn flush(&self) -> Result<(), StoreError>;
+    /// Takes the store's figures anew. It may wait for a lock of the store, so it is not for the reactor.
+    fn measure(&self) {}
+    /// The figures as they were last taken; a store in memory has none.
+    fn gauges(&self) -> Option<&Gauges> {
+        None
+    }
 }
 
 /// Rows in memory, for the simulator and for tests: everything since the last sync can be lost by a [`MemKv::crash`].

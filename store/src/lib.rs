@@ -8,6 +8,7 @@ pub mod chain;
 pub mod check;
 pub mod error;
 pub mod figures;
+pub mod gauges;
 pub mod handle;
 pub mod kv;
 pub mod limits;

@@ -10,6 +10,7 @@ use rocksdb::{
 };
 
 use crate::error::StoreError;
+use crate::gauges::Gauges;
 use crate::kv::{Cached, Family, Kv, Op};
 use crate::schema;
 
@@ -59,6 +60,7 @@ const FAMILIES: [&str; 8] = [META, SHARES, BITCOIN, TEMPLATES, PPLNS, BLOCKS, PE
 pub struct RocksKv {
     db: DB,
     dir: PathBuf,
+    gauges: Gauges,
     /// Of a store that is only read: held so that no node starts on it meanwhile.
     _lock: Option<File>,
 }
@@ -76,7 +78,7 @@ impl RocksKv {
         // small machine has better uses for a thread. Opening a database makes one each time.
         let mut env = Env::new().map_err(|error| not_opened(dir, error))?;
         env.set_high_priority_background_threads(0);
-        Ok(RocksKv { db, dir: dir.to_path_buf(), _lock: None })
+        Ok(RocksKv { db, dir: dir.to_path_buf(), gauges: Gauges::default(), _lock: None })
     }
 
     /// Opens the store in this directory to be read. Nothing in the directory is changed, and a write fails. Refused while another process
@@ -97,7 +99,7 @@ impl RocksKv {
         let known = known.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
         let db = DB::open_cf_descriptors_read_only(&options, dir, known, false);
         let db = db.map_err(|error| not_opened(dir, error))?;
-        Ok(RocksKv { db, dir: dir.to_path_buf(), _lock: lock })
+        Ok(RocksKv { db, dir: dir.to_path_buf(), gauges: Gauges::default(), _lock: lock })
     }
 
     /// Deletes the store in this directory, whatever is left of it; files that are none of RocksDB's stay.
@@ -117,6 +119,17 @@ impl RocksKv {
             Family::Meta => META,
         };
         self.db.cf_handle(name).ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))
+    }
+
+    /// A figure of RocksDB's, summed over the families.
+    fn sum(&self, name: &str) -> u64 {
+        let families = FAMILIES.iter().filter_map(|family| self.db.cf_handle(family));
+        families.filter_map(|family| self.db.property_int_value_cf(family, name).ok().flatten()).sum()
+    }
+
+    /// A figure that is the same for all families.
+    fn one(&self, name: &str) -> u64 {
+        self.db.property_int_value(name).ok().flatten().unwrap_or(0)
     }
 }
 
@@ -172,6 +185,40 @@ impl Kv for RocksKv {
 
     fn flush(&self) -> Result<(), StoreError> {
         self.db.flush_wal(true).map_err(failure)
+    }
+
+    fn measure(&self) {
+        let gauges = &self.gauges;
+        for (gauge, name) in [
+            (&gauges.memtables, "rocksdb.cur-size-all-mem-tables"),
+            (&gauges.immutable_memtables, "rocksdb.num-immutable-mem-table"),
+            (&gauges.pending_compaction, "rocksdb.estimate-pending-compaction-bytes"),
+            (&gauges.live_data, "rocksdb.estimate-live-data-size"),
+            (&gauges.table_files, "rocksdb.live-sst-files-size"),
+        ] {
+            gauge.set(self.sum(name));
+        }
+        for (gauge, name) in [
+            (&gauges.block_cache, "rocksdb.block-cache-usage"),
+            (&gauges.block_cache_capacity, "rocksdb.block-cache-capacity"),
+            (&gauges.running_flushes, "rocksdb.num-running-flushes"),
+            (&gauges.running_compactions, "rocksdb.num-running-compactions"),
+            (&gauges.writes_stopped, "rocksdb.is-write-stopped"),
+            (&gauges.delayed_write, "rocksdb.actual-delayed-write-rate"),
+            (&gauges.background_errors, "rocksdb.background-errors"),
+        ] {
+            gauge.set(self.one(name));
+        }
+        for (level, gauge) in gauges.files().into_iter().enumerate() {
+            gauge.set(self.sum(&format!("rocksdb.num-files-at-level{level}")));
+        }
+        if let Ok(free) = self.free_space() {
+            gauges.free_space.set(free);
+        }
+    }
+
+    fn gauges(&self) -> Option<&Gauges> {
+        Some(&self.gauges)
     }
 }
 
@@ -286,6 +333,22 @@ mod tests {
         assert!(matches!(RocksKv::open(&dir.path().join("db")), Err(StoreError::InUse(_))));
         drop(kv);
         RocksKv::open(&dir.path().join("db")).unwrap();
+    }
+
+    #[test]
+    fn it_measures_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let kv = RocksKv::open(&dir.path().join("db")).unwrap();
+        kv.write(&[Op::Put(Family::Shares, vec![1], vec![2; 1_000])], true).unwrap();
+        let gauges = kv.gauges().unwrap();
+        assert_eq!(gauges.block_cache_capacity.get(), 0, "nobody has looked yet");
+        kv.measure();
+        assert_eq!((gauges.block_cache_capacity.get(), gauges.writes_stopped.get()), (MEMORY_BYTES as u64, 0));
+        assert!(gauges.memtables.get() > 1_000 && gauges.free_space.get() > 0);
+        kv.flush().unwrap();
+        kv.measure();
+        let files: u64 = gauges.files().iter().map(|level| level.get()).sum();
+        assert!(files > 0 && gauges.table_files.get() > 0, "{gauges:?}");
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn submits(node: &Rockpool) -> (u64, u64) {
 
 /// One of the node's counters.
 fn counter(node: &Rockpool, name: &str) -> u64 {
-    let name = format!("rockpool_{name} ");
+    let name = format!("rockpool_{name}_total ");
     let (_, metrics) = node.get("/metrics");
     metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("a counter of this name").parse().unwrap()
 }

@@ -152,6 +152,6 @@ fn status(http: SocketAddr) -> serde_json::Value {
 
 fn turns(http: SocketAddr) -> u64 {
     let metrics = get(http, "/metrics").unwrap().1;
-    let line = metrics.lines().find(|line| line.starts_with("rockpool_net_turns")).expect("turns are counted");
+    let line = metrics.lines().find(|line| line.starts_with("rockpool_net_turns_total ")).expect("turns are counted");
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }

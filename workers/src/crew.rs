@@ -20,7 +20,7 @@ use rockpool_store::pplns::Pplns;
 use crate::embedded::{self, EmbeddedChain};
 use crate::emission::EmissionWorker;
 use crate::fetcher::BlockFetcher;
-use crate::jobs::{Answer, EmissionJob, Fate, FetchJob, Jobs, OrganiseJob, Output, ReadJob, Stage, Stages, SubmitJob, WriteJob};
+use crate::jobs::{Answer, EmissionJob, Fate, FetchJob, Jobs, OrganiseJob, Output, Queue, ReadJob, Stage, Stages, SubmitJob, WriteJob};
 use crate::limits::{
     BITCOINDS_MAX, EMISSION_MAX, EMISSION_SLOTS, FETCH_SLOTS, ORGANISE_FREE_SLOTS, ORGANISE_SLOTS, READ_SLOTS, REPORT_TRIES, RETRY_MIN,
     STOP_SUBMIT_MAX, SUBMIT_SLOTS, WRITE_SLOTS,
@@ -168,6 +168,22 @@ impl Stages for Crew {
             let _ = self.blocknotify.try_send(());
         }
     }
+
+    fn queues(&self) -> Vec<Queue> {
+        vec![
+            queue("emission", &self.emission),
+            queue("organiser", std::slice::from_ref(&self.organise)),
+            queue("fetcher", std::slice::from_ref(&self.fetch)),
+            queue("reader", std::slice::from_ref(&self.read)),
+            queue("writer", std::slice::from_ref(&self.write)),
+            queue("submit", &self.submit),
+        ]
+    }
+}
+
+fn queue<T>(name: &'static str, channels: &[Sender<T>]) -> Queue {
+    let sum = |of: fn(&Sender<T>) -> usize| channels.iter().map(of).sum();
+    Queue { name, depth: sum(Sender::len), slots: sum(|channel| channel.capacity().unwrap_or(0)) }
 }
 
 const EMISSION_NAMES: [&str; EMISSION_MAX] =

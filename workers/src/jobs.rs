@@ -385,6 +385,22 @@ pub struct Jobs {
 pub trait Stages {
     /// Takes all jobs out of `jobs`, without waiting. Called at the end of every turn, jobs or none.
     fn give(&mut self, jobs: &mut Jobs);
+
+    /// How full the channels to the stages are.
+    fn queues(&self) -> Vec<Queue> {
+        Vec::new()
+    }
+}
+
+/// A channel to a stage, or all of them to the threads of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The stage.
+    pub name: &'static str,
+    /// Messages that wait in it.
+    pub depth: usize,
+    /// Messages that it has room for.
+    pub slots: usize,
 }
 
 /// What one step of a stage puts out. The shell sends `submit` first, then the mail as one message, then the other stages' jobs: so a

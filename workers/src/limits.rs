@@ -47,6 +47,8 @@ pub const WRITE_BYTES_MAX: usize = 4 << 20;
 pub const FREE_SPACE_MIN: u64 = 64 << 20;
 /// How long the writer rests on a full disk before it looks again.
 pub const DISK_FULL_LOOK: Duration = Duration::from_secs(1);
+/// Least time between two looks at the store's own figures, at a write: what does not change needs no look.
+pub const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// Shares asked of one peer and not yet come (SHARECHAIN §9).
 pub const FETCH_PEER_MAX: usize = 16;
 /// Shares that are missing and known to be: as many as may wait for them.

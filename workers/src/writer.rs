@@ -9,7 +9,7 @@ use rockpool_store::error::StoreError;
 use rockpool_store::kv::{Family, Kv, Op};
 
 use crate::jobs::{Answer, Output, Stage, WriteJob};
-use crate::limits::{DISK_FULL_LOOK, FREE_SPACE_MIN, WRITE_BYTES_MAX};
+use crate::limits::{DISK_FULL_LOOK, FREE_SPACE_MIN, MEASURE_EVERY, WRITE_BYTES_MAX};
 
 /// Writes what is queued as one batch, and tells after the commit. Holds its batches while the disk is full.
 pub struct StoreWriter {
@@ -17,6 +17,8 @@ pub struct StoreWriter {
     /// Bounded by the tickets: each message to the writer holds one.
     queue: VecDeque<WriteJob>,
     state: State,
+    /// When the store's figures are taken again.
+    measure: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,7 @@ enum State {
 impl StoreWriter {
     /// A writer of these rows.
     pub fn new(kv: Arc<dyn Kv>) -> StoreWriter {
-        StoreWriter { kv, queue: VecDeque::new(), state: State::Writes }
+        StoreWriter { kv, queue: VecDeque::new(), state: State::Writes, measure: Duration::ZERO }
     }
 
     /// Writes one batch of what is queued.
@@ -46,6 +48,10 @@ impl StoreWriter {
                     out.mail.push((Answer::DiskFull(false), Vec::new()));
                 }
                 self.state = State::Writes;
+                if now.mono >= self.measure {
+                    self.measure = now.mono + MEASURE_EVERY;
+                    self.kv.measure();
+                }
                 out.mail.push((Answer::Stored { ids: batch.ids, claims: batch.claims }, batch.tickets));
                 if template {
                     out.mail.push((Answer::TemplateStored, Vec::new()));
@@ -134,6 +140,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::sync::Mutex;
 
+    use rockpool_net::counters::Counter;
     use rockpool_net::id::ShareId;
     use rockpool_store::kv::{Cached, MemKv};
 
@@ -202,7 +209,7 @@ mod tests {
     }
 
     /// A disk whose writes fail in a given way.
-    struct Bad(MemKv, Mutex<Vec<StoreError>>);
+    struct Bad(MemKv, Mutex<Vec<StoreError>>, Counter);
 
     impl Kv for Bad {
         fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -223,6 +230,20 @@ mod tests {
         fn flush(&self) -> Result<(), StoreError> {
             self.0.flush()
         }
+        fn measure(&self) {
+            self.2.add(1);
+        }
+    }
+
+    #[test]
+    fn the_store_is_measured_at_writes_and_not_at_each() {
+        let kv = Arc::new(Bad(MemKv::new(), Mutex::default(), Counter::default()));
+        let (mut writer, every) = (StoreWriter::new(kv.clone()), MEASURE_EVERY.as_millis() as u64);
+        let measured = [0, 1, every - 1, every, every + 1, 2 * every].map(|ms| {
+            step(&mut writer, ms, vec![job(ms, true)]);
+            kv.2.get()
+        });
+        assert_eq!((measured, writer.due()), ([1, 1, 1, 2, 2, 3], None));
     }
 
     #[test]
@@ -258,14 +279,15 @@ mod tests {
 
     #[test]
     fn no_space_within_a_write_is_a_full_disk_too() {
-        let mut writer = StoreWriter::new(Arc::new(Bad(MemKv::new(), Mutex::new(vec![StoreError::NoSpace]))));
+        let mut writer = StoreWriter::new(Arc::new(Bad(MemKv::new(), Mutex::new(vec![StoreError::NoSpace]), Counter::default())));
         assert!(matches!(step(&mut writer, 0, vec![job(1, true)]).mail[..], [(Answer::DiskFull(true), _)]));
         assert_eq!(stored(&step(&mut writer, 1_000, vec![])), [id(1)]);
     }
 
     #[test]
     fn a_failed_write_ends_the_node_and_nobody_is_told_that_it_is_stored() {
-        let mut writer = StoreWriter::new(Arc::new(Bad(MemKv::new(), Mutex::new(vec![StoreError::Disk("EIO".into())]))));
+        let mut writer =
+            StoreWriter::new(Arc::new(Bad(MemKv::new(), Mutex::new(vec![StoreError::Disk("EIO".into())]), Counter::default())));
         let out = step(&mut writer, 0, vec![job(1, true), job(2, true)]);
         assert!(matches!(&out.mail[..], [(Answer::Died { stage: "writer", why }, tickets)] if why.contains("EIO") && tickets.len() == 2));
         // The disk works again, but what memory knows is ahead of it.
