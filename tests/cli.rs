@@ -321,6 +321,64 @@ fn a_chain_of_another_format_is_refused_with_what_to_do() {
     }
 }
 
+/// What an upgrade does: the new program starts on the old one's directory, keeps all of it and says so.
+#[test]
+fn a_directory_of_an_older_format_is_taken_over_whole() {
+    let dir = made();
+    let path = dir.path().to_str().unwrap();
+    let before = json(&["shares", "--json", "--datadir", path]);
+    for format in schema::FORMAT_OLDEST..schema::FORMAT {
+        let kv = RocksKv::open(&dir.path().join("chain")).unwrap();
+        kv.write(&[Op::Put(Family::Meta, b"format".to_vec(), format.to_be_bytes().to_vec())], true).unwrap();
+        drop(kv);
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut node = Command::new(env!("CARGO_BIN_EXE_rockpool"))
+            .args(on(dir.path(), &[]))
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.reopen().unwrap())
+            .spawn()
+            .unwrap();
+        // It tells its addresses once everything is opened.
+        std::io::Read::read_exact(&mut node.stdout.take().unwrap(), &mut [0; 4]).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&node), rustix::process::Signal::TERM).unwrap();
+        assert!(node.wait().unwrap().success());
+        let told = fs::read_to_string(log.path()).unwrap();
+        assert!(told.contains(&format!("was of format {format} and is taken over into format {}", schema::FORMAT)), "{told}");
+        assert_eq!(json(&["check", "--json", "--datadir", path])["ok"], true, "format {format}");
+        assert_eq!(json(&["shares", "--json", "--datadir", path]), before, "format {format}");
+        let kv = RocksKv::open_read_only(&dir.path().join("chain")).unwrap();
+        assert_eq!(schema::format(&kv).unwrap(), Some(schema::FORMAT));
+    }
+}
+
+#[test]
+fn the_environment_and_a_file_are_heard_below_flags_and_printed() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "network = \"signet\"\nbitcoind = [\"http://rock:hush@127.0.0.1:1\"]\nmax-peers = 7").unwrap();
+    let run = |name: &str, value: &str| {
+        let args = ["run", "--print-config", "--datadir", "/d", "--config", file.path().to_str().unwrap()];
+        Command::new(env!("CARGO_BIN_EXE_rockpool")).args(args).env(name, value).stdin(Stdio::null()).output().unwrap()
+    };
+    let out = run("ROCKPOOL_NETWORK", "testnet4");
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    for (key, from) in [
+        ("network = \"testnet4\"", "environment, ROCKPOOL_NETWORK"),
+        ("datadir = \"/d\"", "--datadir"),
+        ("bitcoind = [\"http://rock:***@127.0.0.1:1\"]", ", line 2"),
+        ("max-peers = 7", ", line 3"),
+        ("stratum = \"0.0.0.0:3333\"", "# default"),
+    ] {
+        assert!(said.lines().any(|line| line.starts_with(key) && line.ends_with(from)), "no {key} of {from} in {said}");
+    }
+    assert!(!said.contains("hush"), "{said}");
+    let out = run("ROCKPOOL_NETWROK", "testnet4");
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(2) && said.contains("did you mean ROCKPOOL_NETWORK?") && said.matches('\n').count() == 1, "{said}");
+}
+
 #[test]
 fn peers_are_listed_named_and_banned_from_the_shell() {
     let (dir, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
