@@ -74,7 +74,7 @@ fn show(
     let stratum = a.listen.stratum.ok_or_else(|| Failure::Fault("the first node has no Stratum address".into()))?;
     for (name, node) in [("A", a), ("B", b)] {
         if let Some(http) = node.listen.http {
-            say(out, &format!("node {name}: http://{http}/"));
+            say(out, &format!("dashboard of node {name}: http://{http}/"));
         }
     }
     say(out, &format!("miners may join at stratum+tcp://{stratum}, user name {}", address()));

@@ -39,6 +39,10 @@ pub fn run(config: &Config, kv: Arc<dyn Kv>, signals: Signals, out: &mut impl Wr
             say(out, &format!("{what} {addr}"));
         }
     }
+    if let (Some(stratum), Some(http)) = (listen.stratum, listen.http) {
+        let here = if http.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], http.port())) } else { http };
+        log::info!("miners connect to port {} with your Bitcoin address as user name; the dashboard is http://{here}/", stratum.port());
+    }
     let _address = listen.http.map(|addr| AddressFile::write(&config.datadir, addr)).transpose()?;
     watch(signals, node.heartbeat(), node.stopper()).map_err(|error| Failure::Fault(format!("cannot start a thread: {error}")))?;
     node.run()
