@@ -204,6 +204,7 @@ fn papers_are_those_of_the_table() {
         }
         if std::env::var_os("WRITE_PAPERS").is_some() {
             fs::write(root().join(file), wanted).unwrap();
+            continue;
         }
         stale.push(file);
     }
