@@ -290,10 +290,11 @@ pub static VERBS: &[Verb] = &[
         words: "",
         choices: &[],
         words_max: 0,
-        text: "Signs a token with DATADIR/secret, which the node makes at its first start, and prints it. Who sends it as `Authorization: \
-               Bearer TOKEN` may change the node from anywhere: keep it as you keep a password, and send it over networks that others read \
-               through a proxy with TLS alone. A token cannot be called back; to end all of them delete DATADIR/secret and restart the node. \
-               `peers add`, `ban` and `unban` sign their own where they are given --datadir, or else take it from ROCKPOOL_TOKEN.",
+        text: "Signs a token with DATADIR/secret, which the node makes at its first start, and prints it. Who sends it as \
+               `Authorization: Bearer TOKEN` may change the node from anywhere: keep it as you keep a password, and send it over \
+               networks that others read through a proxy with TLS alone. A token cannot be called back; to end all of them delete \
+               DATADIR/secret and restart the node. `peers add`, `ban` and `unban` sign their own where they are given --datadir, or \
+               else take it from ROCKPOOL_TOKEN.",
         flags: &[
             flag("network", NETWORKS, "main", "the network whose data directory it is"),
             flag("datadir", Takes::Dir, "~/.rockpool/NETWORK", "the node's data directory"),
