@@ -43,6 +43,11 @@ fn busy(dir: &Path) -> (Rockpool, [Miner; 2]) {
     (node, miners)
 }
 
+/// Something is there, and no dash that stands for what is not known.
+fn has_content(browser: &mut Browser, section: &str, content: &str) {
+    browser.until(&format!("!['', '–', undefined].includes(document.querySelector('#{section} {content}')?.textContent.trim())"));
+}
+
 /// The page shows the height that the node has.
 fn follows(browser: &mut Browser, node: &Rockpool) {
     let (_, height) = node.tip();
@@ -88,7 +93,7 @@ fn it_shows_all_there_is_and_follows_the_chain() {
     browser.screen(1280, 4000, "dark");
     browser.open(&format!("{}#{ADDRESS}", url(node.http)));
     for (section, content) in SECTIONS {
-        browser.until(&format!("document.querySelector('#{section} {content}')?.textContent.trim()", content = content.trim_start()));
+        has_content(&mut browser, section, content);
     }
     follows(&mut browser, &node);
     browser.eval("window.marker = 1");
@@ -160,7 +165,7 @@ fn it_fits_a_phone_and_both_themes() {
         browser.screen(360, 6000, scheme);
         browser.open(&format!("{}#{ADDRESS}", url(node.http)));
         for (section, content) in SECTIONS {
-            browser.until(&format!("document.querySelector('#{section} {content}')?.textContent.trim()"));
+            has_content(&mut browser, section, content);
         }
         browser.eval("document.querySelectorAll('details').forEach((details) => { details.open = true; })");
         let wide = "[...document.querySelectorAll('body *')].filter((node) => node.getBoundingClientRect().right > 361 && \

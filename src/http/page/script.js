@@ -163,7 +163,7 @@ const data = {
   bans: null,
   sessions: null,
 };
-let span_ = remember("localStorage", "span") || "1d";
+let period = remember("localStorage", "span") || "1d";
 let token = remember("sessionStorage", "token");
 let mine = "";
 let from = null; // The highest share that is drawn; null: the newest.
@@ -216,9 +216,9 @@ const sources = {
   },
   history: {
     where: ["rate"],
-    every: () => ({ "1h": 10, "1d": 60, "7d": 300, "30d": 900 })[span_],
+    every: () => ({ "1h": 10, "1d": 60, "7d": 300, "30d": 900 })[period],
     run: async () => {
-      data.history = await ask(`/api/v1/history?span=${span_}`);
+      data.history = await ask(`/api/v1/history?span=${period}`);
       renderChart();
     },
   },
@@ -585,7 +585,11 @@ function renderHealth() {
 
 /** Children of a node by key, each made anew only when what it shows is another. */
 function keyed(parent, items, keyOf, make, tag) {
-  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const old = new Map();
+  for (const child of [...parent.children]) {
+    if (old.has(child.dataset.key)) child.remove();
+    else old.set(child.dataset.key, child);
+  }
   let at = null;
   items.forEach((item, i) => {
     const key = String(keyOf(item, i));
@@ -652,15 +656,16 @@ const loopback = (host) => /^(localhost|127\.|\[?::1\]?$)/.test(host);
 
 function renderConnect() {
   const { listen } = data.status;
-  const port = (addr) => addr.slice(addr.lastIndexOf(":") + 1);
   const here = location.hostname;
+  // Who listens everywhere is reached by the name that the page was reached by.
+  const reach = (addr) => addr.replace(/^(0\.0\.0\.0|\[::\]):/, `${here}:`);
   const rows = [];
   let url = "";
   if (listen.stratum) {
-    url = `stratum+tcp://${here}:${port(listen.stratum)}`;
+    url = `stratum+tcp://${reach(listen.stratum)}`;
     rows.push(["Server", url], ["User name", `${mine || "YOUR-ADDRESS"}.garage`], ["Password", "x"]);
   }
-  if (listen.p2p) rows.push(["For other nodes", `--peer ${here}:${port(listen.p2p)}`]);
+  if (listen.p2p) rows.push(["For other nodes", `--peer ${reach(listen.p2p)}`]);
   keyed(
     $("strings"),
     rows,
@@ -675,7 +680,8 @@ function renderConnect() {
     renderConnect.placed = true;
     if (!data.status.miners && !(ownRate() > 0)) $("main").insertBefore($("connect"), $("chain"));
   }
-  show("connect-local", Boolean(listen.stratum && loopback(listen.stratum) && !loopback(here)));
+  show("connect-local", Boolean(listen.stratum && loopback(listen.stratum)));
+  show("connect-here", Boolean(listen.stratum && !loopback(listen.stratum) && loopback(here)));
 }
 
 // ---- The pool's figures ----
@@ -751,7 +757,7 @@ function renderChart() {
   const width = box.clientWidth,
     height = box.clientHeight;
   if (!history || !width) return;
-  for (const button of $("spans").children) button.setAttribute("aria-pressed", String(button.dataset.span === span_));
+  for (const button of $("spans").children) button.setAttribute("aria-pressed", String(button.dataset.span === period));
   const points = history.points || [];
   chart.points = points;
   if (chart.at !== null && chart.at >= points.length) chart.at = null;
@@ -818,7 +824,7 @@ function renderCursor() {
   if (layer) layer.replaceChildren();
   if (!point) {
     const mean = (i) => points.reduce((sum, p) => sum + (p[i] || 0), 0) / points.length;
-    const name = { "1h": "hour", "1d": "day", "7d": "week", "30d": "month" }[span_];
+    const name = { "1h": "hour", "1d": "day", "7d": "week", "30d": "month" }[period];
     const said = points.length
       ? ["Average of the last ", name, ": ", bold(rate(mean(1))), ...(chained() ? [", pool ", bold(rate(mean(2)))] : [])]
       : ["Figures are drawn as they come, one a minute at first"];
@@ -833,11 +839,11 @@ function renderCursor() {
       draw("circle", { class: `spot ${panel.name === "own" ? "" : "other"}`, cx: px, cy: panel.y(point[panel.at]).toFixed(1), r: 4.5 }),
     );
   const at = new Date(point[0] * 1000).toLocaleString([], {
-    weekday: span_ === "1h" || span_ === "1d" ? undefined : "short",
+    weekday: period === "1h" || period === "1d" ? undefined : "short",
     hour: "2-digit",
     minute: "2-digit",
-    day: span_ === "30d" ? "numeric" : undefined,
-    month: span_ === "30d" ? "short" : undefined,
+    day: period === "30d" ? "numeric" : undefined,
+    month: period === "30d" ? "short" : undefined,
   });
   $("readout").replaceChildren(
     `${at}: `,
@@ -960,7 +966,9 @@ function renderChain() {
     }
     const marks = [share.own && "own", node.classList.contains("fresh") && "fresh", drawn.chosen === id && "chosen"];
     node.setAttribute("class", ["node", share.kind, ...marks.filter(Boolean)].join(" "));
-    node.setAttribute("aria-label", describe(share));
+    const said = describe(share);
+    node.setAttribute("aria-label", said);
+    put(node.querySelector("title"), said);
     const here = `translate(${share.x.toFixed(1)} ${share.y})`;
     node.setAttribute("transform", here);
     if (slide && node.animate)
@@ -975,27 +983,21 @@ function renderChain() {
 
 function shape(share, placed) {
   const kids = [];
+  const anchor = share.x > drawn.width - 60 ? "end" : "middle";
   if (share.block) kids.push(draw("line", { class: "tick", x1: -STEP() / 2, x2: -STEP() / 2, y1: 20 - share.y, y2: 140 - share.y }));
-  if (share.label)
-    kids.push(
-      draw(
-        "text",
-        { x: -STEP() / 2, y: 14 - share.y, "text-anchor": share.x > drawn.width - 60 ? "end" : "middle" },
-        `block ${share.label}`,
-      ),
-    );
+  if (share.label) kids.push(draw("text", { x: -STEP() / 2, y: 14 - share.y, "text-anchor": anchor }, `block ${share.label}`));
   if (share.kind === "main" && share.tied) kids.push(tie(-STEP(), 0, "line"));
   const nephew = placed.get(share.nephew);
   if (nephew) kids.push(tie(nephew.x - share.x, nephew.y - share.y, "tie"));
   const parent = share.kind === "beside" && placed.get(share.parent);
   if (parent) kids.push(tie(parent.x - share.x, parent.y - share.y, "stray"));
   kids.push(
-    draw("title", {}, describe(share)),
+    draw("title"),
     draw("circle", { class: "halo", r: 12 }),
     draw("circle", { class: "core", r: share.kind === "main" ? RADIUS : RADIUS - 1.5 }),
   );
   if (share.kind === "main" && share.height % 10 === 0)
-    kids.push(draw("text", { y: 148 - share.y, "text-anchor": "middle" }, whole.format(share.height)));
+    kids.push(draw("text", { y: 148 - share.y, "text-anchor": anchor }, whole.format(share.height)));
   return kids;
 }
 
@@ -1047,11 +1049,13 @@ const opened = new Map(); // Addresses whose workers are shown, or are not, beca
 let minersShown = 10;
 let addresses = new Set(); // Those that mine here.
 
-const isOpen = (address, i) => opened.get(address) ?? i < 3;
+const places = new Map(); // Where each address stands on the page.
+
+const isOpen = (address) => opened.get(address) ?? (places.get(address) ?? 0) < 3;
 
 async function readMiners() {
   const list = await ask(`/api/v1/miners?count=${minersShown}&sort=rate`);
-  const open = list.list.filter((miner, i) => isOpen(miner.address, i));
+  const open = list.list.filter((miner) => isOpen(miner.address));
   const details = await Promise.all(
     open.slice(0, 8).map((miner) => ask(`/api/v1/miners/${encodeURIComponent(miner.address)}`).catch(() => null)),
   );
@@ -1078,7 +1082,10 @@ function renderMiners() {
   const view = data.miners;
   const box = $("miners-list");
   const old = new Map([...box.children].map((node) => [node.dataset.key, node]));
-  let groups = view.list.map((miner, i) => {
+  // In the order in which they were first seen: rates change all the time, and rows that jump about cannot be read.
+  for (const miner of view.list) if (!places.has(miner.address)) places.set(miner.address, places.size);
+  const listed = [...view.list].sort((a, b) => places.get(a.address) - places.get(b.address));
+  listed.forEach((miner, i) => {
     let node = old.get(miner.address);
     if (!node) {
       const id = `workers-${miner.address}`;
@@ -1092,7 +1099,7 @@ function renderMiners() {
         soon(["miners"]);
       });
     }
-    const open = isOpen(miner.address, i);
+    const open = isOpen(miner.address);
     const [head, workers] = node.children;
     const [name, told, button] = head.children;
     const title = `${miner.address}${miner.address === mine ? " yours" : ""}`;
@@ -1108,13 +1115,11 @@ function renderMiners() {
     put(told, `${rate(miner.rates["15m"])} · ${online} · ${count(miner.shares, "share")}${blocks}`);
     put(button, open ? "Hide workers" : "Show workers").setAttribute("aria-expanded", String(open));
     workers.hidden = !open;
-    box.append(node);
+    if (box.children[i] !== node) box.insertBefore(node, box.children[i] || null);
     old.delete(miner.address);
     if (open) renderWorkers(workers, data.workers.get(miner.address) || []);
-    return node;
   });
   old.forEach((node) => node.remove());
-  groups = null;
   const { totals } = view;
   const rates = `1 d ${rate(totals.rates["1d"])} · 7 d ${rate(totals.rates["7d"])}`;
   const who = `${count(view.miners, "address", "addresses")}, ${count(view.workers, "worker")}`;
@@ -1135,10 +1140,11 @@ const WORKERS = [
 ];
 
 function renderWorkers(box, workers) {
+  const byName = (a, b) => (b.connected > 0) - (a.connected > 0) || a.name.localeCompare(b.name, [], { numeric: true });
   list(
     box.id,
     WORKERS,
-    workers.map((worker) => {
+    [...workers].sort(byName).map((worker) => {
       const no = refusals(worker.accepted, worker.rejected);
       const row = [
         worker.name,
@@ -1454,11 +1460,8 @@ function renderBans() {
       },
     ]),
   );
-  if (!data.bans.bans.length) $("bans-list").replaceChildren("None.");
-  else if ($("bans-list").firstChild.nodeType === Node.TEXT_NODE) {
-    $("bans-list").replaceChildren();
-    renderBans();
-  }
+  show("bans-list", data.bans.bans.length > 0);
+  show("bans-empty", !data.bans.bans.length);
 }
 
 async function change(method, path, body, done) {
@@ -1496,10 +1499,10 @@ function wire() {
   $("banner-close").addEventListener("click", () => show("banner", false));
   $("spans").addEventListener("click", (event) => {
     if (!event.target.dataset.span) return;
-    span_ = event.target.dataset.span;
-    remember("localStorage", "span", span_);
+    period = event.target.dataset.span;
+    remember("localStorage", "span", period);
     chart.at = null;
-    for (const button of $("spans").children) button.setAttribute("aria-pressed", String(button.dataset.span === span_));
+    for (const button of $("spans").children) button.setAttribute("aria-pressed", String(button.dataset.span === period));
     soon(["history"]);
   });
   const box = $("chart");
