@@ -1175,7 +1175,7 @@ function renderWorkers(box, workers) {
 
 // ---- Payouts and my address ----
 
-let paysShown = 8;
+let paysShown = 10;
 
 async function readPayouts() {
   // The largest coinbase shows most of those who are paid.
