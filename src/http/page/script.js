@@ -72,6 +72,7 @@ function scaled(value, units) {
 }
 
 const RATES = ["H/s", "kH/s", "MH/s", "GH/s", "TH/s", "PH/s", "EH/s", "ZH/s", "YH/s", "RH/s", "QH/s"];
+const HASHES = RATES.map((unit) => unit.slice(0, -2));
 const rate = (value) => scaled(value, RATES).join(" ").trim();
 const difficulty = (value) => scaled(value, ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]).join(" ").trim();
 const bytes = (value) => scaled(value, ["B", "kB", "MB", "GB", "TB", "PB"]).join(" ");
@@ -422,9 +423,9 @@ function state() {
   const status = data.status;
   if (down !== null) return ["waiting", "Reconnecting…"];
   if (!status) return ["waiting", "Connecting…"];
-  const work = working()[0];
-  if (status.sync || (work && work.what === "sync")) return ["waiting", work ? `Syncing, ${percent(work)}${left(work)}` : "Syncing"];
-  if (status.trouble) return ["trouble", status.trouble.charAt(0).toUpperCase() + status.trouble.slice(1)];
+  const [work] = working();
+  if (status.trouble && !(work && status.trouble.startsWith("syncing"))) return ["trouble", sentence(status.trouble)];
+  if (work) return ["waiting", `${doing(work)}: ${percent(work)}${left(work)}`];
   if (!status.miners) return ["good", "Ready for miners"];
   return ["good", `All is well: ${count(status.miners, "miner")}${chained() ? `, ${count(status.peers, "peer")}` : ""}`];
 }
@@ -444,14 +445,18 @@ function renderState() {
   if ($("icon").href !== icon) $("icon").href = icon;
 }
 
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+const WORK = {
+  headers: "Fetching Bitcoin’s headers",
+  sync: "Fetching the share chain",
+  rebuild: "Checking coinbases",
+  prune: "Deleting what is old",
+};
+const doing = (work) => WORK[work.what] || sentence(work.what);
+
 /** Long work under way. */
-function working() {
-  const status = data.status;
-  if (status.progress && status.progress.length) return status.progress;
-  if (!status.sync) return [];
-  const { height, confirmed, target, seconds_left } = status.sync;
-  return [{ what: "sync", done: Math.min(height, Math.max(confirmed, 0) || height), of: target, unit: "shares", seconds_left }];
-}
+const working = () => data.status.progress || [];
 
 const percent = (work) => (work.of > 0 ? `${Math.floor((100 * Math.min(work.done, work.of)) / work.of)} %` : "");
 const left = (work) => (isNumber(work.seconds_left) ? `, about ${span(work.seconds_left)} left` : "");
@@ -527,10 +532,10 @@ function renderHealth() {
       status.peers ? `${count(status.peers, "peer")} connected` : "No peer connected",
       lonely ? trouble : status.peers ? "" : "this node mines alone until one is there",
     ]);
-    const work = working().find((work) => work.what === "sync");
+    const [work] = working();
     checks.push([
       work ? "waiting" : "good",
-      work ? `Share chain: ${percent(work)} fetched` : "Share chain is in step",
+      work ? `${doing(work)}: ${percent(work)}` : "Share chain is in step",
       `height ${whole.format(status.tip.height)}${status.claimed_height ? `, a peer claims ${whole.format(status.claimed_height)}` : ""}`,
     ]);
   }
@@ -556,27 +561,17 @@ function renderHealth() {
     ],
     "li",
   );
-  const names = {
-    sync: "Fetching the share chain",
-    rebuild: "Checking coinbases",
-    prune: "Deleting what is old",
-    "take-over": "Taking over the data directory",
-  };
   keyed(
     $("progress"),
     working(),
     (work) => work.what,
     (work) => [
-      el(
-        "p",
-        { class: "mute" },
-        `${names[work.what] || work.what}: ${whole.format(work.done)} of ${whole.format(work.of)} ${work.unit || ""}${left(work)}`,
-      ),
+      el("p", { class: "mute" }, `${doing(work)}: ${whole.format(work.done)} of ${whole.format(work.of)} ${work.unit || ""}${left(work)}`),
       el("progress", {
         class: "bar",
         max: Math.max(1, work.of),
         value: Math.min(work.done, work.of),
-        "aria-label": names[work.what] || work.what,
+        "aria-label": doing(work),
       }),
     ],
     "div",
@@ -704,7 +699,7 @@ function renderPool() {
   $("effort-bar").classList.toggle("over", effort > 100);
   put(
     "effort-note",
-    luck.blocks && luck.blocks.length
+    luck.blocks && luck.blocks.length && luck.since
       ? `work since the block of ${ago(luck.since)}, of what one takes on average`
       : "work so far, of what a block takes on average",
   );
@@ -716,8 +711,8 @@ function renderPool() {
   put(
     "share-note",
     expect.own_share_s > pool.window_s
-      ? `a share counts for ${span(pool.window_s)}: with luck only`
-      : `on average; each counts for ${span(pool.window_s)}`,
+      ? `on average: longer than the window of ${span(pool.window_s)}, so with luck only`
+      : `on average; blocks pay for the shares of the last ${span(pool.window_s)}`,
   );
   figure("best", scaled(best.ever > 0 ? best.ever : null, ["", "k", "M", "G", "T", "P", "E", "Z"]));
   const who =
@@ -1035,7 +1030,7 @@ async function choose(id) {
     ["Works on Bitcoin block", whole.format(share.bitcoin_height)],
     ["Would have paid", coins(share.value)],
     ["Coinbase", `class ${share.class}, ${share.layout}`],
-    ["Score of the chain", whole.format(share.score)],
+    ["Work up to it", scaled(share.score, HASHES).join(" ")],
   ];
   put("share-title", `Share ${whole.format(share.height)}`);
   box.replaceChildren(
@@ -1055,7 +1050,7 @@ const isOpen = (address) => opened.get(address) ?? (places.get(address) ?? 0) < 
 
 async function readMiners() {
   const list = await ask(`/api/v1/miners?count=${minersShown}&sort=rate`);
-  const open = list.list.filter((miner) => isOpen(miner.address));
+  const open = list.list.filter((miner) => miner.address && isOpen(miner.address));
   const details = await Promise.all(
     open.slice(0, 8).map((miner) => ask(`/api/v1/miners/${encodeURIComponent(miner.address)}`).catch(() => null)),
   );
@@ -1203,7 +1198,7 @@ function renderPayouts() {
       : "",
   );
   show("payouts-empty", !pays.length);
-  put("payouts-empty", view.note ? `${view.note.charAt(0).toUpperCase()}${view.note.slice(1)}.` : "Nobody has work in the window yet.");
+  put("payouts-empty", view.note ? `${sentence(view.note)}.` : "Nobody has work in the window yet.");
   keyed(
     $("pays"),
     pays.slice(0, paysShown).map((pay) => ({ ...pay, ours: ours(pay), mine: pay.address === mine })),
@@ -1269,9 +1264,8 @@ function renderMine(error) {
     ["Part of the window’s work", part(you.weight || 0)],
     ["Shares credited", isNumber(you.credit_shares) ? whole.format(Math.round(you.credit_shares * 100) / 100) : "–"],
     ...(sure ? [] : [["Chance to be drawn", chance(you.chance)]]),
-    ...(isNumber(you.pending) || (you.pending && isNumber(you.pending.sats))
-      ? [["Credited, not yet paid", coins(isNumber(you.pending) ? you.pending : you.pending.sats)]]
-      : []),
+    ...(you.pending ? [["A block pays on average", coins(you.pending.block_sats)]] : []),
+    ...(you.pending ? [["Its work is worth", coins(you.pending.sats)]] : []),
   ];
   keyed(
     $("mine-facts"),
