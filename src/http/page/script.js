@@ -75,6 +75,7 @@ const RATES = ["H/s", "kH/s", "MH/s", "GH/s", "TH/s", "PH/s", "EH/s", "ZH/s", "Y
 const HASHES = RATES.map((unit) => unit.slice(0, -2));
 const rate = (value) => scaled(value, RATES).join(" ").trim();
 const difficulty = (value) => scaled(value, ["", "k", "M", "G", "T", "P", "E", "Z", "Y"]).join(" ").trim();
+const effortText = (value) => (isNumber(value) ? `${value < 1e4 ? whole.format(Math.round(value)) : words.format(value)} %` : "–");
 const bytes = (value) => scaled(value, ["B", "kB", "MB", "GB", "TB", "PB"]).join(" ");
 
 function span(seconds) {
@@ -220,6 +221,12 @@ const sources = {
     every: () => ({ "1h": 10, "1d": 60, "7d": 300, "30d": 900 })[period],
     run: async () => {
       data.history = await ask(`/api/v1/history?span=${period}`);
+      // A node that is young has a dot to show on a day, and a line on an hour.
+      const [first] = data.history.points;
+      if (!remember("localStorage", "span") && period === "1d" && !(first && first[0] < now() - 7200)) {
+        period = "1h";
+        soon(["history"]);
+      }
       renderChart();
     },
   },
@@ -238,7 +245,7 @@ const sources = {
     where: ["blocks"],
     every: () => 60,
     run: async () => {
-      data.blocks = await ask("/api/v1/blocks?count=20");
+      data.blocks = await ask(`/api/v1/blocks?count=${blocksShown}`);
       renderBlocks();
     },
   },
@@ -522,7 +529,7 @@ function renderHealth() {
   const bitcoin = !has("bitcoind") && isNumber(height);
   checks.push([
     bitcoin ? "good" : "trouble",
-    bitcoin ? `bitcoind gives work for block ${whole.format(height)}` : "No work from bitcoind",
+    bitcoin ? `bitcoind gives work for block ${whole.format(height + 1)}` : "No work from bitcoind",
     bitcoin ? (isNumber(headers) ? `best header known: ${whole.format(headers)}` : "") : trouble || "no block template has come yet",
   ]);
   if (chained()) {
@@ -694,7 +701,7 @@ function renderPool() {
     `of the pool, on average${isNumber(expect.own_block_solo_s) ? `; your miners alone need ${span(expect.own_block_solo_s)}` : ""}`,
   );
   const effort = luck.effort_percent;
-  put("effort", isNumber(effort) ? `${whole.format(Math.round(effort))} %` : "–");
+  put("effort", effortText(effort));
   $("effort-bar").value = Math.min(100, effort || 0);
   $("effort-bar").classList.toggle("over", effort > 100);
   put(
@@ -1118,7 +1125,7 @@ function renderMiners() {
   const { totals } = view;
   const rates = `1 d ${rate(totals.rates["1d"])} · 7 d ${rate(totals.rates["7d"])}`;
   const who = `${count(view.miners, "address", "addresses")}, ${count(view.workers, "worker")}`;
-  put("miners-note", view.list.length ? `${who} · ${rates} · refused ${refusals(totals.accepted, totals.rejected).text}` : "");
+  put("miners-note", view.list.length ? `${who} · ${rates} · ${refusals(totals.accepted, totals.rejected).text} refused` : "");
   show("miners-empty", !view.list.length);
   show("miners-more", view.list.length < view.miners && view.list.length >= minersShown);
 }
@@ -1293,6 +1300,11 @@ function look(address) {
 
 // ---- Blocks ----
 
+let blocksShown = 6;
+
+/** The worker's part of a user name. */
+const worker = (name) => name.slice(name.indexOf(".") + 1) || name;
+
 function renderBlocks() {
   const view = data.blocks;
   if (!view) return;
@@ -1318,11 +1330,12 @@ function renderBlocks() {
         { text: ago(block.time), small: moment(block.time), title: block.hash },
         whole.format(block.height),
         {
-          text: block.found_by === "miner" ? block.name : short(block.address || "", 10, 6),
+          text: block.found_by === "miner" ? worker(block.name) : short(block.address || "", 10, 6),
+          title: block.name,
           small: block.found_by === "miner" ? "your miner" : "another node’s miner",
         },
         block.value ? coins(block.value) : "–",
-        isNumber(effort) ? `${whole.format(Math.round(effort))} %` : "–",
+        effortText(effort),
         {
           text: block.state === "in_chain" ? count(block.confirmations, "confirmation") : states[block.state] || block.state,
           dot: block.state === "stale" ? "off" : block.state === "in_chain" ? "good" : "waiting",
@@ -1331,11 +1344,12 @@ function renderBlocks() {
       ];
     }),
   );
+  show("blocks-more", view.blocks.length === blocksShown && blocksShown < 200);
   show("blocks-empty", !view.blocks.length);
   show("blocks-list", view.blocks.length > 0);
   const known = [...efforts.values()].filter(isNumber);
   const mean = known.reduce((sum, effort) => sum + effort, 0) / known.length;
-  put("blocks-note", known.length ? `mean effort of the last ${known.length}: ${whole.format(Math.round(mean))} %` : "");
+  put("blocks-note", known.length ? `mean effort of the last ${known.length}: ${effortText(mean)}` : "");
 }
 
 let hideBanner = 0;
@@ -1561,6 +1575,10 @@ function wire() {
     minersShown = Math.min(200, minersShown * 4);
     soon(["miners"]);
   });
+  $("blocks-more").addEventListener("click", () => {
+    blocksShown = Math.min(200, blocksShown * 4);
+    soon(["blocks"]);
+  });
   $("pays-more").addEventListener("click", () => {
     paysShown = Infinity;
     renderPayouts();
@@ -1621,7 +1639,7 @@ function wire() {
     },
     { rootMargin: "200px" },
   );
-  for (const section of document.querySelectorAll("main > section")) watch.observe(section);
+  for (const section of document.querySelectorAll("main section")) watch.observe(section);
 }
 
 wire();
