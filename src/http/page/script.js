@@ -1303,7 +1303,7 @@ function look(address) {
 let blocksShown = 6;
 
 /** The worker's part of a user name. */
-const worker = (name) => name.slice(name.indexOf(".") + 1) || name;
+const worker = (name) => name.replace(/^[a-zA-Z0-9]+[^a-zA-Z0-9]?/, "") || short(name);
 
 function renderBlocks() {
   const view = data.blocks;
