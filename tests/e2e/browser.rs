@@ -153,6 +153,17 @@ fn it_survives_a_restart_of_the_node() {
     follows(&mut browser, &node);
     browser.until("live");
     assert_eq!(browser.eval("window.marker"), json!(1), "without a reload");
+
+    // Another version has another page: it is loaded, and once only.
+    for reloads in [true, false] {
+        browser.eval("window.marker = 1; data.status.version = 'of before'");
+        assert_eq!(miner.mine().verdict, Ok(()));
+        let other = if reloads { "!window.marker" } else { "data.status.version !== 'of before'" };
+        browser.until(&format!("document.readyState === 'complete' && {other} && document.getElementById('version').textContent"));
+        follows(&mut browser, &node);
+        browser.until("data.status");
+    }
+    assert_eq!(browser.eval("window.marker"), json!(1));
 }
 
 #[test]

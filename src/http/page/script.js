@@ -766,8 +766,9 @@ function renderChart() {
   const seconds = { "1h": 3600, "1d": 86400, "7d": 604800, "30d": 2592000 }[history.span];
   const step = history.step_s || seconds / 360;
   const end = Math.max(now(), points.length ? points[points.length - 1][0] : 0);
-  const begin = end - seconds;
-  const x = (chart.x = (time) => ((time - begin) / seconds) * width);
+  // A node that is younger than the span has its line drawn over the whole width all the same, once it is one.
+  const begin = Math.max(end - seconds, Math.min(points.length ? points[0][0] : 0, end - seconds / 12));
+  const x = (chart.x = (time) => ((time - begin) / (end - begin)) * width);
   const kids = [];
   const pooled = chained();
   const bottom = height - 18;
@@ -806,7 +807,7 @@ function renderChart() {
   const ticks = width < 500 ? 3 : 6;
   const clockwise = seconds <= 86400 ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" };
   for (let i = 0; i < ticks; i += 1) {
-    const time = begin + ((i + 0.5) / ticks) * seconds;
+    const time = begin + ((i + 0.5) / ticks) * (end - begin);
     kids.push(
       draw("text", { x: x(time).toFixed(0), y: height - 4, "text-anchor": "middle" }, new Date(time * 1000).toLocaleString([], clockwise)),
     );
