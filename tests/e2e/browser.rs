@@ -179,6 +179,13 @@ fn it_fits_a_phone_and_both_themes() {
             has_content(&mut browser, section, content);
         }
         browser.eval("document.querySelectorAll('details').forEach((details) => { details.open = true; })");
+        // The largest figures that there may be.
+        browser.eval(
+            "data.pool.luck.effort_percent = 1e14; Object.assign(data.pool.expect, { pool_block_s: 1e17, own_share_s: 1e17, \
+             own_block_solo_s: 1e19, own_sats_next_block: 2.1e15 }); Object.assign(data.pool.best, { ever: 1e24, session: 1e24 }); \
+             renderPool(); data.payouts.value = 2.1e15; data.payouts.pays[0].sats = 2.1e15; Object.assign(data.payouts.you, { \
+             sats: 2.1e15, credit_shares: 1e15, pending: { sats: 2.1e15, block_sats: 2.1e15 } }); renderPayouts(); renderMine(null)",
+        );
         let wide = "[...document.querySelectorAll('body *')].filter((node) => node.getBoundingClientRect().right > 361 && \
                     !node.closest('svg, .unseen, .skip, thead')).map((node) => `${node.tagName}.${node.className}#${node.id}`).join(' ')";
         assert_eq!(browser.eval(wide), json!(""), "{scheme}: nothing is wider than the screen");
