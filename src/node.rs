@@ -155,6 +155,9 @@ impl<S: Stages> Node<S> {
         if !figures.bad.is_empty() {
             log::error!("{} rows of miners' figures do not decode or are too many; they are deleted", figures.bad.len());
         }
+        // All of the chain is walked once, before anything waits for it.
+        let mut line = PoolLine::default();
+        line.follow(&chain.view);
         // A stream of its own: what else is drawn stays what it was.
         let mut keys = rng.clone();
         keys.set_stream(1);
@@ -171,7 +174,7 @@ impl<S: Stages> Node<S> {
             pages,
             fetch: FetchLine::default(),
             templates: Templates::new(log),
-            line: PoolLine::default(),
+            line,
             figures: Some(figures),
             jobs: Jobs { submit, ..Jobs::default() },
             counters: Arc::default(),

@@ -449,7 +449,8 @@ impl Miners {
             let Some(slot) = self.names.remove(name) else { continue };
             self.free.push(slot);
             let worker = self.slots.get_mut(slot as usize).and_then(|slot| slot.worker.take());
-            if worker.is_some_and(|worker| worker.rates.is_some()) {
+            // While the disk hangs no more are noted than a start finds too many and deletes.
+            if worker.is_some_and(|worker| worker.rates.is_some()) && self.gone.len() < WORKERS_KEPT {
                 self.gone.push(delete_worker(&name.0, &name.1));
             }
         }

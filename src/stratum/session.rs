@@ -502,6 +502,7 @@ impl Miner {
         if !server.miners.knows(worker)
             && let Some(login) = &self.login
         {
+            server.miners.leave(self.worker);
             worker = server.miners.arrive(turn.now, &login.script, login.worker());
             self.worker = worker;
         }

@@ -119,7 +119,9 @@ impl Stage for EmissionWorker {
 
 /// The difficulty of a hash, as miners speak of it: 1 is 0xffff × 2²⁰⁸.
 fn difficulty_of(hash: &[u8; 32]) -> f64 {
-    let value = hash.iter().rev().fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte));
+    // By words: of every submit this is computed.
+    let (words, _) = hash.as_chunks::<8>();
+    let value = words.iter().rev().fold(0.0, |sum, word| sum * 18_446_744_073_709_551_616.0 + u64::from_le_bytes(*word) as f64);
     65_535.0 * 2f64.powi(208) / value.max(1.0)
 }
 
