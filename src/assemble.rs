@@ -156,6 +156,7 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let mut node = Node::new(node_config, handle, crew, fork(&seed, "node"));
     node.credited(credited);
     node.server.firmware.rules.clone_from(&config.firmware);
+    node.pages.doors.clone_from(&config.doors);
     let memory = worst_case_bytes(&hub_config);
     let hub = Hub::new(hub_config);
     Ok(Assembly { hub, reactor, node, rng: fork(&seed, "hub"), listen, memory, stopper: Stopper(postbox) })

@@ -15,6 +15,7 @@ use thiserror::Error;
 pub use self::layers::Layers;
 use crate::bitcoin;
 use crate::cli::table::Flag;
+use crate::http::access::Doors;
 use crate::http::token::Secret;
 use crate::limits::{FIRMWARE_RULES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
 use crate::stratum::firmware::Rule;
@@ -47,6 +48,10 @@ pub struct Options {
     pub stratum: Option<String>,
     /// `--http`.
     pub http: Option<String>,
+    /// `--http-host`, repeatable.
+    pub http_host: Vec<String>,
+    /// `--http-origin`, repeatable.
+    pub http_origin: Vec<String>,
     /// `--firmware`, repeatable.
     pub firmware: Vec<String>,
     /// `--solo`.
@@ -83,6 +88,8 @@ impl Options {
             "peer" => Slot::List(&mut self.peer),
             "stratum" => Slot::Text(&mut self.stratum),
             "http" => Slot::Text(&mut self.http),
+            "http-host" => Slot::List(&mut self.http_host),
+            "http-origin" => Slot::List(&mut self.http_origin),
             "firmware" => Slot::List(&mut self.firmware),
             "solo" => Slot::Switch(&mut self.solo),
             "standalone" => Slot::Switch(&mut self.standalone),
@@ -155,6 +162,8 @@ pub struct Config {
     pub stratum: SocketAddr,
     /// Where it answers HTTP.
     pub http: SocketAddr,
+    /// Who else may come in there.
+    pub doors: Doors,
     /// What the operator says of kinds of firmware.
     pub firmware: Vec<Rule>,
     /// Serve miners while no peer is there.
@@ -214,6 +223,9 @@ pub enum ConfigError {
         /// Most.
         most: u64,
     },
+    /// `--http-host` or `--http-origin`.
+    #[error("{0}")]
+    Door(String),
     /// `--firmware`.
     #[error("--firmware: {0}")]
     Firmware(String),
@@ -258,6 +270,7 @@ impl Config {
             peers: Vec::new(),
             stratum: free,
             http: free,
+            doors: Doors::default(),
             firmware: Vec::new(),
             alone: true,
             max_peers: 8,
@@ -309,6 +322,7 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     let peers = options.peer.iter().map(|value| peer_address("--peer", value, P2P_PORT)).collect::<Result<Vec<_>, _>>()?;
     within("the number of --firmware", options.firmware.len() as u64, 0, FIRMWARE_RULES_MAX as u64)?;
     let firmware = options.firmware.iter().map(|rule| rule.parse().map_err(ConfigError::Firmware)).collect::<Result<Vec<_>, _>>()?;
+    let doors = Doors::new(options.http_host, options.http_origin).map_err(ConfigError::Door)?;
     let max_peers = options.max_peers.unwrap_or(PEERS_DEFAULT as u64);
     within("--max-peers", max_peers, 1, PEERS_MAX as u64)?;
     within("the number of --bitcoind", options.bitcoind.len() as u64, 0, BITCOINDS_MAX as u64)?;
@@ -339,6 +353,7 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
         peers,
         stratum,
         http,
+        doors,
         firmware,
         alone: mode != Mode::Chain || options.alone.unwrap_or(network == Network::Regtest),
         max_peers: max_peers as usize,

@@ -314,6 +314,8 @@ pub const FREE_DIFFICULTY_MAX: f64 = 1e-3;
 
 /// Time an HTTP connection has for its request and for taking the answer.
 pub const HTTP_MAX: Duration = Duration::from_secs(30);
+/// Names, or origins, that may be configured for HTTP: each request is compared with all of them.
+pub const HTTP_DOORS_MAX: usize = 64;
 /// Bytes of the dashboard's files, uncompressed: a phone with a slow line has it in seconds.
 pub const PAGE_BYTES_MAX: usize = 150_000;
 /// Confirmed tips whose payouts can be asked for: a minute's, so that who has just seen a block can check what it pays.

@@ -383,12 +383,14 @@ impl<S: Stages> Node<S> {
     /// A browser's or a script's turn: its session is taken out meanwhile, since what it asks may be about all others.
     fn web(&mut self, now: Now, conn: ConnId, out: &mut Outlet, act: impl FnOnce(&mut Web, &mut Desk<'_>, &mut Turn<'_>)) {
         let Some(mut session) = self.sessions.remove(conn) else { return };
-        let status = self.status(now);
+        // Gathered once a turn, however many ask.
+        let status = self.pages.told.take().unwrap_or_else(|| self.status(now));
         let Parts { sessions, peers, server, pages, line, mut turn, .. } = self.parts(now, out);
         if let Session::Web(web) = &mut *session {
             act(web, &mut Desk { pages, sessions, peers, miners: &server.miners, line, status: &status }, &mut turn);
         }
         sessions.put_back(conn, session);
+        self.pages.told = Some(status);
     }
 
     fn closed(&mut self, now: Now, conn: ConnId, why: &CloseReason, out: &mut Outlet) {
@@ -487,6 +489,7 @@ impl<S: Stages> Dispatch for Node<S> {
             let clean = self.blocks.is_clean() && self.peers.kept.is_clean() && self.server.miners.is_clean();
             self.finished = now.mono >= *since + STOP_MAX || (out.tickets_out() == 0 && clean && !self.is_handing());
         }
+        self.pages.turn_ends();
         self.stages.give(&mut self.jobs);
         if let Some(journal) = &self.journal {
             journal.write(&self.counters);

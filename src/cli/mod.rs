@@ -349,7 +349,8 @@ mod tests {
         );
         let line = "run --network regtest --datadir d --bitcoind http://a --bitcoind http://b --bitcoind-cookie c --p2p 1:1 --peer 2:2 \
                     --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo \
-                    --bitcoin-peer 6:6 --propose --firmware a=12 --firmware b=1 --resync";
+                    --bitcoin-peer 6:6 --propose --firmware a=12 --firmware b=1 --http-host h.org \
+                    --http-origin https://o.org --resync";
         let Command::Run { flags, config, resync: true, print: false } = parsed(line).unwrap() else { panic!("not run") };
         assert!(matches!(parsed("run --print-config").unwrap(), Command::Run { resync: false, print: true, .. }));
         assert_eq!(config, Some("f".into()));
@@ -365,6 +366,8 @@ mod tests {
                 peer: vec!["2:2".into(), "3:3".into()],
                 stratum: Some("4:4".into()),
                 http: Some("5:5".into()),
+                http_host: vec!["h.org".into()],
+                http_origin: vec!["https://o.org".into()],
                 firmware: vec!["a=12".into(), "b=1".into()],
                 solo: Some(true),
                 standalone: Some(true),

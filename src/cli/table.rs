@@ -163,6 +163,18 @@ const RUN: &[Flag] = &[
         "\"127.0.0.1:9332\"",
         "dashboard, API and metrics; 0.0.0.0:9332 shows them to your whole network",
     ),
+    keys_of(
+        "http-host",
+        Takes::Text("NAME"),
+        "[\"pool.example.org\"]",
+        "answer HTTP under this name too; addresses, localhost and names of the house (pi, pi.local, pi.lan) are answered anyway",
+    ),
+    keys_of(
+        "http-origin",
+        Takes::Text("ORIGIN"),
+        "[\"https://stats.example.org\"]",
+        "let pages from here read the API in a browser (CORS); none may unless named, and none may change anything",
+    ),
     flag("config", Takes::File, "", "read this TOML file; in the environment ROCKPOOL_CONFIG"),
     flag("resync", Takes::Nothing, "", "delete the share chain first and fetch it anew"),
     flag("print-config", Takes::Nothing, "", "print what all of this comes to and where each value is from, passwords hidden, and end"),

@@ -8,6 +8,7 @@ use crate::http::error::Code;
 use crate::http::reply::Reply;
 use crate::http::routes::Access;
 use crate::http::token::{self, Caller, Scope};
+use crate::limits::HTTP_DOORS_MAX;
 use crate::turn::Turn;
 
 /// What the operator says of who may come in.
@@ -23,6 +24,25 @@ pub struct Doors {
 const HOME: [&str; 5] = [".local", ".lan", ".home.arpa", ".internal", ".onion"];
 
 impl Doors {
+    /// What was configured, checked.
+    pub fn new(hosts: Vec<String>, origins: Vec<String>) -> Result<Doors, String> {
+        if hosts.len().max(origins.len()) > HTTP_DOORS_MAX {
+            return Err(format!("--http-host and --http-origin may be given {HTTP_DOORS_MAX} times each"));
+        }
+        let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+        if let Some(bad) = hosts.iter().find(|host| !is_name(host)) {
+            return Err(format!("--http-host: {bad:?} is no name: give it without scheme and port, like pool.example.org"));
+        }
+        let is_origin = |origin: &str| {
+            let rest = origin.strip_prefix("https://").or(origin.strip_prefix("http://"));
+            rest.is_some_and(|rest| is_name(&rest.replace([':', '[', ']'], "")) && rest.to_ascii_lowercase() == *rest)
+        };
+        if let Some(bad) = origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(format!("--http-origin: {bad:?} is no origin: give scheme and name alone, like https://stats.example.org"));
+        }
+        Ok(Doors { hosts, origins })
+    }
+
     /// Whether the request is meant for this node. A page of others that has its own name lead here, to read what is told at home (DNS
     /// rebinding), is still asked for by that name.
     pub fn meant(&self, request: &Request) -> Result<(), Reply> {
@@ -158,6 +178,22 @@ mod tests {
             assert_eq!(doors.meant(&to(host)).unwrap_err().status, 421, "{host}");
         }
         assert_eq!(doors.meant(&Request::new(Method::Get, "/")), Ok(()), "HTTP/1.0 says no name");
+    }
+
+    #[test]
+    fn only_names_and_origins_are_configured() {
+        let new = |hosts: &[&str], origins: &[&str]| {
+            let owned = |of: &[&str]| of.iter().map(|of| (*of).to_owned()).collect();
+            Doors::new(owned(hosts), owned(origins))
+        };
+        assert!(new(&["pool.example.org", "pi_2"], &["https://a.org", "http://127.0.0.1:3000", "http://[2001:db8]:80"]).is_ok());
+        for bad in ["", "https://a.org", "a.org:80", "a/b", "*"] {
+            assert!(new(&[bad], &[]).unwrap_err().contains("is no name"), "{bad}");
+        }
+        for bad in ["", "*", "null", "a.org", "https://", "https://a.org/", "https://A.org", "ftp://a.org"] {
+            assert!(new(&[], &[bad]).unwrap_err().contains("is no origin"), "{bad}");
+        }
+        assert!(new(&["a"; HTTP_DOORS_MAX], &[]).is_ok() && new(&["a"; HTTP_DOORS_MAX + 1], &[]).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod history;
 pub mod json;
 pub mod metrics;
 pub mod miners;
+pub mod openapi;
 pub mod page;
 pub mod payouts;
 pub mod peers;
@@ -22,11 +23,9 @@ pub mod token;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rockpool_net::frame::http::Request;
 use rockpool_net::id::ShareId;
-use rockpool_net::time::Now;
 use rockpool_net::wire::share::{Class, Share};
 use rockpool_store::handle::Found;
 use rockpool_store::params::Params;
@@ -121,7 +120,8 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
         route @ (Route::Page | Route::Style | Route::Script) => page::answer(route, asked.request.gzip).into(),
         Route::Health => health(facts).into(),
         Route::Metrics => Reply::text(200, metrics::render(facts)).into(),
-        Route::Status => desk.pages.status(turn.now, facts).into(),
+        Route::Status => desk.pages.status(facts).into(),
+        Route::OpenApi => desk.pages.openapi(desk.status.version).into(),
         Route::Turns => Reply::json(&json::turns(facts.times)).into(),
         Route::Chain => desk.pages.chain(asked, facts).into(),
         Route::Headers => desk.pages.shares(asked, rows, facts, |_, _, shares| Reply::json(&chain::headers(shares))),
@@ -155,8 +155,12 @@ pub struct Pages {
     params: &'static Params,
     /// Who may come in.
     pub doors: Doors,
-    /// The status, and the moment for which it was rendered: all that a turn dispatches has the same.
-    status: Option<(Duration, Reply)>,
+    /// What the node told of itself in this turn, if anybody asked: all that a turn dispatches has the same.
+    pub(crate) told: Option<Status>,
+    /// The same, rendered.
+    status: Option<Reply>,
+    /// The API's description, once somebody has asked for it.
+    openapi: Option<Reply>,
     /// What was told of the pool, in which second and at which confirmed tip.
     pool: Option<(u64, ShareId, Reply)>,
     /// Payouts at the newest confirmed tips, newest last.
@@ -171,7 +175,7 @@ impl Pages {
     /// Of a node on this network.
     pub fn new(params: &'static Params) -> Pages {
         let (doors, payouts, draws, own) = (Doors::default(), VecDeque::new(), Draws::default(), OwnShares::default());
-        Pages { params, doors, status: None, pool: None, payouts, draws, own }
+        Pages { params, doors, told: None, status: None, openapi: None, pool: None, payouts, draws, own }
     }
 
     /// The confirmed tip has these payouts now: they are remembered for a while after it has moved on.
@@ -190,14 +194,17 @@ impl Pages {
         self.payouts.iter().find(|payouts| payouts.parent == *share)
     }
 
-    fn status(&mut self, now: Now, facts: Facts<'_>) -> Reply {
-        match &self.status {
-            Some((rendered, reply)) if *rendered == now.mono => reply.clone(),
-            _ => {
-                let reply = Reply::json(&json::Status::of(facts)).shared();
-                self.status.insert((now.mono, reply)).1.clone()
-            }
-        }
+    /// What was told in this turn may be another in the next.
+    pub(crate) fn turn_ends(&mut self) {
+        (self.told, self.status) = (None, None);
+    }
+
+    fn status(&mut self, facts: Facts<'_>) -> Reply {
+        self.status.get_or_insert_with(|| Reply::json(&json::Status::of(facts)).shared()).clone()
+    }
+
+    fn openapi(&mut self, version: &str) -> Reply {
+        self.openapi.get_or_insert_with(|| Reply::json(&openapi::document(version)).shared()).clone()
     }
 
     /// Made once a second at most, and with every tip.

@@ -25,6 +25,8 @@ pub enum Route {
     Health,
     /// Figures for Prometheus.
     Metrics,
+    /// This API's description.
+    OpenApi,
     /// The node at this moment.
     Status,
     /// The reactor's slowest turns.
@@ -161,7 +163,7 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 pub const HTML: &str = "text/html; charset=utf-8";
 
 /// Most parameters of a route.
-const PARAMS_MAX: usize = 4;
+pub(crate) const PARAMS_MAX: usize = 4;
 
 const fn query(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Param {
     Param { name, place: Place::Query, kind, unit, help }
@@ -180,7 +182,7 @@ pub const fn count(default: u64) -> Param {
 /// `from`, of a list that goes down from a height.
 pub const FROM: Param = query(
     "from",
-    Kind::Number { min: 0, max: u32::MAX as u64, default: Some(u32::MAX as u64) },
+    Kind::Number { min: 0, max: u32::MAX as u64, default: None },
     "height",
     "The highest share that is listed; the newest if it is not given.",
 );
@@ -221,6 +223,7 @@ pub static ROUTES: &[Row] = &[
         ..READ
     },
     Row { route: Route::Metrics, path: "/metrics", kind: TEXT, summary: "Figures in Prometheus' text format.", ..READ },
+    Row { route: Route::OpenApi, path: "/api/v1/openapi.json", summary: "This API's description, OpenAPI 3.1.", ..READ },
     Row { route: Route::Status, path: "/api/v1/status", schema: "Status", summary: "The node at this moment.", ..READ },
     Row {
         route: Route::Chain,

@@ -10,6 +10,7 @@ use rockpool_net::frame::http::Method;
 use rockpool_net::hub::TurnReport;
 use rockpool_net::hub::io::Stage;
 use rockpool_net::payload::Payload;
+use rockpool_net::time::Now;
 use rockpool_net::times::{SlowTurn, StageTimes};
 use rockpool_net::wire::share::Script;
 use rockpool_store::blocks::FoundBlock;
@@ -181,7 +182,7 @@ fn status_is_rendered_once_a_turn() {
     front.json("/api/v1/status");
     front.status.peers = 50;
     assert_eq!(front.json("/api/v1/status")["peers"], 2, "the same turn, the same answer");
-    front.now.mono += Duration::from_millis(1);
+    front.pages.turn_ends();
     assert_eq!(front.json("/api/v1/status")["peers"], 50);
 }
 

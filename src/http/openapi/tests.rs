@@ -1,0 +1,193 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+
+use rockpool_net::id::ShareId;
+use rockpool_net::wire::share::Script;
+
+use super::*;
+use crate::peer::tests::shake_hands;
+use crate::testing::{ADDRESS, Grower, HTTP, Inline, PEER, World, block_found};
+
+/// Schemas of which this small node has nothing to tell.
+const UNSEEN: &[&str] = &["BitcoinPeer", "Sync", "BlockFate", "SlowTurn"];
+
+/// A node with some of everything, and a share of its chain.
+fn node() -> (World<Inline>, ShareId) {
+    let mut world = World::whole(&[], 1);
+    let shares = Grower::new().grow_many(3, Script::P2wpkh([1; 20]));
+    let id = shares[1].id();
+    world.offer(shares);
+    for (ip, stays) in [([9, 9, 9, 9], true), ([7, 7, 7, 7], false)] {
+        let peer = world.connect_from(ip, PEER);
+        shake_hands(&mut world, peer);
+        if !stays {
+            world.hang_up(peer);
+        }
+    }
+    let conn = world.connect(HTTP);
+    world.mail(block_found(conn, ShareId([7; 32]), 5, None), Vec::new());
+    world.settle();
+    (world, id)
+}
+
+/// What a request is answered with: the status, the content type and the body.
+fn ask(world: &mut World<Inline>, row: &Row, path: &str) -> (u16, String, String) {
+    let body = match row.body {
+        "" => "",
+        "NewPeer" => r#"{"addr": "8.8.4.4"}"#,
+        "NewBan" => r#"{"addr": "8.8.0.0/16", "seconds": 60, "reason": "x"}"#,
+        other => panic!("give an example of {other}"),
+    };
+    let (conn, length) = (world.connect(HTTP), body.len());
+    let lines = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    let method = method(row.method).to_uppercase();
+    world.feed(conn, format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: {length}\r\n\r\n{body}").as_bytes());
+    world.settle();
+    let said = String::from_utf8_lossy(&world.taken(conn)).into_owned();
+    world.hang_up(conn);
+    let (head, body) = said.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path} is not answered"));
+    let kind = head.lines().find_map(|line| line.strip_prefix("Content-Type: ")).unwrap_or_default();
+    (head[9..12].parse().unwrap(), kind.into(), body.into())
+}
+
+/// The path of a route with its parameters filled in.
+fn filled(row: &Row, share: &ShareId) -> String {
+    let path = row.path.replace("{id}", &share.to_string()).replace("{of}", "8.8.0.0/16").replace("{address}", ADDRESS);
+    assert!(!path.contains('{'), "give an example of what {path} is asked for");
+    path
+}
+
+/// A value is what its schema says: each field that it names is there, of its type, and none beside.
+fn fits(document: &Value, schema: &Value, value: &Value, at: &str, seen: &mut BTreeSet<String>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = document.pointer(name.strip_prefix('#').unwrap()).unwrap_or_else(|| panic!("{at}: no schema {name}"));
+        seen.insert(name.rsplit('/').next().unwrap().to_owned());
+        return fits(document, schema, value, at, seen);
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        return if value.is_null() { assert_eq!(any[1]["type"], "null") } else { fits(document, &any[0], value, at, seen) };
+    }
+    if let Some(of) = schema["enum"].as_array() {
+        assert!(of.contains(value), "{at}: {value} is none of {of:?}");
+    }
+    let is_whole = value.as_f64().is_some_and(|number| number.fract() == 0.0);
+    let right = match schema["type"].as_str().unwrap() {
+        "integer" => is_whole,
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("{at}: {other}"),
+    };
+    assert!(right, "{at}: {value} is no {}", schema["type"]);
+    if let Some(pattern) = schema["pattern"].as_str() {
+        let text = value.as_str().unwrap();
+        let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(digits && (!pattern.contains("{64}") || text.len() == 64), "{at}: {text} is not {pattern}");
+    }
+    value.as_array().into_iter().flatten().for_each(|item| fits(document, &schema["items"], item, &format!("{at}[]"), seen));
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let more = &schema["additionalProperties"];
+        let property = if more.is_object() { more } else { &schema["properties"][name] };
+        assert!(property.is_object(), "{at}.{name} is not in the schema");
+        fits(document, property, value, &format!("{at}.{name}"), seen);
+    }
+    for name in schema["required"].as_array().into_iter().flatten() {
+        assert!(value.get(name.as_str().unwrap()).is_some(), "{at} has no {name}");
+    }
+}
+
+#[test]
+fn every_route_answers_with_what_the_document_says() {
+    let (mut world, share) = node();
+    let index = ROUTES.iter().find(|row| row.path == "/api/v1/openapi.json").unwrap();
+    let document: Value = serde_json::from_str(&ask(&mut world, index, index.path).2).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut seen = BTreeSet::new();
+    let order = |row: &&Row| [Method::Post, Method::Get, Method::Delete].iter().position(|method| *method == row.method);
+    let mut rows: Vec<&Row> = ROUTES.iter().collect();
+    rows.sort_by_key(order);
+    for row in rows {
+        let told = &document["paths"][row.path][method(row.method)]["responses"];
+        assert!(told.is_object(), "{} is not in the document", row.path);
+        if row.kind.starts_with("text/event-stream") {
+            continue;
+        }
+        let (status, kind, body) = ask(&mut world, row, &filled(row, &share));
+        let schema = &told[status.to_string()]["content"][&kind]["schema"];
+        assert!(status == 200 || row.route == Route::Health, "{}: {status} {body}", row.path);
+        assert!(schema.is_object(), "{}: {status} {kind} is not in the document", row.path);
+        if kind == JSON && row.path != index.path {
+            fits(&document, schema, &serde_json::from_str(&body).unwrap(), row.path, &mut seen);
+        }
+        if !row.body.is_empty() {
+            seen.insert(row.body.to_owned());
+        }
+    }
+    let (status, _, body) = ask(&mut world, index, "/nothing");
+    assert_eq!(status, 404);
+    fits(&document, &reference("Error"), &serde_json::from_str(&body).unwrap(), "error", &mut seen);
+    for name in document["components"]["schemas"].as_object().unwrap().keys() {
+        assert_ne!(seen.contains(name), UNSEEN.contains(&name.as_str()), "{name} is told, and said to be unseen; or neither");
+    }
+}
+
+#[test]
+fn parameters_are_taken_within_the_bounds_of_the_table_and_refused_beyond() {
+    let (mut world, share) = node();
+    for row in ROUTES.iter().filter(|row| row.method == Method::Get && !row.kind.starts_with("text/event-stream")) {
+        let path = filled(row, &share);
+        let mut ask = |name: &str, value: &str| {
+            let (status, _, body) = ask(&mut world, row, &format!("{path}?{name}={value}"));
+            let body: Value = serde_json::from_str(&body).unwrap_or_default();
+            (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
+        };
+        for param in row.params.iter().filter(|param| param.place == Place::Query) {
+            let mut good = Vec::new();
+            let mut bad = vec![String::new(), "%00".into(), "-1".into()];
+            match param.kind {
+                Kind::Number { min, max, default } => {
+                    assert!(default.is_none_or(|default| (min..=max).contains(&default)) && !param.unit.is_empty(), "{param:?}");
+                    good.extend([min.to_string(), max.to_string()]);
+                    bad.extend([(max + 1).to_string(), "1.5".into(), "x".into()]);
+                }
+                Kind::Choice { of, default } => {
+                    assert!(default.is_empty() || of.contains(&default), "{param:?}");
+                    good.extend(of.iter().map(|word| (*word).to_owned()));
+                    bad.push(of[0].to_lowercase() + "x");
+                }
+                Kind::Id => bad.push("x".repeat(64)),
+                Kind::Text { bytes } => {
+                    bad.pop();
+                    bad.push("x".repeat(bytes + 1));
+                }
+            }
+            for value in good {
+                assert_eq!(ask(param.name, &value).0, 200, "{path}?{}={value}", param.name);
+            }
+            for value in bad {
+                let wanted = (400, "bad_parameter".to_owned());
+                assert_eq!(ask(param.name, &value), wanted, "{path}?{}={value}", param.name);
+            }
+        }
+        assert_eq!(ask("no_such_parameter", "1"), (400, "bad_parameter".to_owned()), "{path}");
+    }
+}
+
+#[test]
+fn the_table_is_of_one_piece() {
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    for row in ROUTES {
+        assert!(names.insert(format!("{:?}", row.route)), "{:?} stands twice", row.route);
+        assert!(paths.insert((row.path, method(row.method))), "{} stands twice", row.path);
+        assert!(row.summary.ends_with('.') && (row.kind != JSON || !row.schema.is_empty() || row.route == Route::OpenApi), "{row:?}");
+        let in_path = row.params.iter().filter(|param| param.place == Place::Path).count();
+        assert_eq!(row.path.matches('{').count(), in_path, "{}", row.path);
+        for param in row.params {
+            assert!(param.help.ends_with('.'), "{param:?}");
+            assert!(param.place == Place::Query || row.path.ends_with(&format!("{{{}}}", param.name)), "{param:?} ends the path");
+        }
+    }
+}
