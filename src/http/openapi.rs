@@ -16,8 +16,8 @@ static SCHEMAS: &str = include_str!("schemas.txt");
 
 /// What holds for all of the API.
 const ABOUT: &str = "Figures of this node, and what may be changed of it. Amounts are in satoshis, times in Unix seconds, rates in hashes \
-                     per second, difficulties as Bitcoin counts them. HEAD is answered wherever GET is. Every refusal has a code that keeps \
-                     its meaning; lists have at most 200 rows, and more are asked for by `offset` or from further down by `from`.";
+                     per second, difficulties as Bitcoin counts them. HEAD is answered wherever GET is. Every refusal has a code that \
+                     keeps its meaning; lists have at most 200 rows, and more are asked for by `offset` or from further down by `from`.";
 
 /// The document.
 pub fn document(version: &str) -> Value {

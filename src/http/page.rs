@@ -31,7 +31,8 @@ pub fn answer(route: Route, gzip: bool) -> Reply {
         Route::Script => &SCRIPT,
         _ => &INDEX,
     };
-    // What a gzip file ends with, checksum and length of its content, names the content. The two encodings are two things (RFC 9110 §8.8.3.3).
+    // What a gzip file ends with, checksum and length of its content, names the content. The two encodings are two things
+    // (RFC 9110 §8.8.3.3).
     let sum: String = file.gzip.iter().rev().take(8).map(|byte| format!("{byte:02x}")).collect();
     let (body, tag) = if gzip { (file.gzip, format!("\"{sum}-gzip\"")) } else { (file.plain, format!("\"{sum}\"")) };
     let reply = Reply::kept(file.kind, body, Kept::Page, &tag);

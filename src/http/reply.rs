@@ -161,7 +161,8 @@ impl Reply {
             Kept::Not => "Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n",
             Kept::Page => {
                 "Cache-Control: no-cache\r\nVary: Accept-Encoding\r\nContent-Security-Policy: default-src 'none'; script-src 'self'; \
-                 style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"
+                 style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
+                 frame-ancestors 'none'\r\n"
             }
         };
         if !self.tag.is_empty() {

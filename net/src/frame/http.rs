@@ -63,8 +63,8 @@ pub struct Request {
     pub method: Method,
     /// The target as sent: path and query, not decoded.
     pub path: Box<str>,
-    /// Whom it is meant for, the header `Host` or what an absolute target says: a name or an address, perhaps with a port. HTTP/1.0 need not
-    /// say.
+    /// Whom it is meant for, the header `Host` or what an absolute target says: a name or an address, perhaps with a port. HTTP/1.0 need
+    /// not say.
     pub host: Option<Box<str>>,
     /// The header `Origin`: the page that asks, told by its browser.
     pub origin: Option<Box<str>>,
