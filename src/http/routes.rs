@@ -1,16 +1,18 @@
 //! The fixed table of routes: what is asked with which parameters, who may, and what comes back. Answering 404 and 405, checking
 //! parameters and describing the API (`/api/v1/openapi.json`) all follow from it.
+//!
+//! One more is a [`Route`], a row, an arm of `dispatch` in `src/http/mod.rs` and a schema in `src/http/schemas.txt`. Tests hold the row
+//! against what it answers, and `docs/api.md` against the table (`WRITE_PAPERS=1 cargo test --test install` writes it anew).
 
 use std::borrow::Cow;
 
 use rockpool_net::frame::http::{Method, Request};
-use rockpool_store::limits::BANS_MAX;
 use serde::Deserialize;
 
 use crate::http::error::Code;
 use crate::http::payouts::SATS_MAX;
 use crate::http::reply::Reply;
-use crate::limits::{ADDRESS_BYTES_MAX, PEERS_CONFIGURED_MAX, PEERS_LISTED_MAX, SHARES_LISTED, SHARES_LISTED_MAX, USER_BYTES_MAX};
+use crate::limits::{ADDRESS_BYTES_MAX, PEERS_LISTED_MAX, SHARES_LISTED, SHARES_LISTED_MAX, USER_BYTES_MAX};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +165,15 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 pub const HTML: &str = "text/html; charset=utf-8";
 
 /// Most parameters of a route.
-pub(crate) const PARAMS_MAX: usize = 4;
+const PARAMS_MAX: usize = 4;
+// A row with more would not be understood.
+const _: () = {
+    let mut at = 0;
+    while at < ROUTES.len() {
+        assert!(ROUTES[at].params.len() <= PARAMS_MAX);
+        at += 1;
+    }
+};
 
 const fn query(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Param {
     Param { name, place: Place::Query, kind, unit, help }
@@ -192,7 +202,8 @@ pub const OFFSET: Param =
     query("offset", Kind::Number { min: 0, max: u32::MAX as u64, default: Some(0) }, "rows", "How many are left out at the front.");
 
 const PAGE: &[Param] = &[OFFSET, count(PEERS_LISTED_MAX as u64)];
-const _: () = assert!(SHARES_LISTED_MAX as usize == PEERS_LISTED_MAX && BANS_MAX > 0 && PEERS_CONFIGURED_MAX > 0);
+// One bound for all lists.
+const _: () = assert!(SHARES_LISTED_MAX as usize == PEERS_LISTED_MAX);
 
 /// What most routes have in common: anybody may read JSON.
 const READ: Row = Row {

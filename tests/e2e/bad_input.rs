@@ -233,8 +233,8 @@ fn nonsense_at_the_http_door() {
     let mut house = House::new();
     for (bytes, status) in [
         (&b"\0\0\0\0\r\n\r\n"[..], "400"),
-        (b"GET / HTTP/9.9\r\n\r\n", "505"),
-        (b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "501"),
+        (&b"GET / HTTP/9.9\r\n\r\n"[..], "505"),
+        (&b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"[..], "501"),
     ] {
         let answer = drained(send(house.node.http, bytes));
         assert!(answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes()), "{}", String::from_utf8_lossy(&answer));
