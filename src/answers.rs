@@ -151,8 +151,9 @@ impl<S: Stages> Node<S> {
 
     /// The end of a turn while the node stops: nothing new is read, and what waits to be served is not.
     pub(crate) fn wind_down(&mut self, now: Now, deadline: Duration, out: &mut Outlet) {
-        let Parts { sessions, mut turn, .. } = self.parts(now, out);
+        let Parts { sessions, streams, mut turn, .. } = self.parts(now, out);
         turn.out.stop_reading();
+        streams.end(turn.out);
         turn.out.set_wake(Some(deadline).filter(|deadline| now.mono < *deadline));
         for (_, session) in sessions.all_mut() {
             match session {

@@ -318,6 +318,24 @@ pub const HTTP_MAX: Duration = Duration::from_secs(30);
 pub const HTTP_DOORS_MAX: usize = 64;
 /// Bytes of the dashboard's files, uncompressed: a phone with a slow line has it in seconds.
 pub const PAGE_BYTES_MAX: usize = 150_000;
+/// Event streams at once: as many HTTP connections stay for requests.
+pub const STREAMS_MAX: usize = HTTP_CONNS_MAX / 2;
+/// Bytes that a stream has not read over which it is cut: minutes of a busy node's events, beside what the system holds for it.
+pub const STREAM_BACKLOG_BYTES: usize = 64 << 10;
+/// Bytes of events told in one second, some 60 of them, all kinds together but those that nobody can bring about at will: of a sync's
+/// thousands of shares, and of a farm's miners that come back at once, the number is told. All streams then take some tenth of a core.
+pub const STREAM_BYTES_A_SECOND: usize = 8 << 10;
+/// Bytes of past events that are kept for who comes back: some 250. No more are told in one turn, whatever they are, so that who reads is
+/// never cut for them.
+pub const STREAM_PAST_BYTES: usize = STREAM_BACKLOG_BYTES / 2;
+/// Characters of a reason or a bitcoind's word that an event tells.
+pub const STREAM_TEXT_CHARS: usize = 256;
+/// Least time between two looks whether the status is another.
+pub const STREAM_STATUS_MIN: Duration = Duration::from_secs(1);
+/// Time after which the status is sent all the same, for proxies that close what is silent for a minute.
+pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
+/// Time after which a browser is to come back when its stream has ended.
+pub const STREAM_RETRY: Duration = Duration::from_secs(3);
 /// Confirmed tips whose payouts can be asked for: a minute's, so that who has just seen a block can check what it pays.
 pub const PAYOUTS_KEPT: usize = 6;
 /// Shares in one list, if the question does not say.
@@ -410,9 +428,9 @@ pub const EVICT_SETTLED: Duration = Duration::from_secs(60);
 pub const MINERS_MAX: usize = 10_240;
 /// Miners at once behind one public address.
 pub const MINERS_PER_ADDR: usize = 256;
-/// HTTP connections at once.
-pub const HTTP_CONNS_MAX: usize = 128;
-/// HTTP connections at once of one address: browsers open six.
+/// HTTP connections at once: half of them for event streams. An idle one takes some 5 KiB.
+pub const HTTP_CONNS_MAX: usize = 1_024;
+/// HTTP connections at once of one address: browsers open six. This machine's own, a reverse proxy's among them, are not counted.
 pub const HTTP_PER_ADDR: usize = 16;
 /// File descriptors beside connections: RocksDB's files, listeners, bitcoind, the terminal.
 pub const FILES_BESIDE: usize = 192;

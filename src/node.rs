@@ -24,8 +24,9 @@ use crate::bitcoin::session::BitcoinNode;
 use crate::blocks::Blocks;
 use crate::config::Mode;
 use crate::fetch::FetchLine;
+use crate::http::stream::Streams;
 use crate::http::token::Secret;
-use crate::http::{Desk, Pages};
+use crate::http::{Desk, Pages, facts, json};
 use crate::journal::{Journal, ended};
 use crate::limits::STOP_MAX;
 use crate::miners::Miners;
@@ -90,6 +91,7 @@ pub struct Node<S> {
     pub(crate) bitcoin: Nodes,
     pub(crate) server: Server,
     pub(crate) pages: Pages,
+    pub(crate) streams: Streams,
     pub(crate) fetch: FetchLine,
     pub(crate) templates: Templates,
     /// The pool by its share chain.
@@ -172,6 +174,7 @@ impl<S: Stages> Node<S> {
             rng,
             sessions: Sessions::default(),
             pages,
+            streams: Streams::default(),
             fetch: FetchLine::default(),
             templates: Templates::new(log),
             line,
@@ -274,7 +277,8 @@ impl<S: Stages> Node<S> {
             counters: &self.counters,
         };
         let (sessions, peers, bitcoin) = (&mut self.sessions, &mut self.peers, &mut self.bitcoin);
-        Parts { sessions, peers, bitcoin, server: &mut self.server, pages: &mut self.pages, line: &self.line, turn }
+        let (pages, streams) = (&mut self.pages, &mut self.streams);
+        Parts { sessions, peers, bitcoin, server: &mut self.server, pages, streams, line: &self.line, turn }
     }
 
     fn opened(&mut self, now: Now, conn: ConnId, lane: Lane, addr: SocketAddr, outbound: bool, out: &mut Outlet) {
@@ -385,15 +389,34 @@ impl<S: Stages> Node<S> {
         let Some(mut session) = self.sessions.remove(conn) else { return };
         // Gathered once a turn, however many ask.
         let status = self.pages.told.take().unwrap_or_else(|| self.status(now));
-        let Parts { sessions, peers, server, pages, line, mut turn, .. } = self.parts(now, out);
+        let Parts { sessions, peers, server, pages, streams, line, mut turn, .. } = self.parts(now, out);
         if let Session::Web(web) = &mut *session {
-            act(web, &mut Desk { pages, sessions, peers, miners: &server.miners, line, status: &status }, &mut turn);
+            act(web, &mut Desk { pages, streams, sessions, peers, miners: &server.miners, line, status: &status }, &mut turn);
         }
         sessions.put_back(conn, session);
         self.pages.told = Some(status);
     }
 
+    /// Event streams are told what has come about in this turn.
+    fn stream(&mut self, now: Now, out: &mut Outlet) {
+        if self.streams.is_empty() {
+            return;
+        }
+        let mut news = self.streams.news(now.mono, &self.counters);
+        if self.streams.looks(now.mono) {
+            let mut status = self.status(now);
+            let uptime = std::mem::take(&mut status.uptime);
+            let Parts { streams, server, turn, .. } = self.parts(now, out);
+            if streams.is_other(now.mono, json::Status::of(facts(&status, &server.miners, &turn)).render()) {
+                status.uptime = uptime;
+                news += &streams.status_event(&json::Status::of(facts(&status, &server.miners, &turn)).render());
+            }
+        }
+        self.streams.send(news, out, &self.counters);
+    }
+
     fn closed(&mut self, now: Now, conn: ConnId, why: &CloseReason, out: &mut Outlet) {
+        self.streams.closed(conn, &self.counters);
         let Parts { sessions, peers, bitcoin, server, mut turn, .. } = self.parts(now, out);
         match sessions.remove(conn).map(|session| *session) {
             Some(Session::Peer(mut peer)) => {
@@ -448,6 +471,7 @@ pub(crate) struct Parts<'a> {
     pub server: &'a mut Server,
     pub pages: &'a mut Pages,
     pub line: &'a PoolLine,
+    pub streams: &'a mut Streams,
     pub turn: Turn<'a>,
 }
 
@@ -494,6 +518,7 @@ impl<S: Stages> Dispatch for Node<S> {
         if let Some(journal) = &self.journal {
             journal.write(&self.counters);
         }
+        self.stream(now, out);
     }
 }
 

@@ -57,6 +57,11 @@ rockpool_net::counters! {
         peers_evicted: "connections", "Peers that had to go because too many came in.";
         peers_rested: "times", "A peer said more than its budget allows and was not heard for a moment.";
         tokens_refused: "requests", "Requests over HTTP whose token did not hold.";
+        streams: "streams" Level, "Event streams that are open now.";
+        streams_refused: "streams", "Event streams refused because there were as many as may be.";
+        streams_cut: "streams", "Event streams cut because their reader fell behind.";
+        stream_payloads: "payloads", "Pieces of news encoded for event streams, each once for all of them.";
+        stream_lost: "events", "Notifications that streams were only told the number of, because too many came at once.";
         fetch_dropped: "jobs", "Words to the fetcher dropped because too many waited; it asks again by its deadlines.";
     }
 }

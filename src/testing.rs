@@ -37,7 +37,7 @@ use rockpool_workers::writer::StoreWriter;
 
 use crate::config::Mode;
 use crate::http::token::Secret;
-use crate::limits::PEERS_RESERVE;
+use crate::limits::{HTTP_CONNS_MAX, PEERS_RESERVE};
 use crate::node::{Node, NodeConfig};
 use crate::status::Listen;
 
@@ -270,7 +270,7 @@ fn hub() -> Hub<Answer> {
     let row = |lane, framer| ListenerRow {
         lane,
         framer,
-        conns_max: 64 + PEERS_RESERVE,
+        conns_max: if lane == Lane::Http { HTTP_CONNS_MAX } else { 64 + PEERS_RESERVE },
         per_addr_max: 64,
         per_group_max: 64,
         spare_private: true,

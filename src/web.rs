@@ -12,9 +12,12 @@ use rockpool_workers::jobs::ReadJob;
 
 use crate::http::error::Code;
 use crate::http::reply::Reply;
-use crate::http::{Answer, Desk, answer};
+use crate::http::{Answer, Desk, answer, facts};
 use crate::limits::HTTP_MAX;
 use crate::turn::Turn;
+
+/// Nothing can be asked behind what has no end.
+const BEHIND_EVENTS: CloseReason = CloseReason::Done("a request behind that for events");
 
 /// A browser or a script.
 #[derive(Debug)]
@@ -41,6 +44,9 @@ impl Web {
 
     /// A request came, or what cannot be one: that is answered in its turn too, and ends the connection.
     pub fn on_request(&mut self, conn: ConnId, request: Result<Request, Bad>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
+        if desk.streams.has(conn) {
+            return turn.out.close(conn, BEHIND_EVENTS);
+        }
         self.deadline = turn.now.mono + HTTP_MAX;
         turn.out.set_timer(conn, Some(self.deadline));
         if let Some(ticket) = turn.out.take_ticket() {
@@ -90,6 +96,10 @@ impl Web {
                     self.reading = Some(request);
                     turn.jobs.read.push(ReadJob { conn, tag: self.reads, rows, ticket });
                 }
+                Answer::Stream(head) => {
+                    self.stream(conn, &request, &head, desk, turn);
+                    turn.out.home(ticket);
+                }
                 Answer::Send(reply) => {
                     // In this order: a client that has ended is closed once all its tickets are home and what was said is flushed.
                     self.send(conn, &request, &reply, turn);
@@ -97,6 +107,23 @@ impl Web {
                 }
             }
         }
+    }
+
+    /// The connection becomes a stream: it has no deadline any more, and nothing more is answered on it.
+    fn stream(&mut self, conn: ConnId, request: &Request, head: &Reply, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
+        if request.method == Method::Head {
+            return self.end(conn, head, CloseReason::Done("HTTP answer sent"), turn);
+        }
+        if !self.waiting.is_empty() {
+            return turn.out.close(conn, BEHIND_EVENTS);
+        }
+        // Nothing of requests is held while it lives.
+        self.waiting = VecDeque::new();
+        turn.out.set_timer(conn, None);
+        let status = desk.pages.status(facts(desk.status, desk.miners, turn));
+        let news = desk.streams.open(conn, request.last_event, status.body(), turn);
+        turn.out.send(conn, head.payload(true, false));
+        turn.out.send_bytes(conn, news.into_bytes());
     }
 
     fn send(&mut self, conn: ConnId, request: &Request, reply: &Reply, turn: &mut Turn<'_>) {

@@ -37,6 +37,8 @@ pub enum Code {
     HeadTooLarge,
     /// The node's own fault.
     Internal,
+    /// As many as may be are served at this moment.
+    Busy,
     /// Bodies come with a `Content-Length`, in no encoding.
     NotImplemented,
     /// Only HTTP/1.0 and HTTP/1.1 are spoken.
@@ -45,7 +47,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 19] = [
+    pub const ALL: [Code; 20] = [
         Code::BadRequest,
         Code::BadParameter,
         Code::BadBody,
@@ -63,6 +65,7 @@ impl Code {
         Code::Limit,
         Code::HeadTooLarge,
         Code::Internal,
+        Code::Busy,
         Code::NotImplemented,
         Code::BadVersion,
     ];
@@ -87,6 +90,7 @@ impl Code {
             Code::Limit => ("limit", 429),
             Code::HeadTooLarge => ("head_too_large", 431),
             Code::Internal => ("internal", 500),
+            Code::Busy => ("busy", 503),
             Code::NotImplemented => ("not_implemented", 501),
             Code::BadVersion => ("bad_version", 505),
         }

@@ -145,6 +145,11 @@ struct Listen {
 }
 
 impl Status {
+    /// As text.
+    pub fn render(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// The node at this moment.
     pub fn of(facts: Facts<'_>) -> Status {
         let status = facts.status;

@@ -18,6 +18,7 @@ pub mod progress;
 pub mod reply;
 pub mod routes;
 pub mod share;
+pub mod stream;
 pub mod token;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 use rockpool_net::frame::http::Request;
 use rockpool_net::id::ShareId;
+use rockpool_net::time::Now;
 use rockpool_net::wire::share::{Class, Share};
 use rockpool_store::handle::Found;
 use rockpool_store::params::Params;
@@ -38,6 +40,7 @@ use crate::http::error::Code;
 use crate::http::payouts::{Draws, Worth, You};
 use crate::http::reply::Reply;
 use crate::http::routes::{Asked, Route};
+use crate::http::stream::Streams;
 use crate::limits::PAYOUTS_KEPT;
 use crate::miners::Miners;
 use crate::miners::pool::PoolLine;
@@ -52,6 +55,8 @@ use crate::turn::Turn;
 pub enum Answer {
     /// Send this.
     Send(Reply),
+    /// The connection becomes a stream of events, which begins with this.
+    Stream(Reply),
     /// These rows must be read from disk: a job for the reader. With what it has read the same request is answered again.
     Read(Reads),
 }
@@ -75,6 +80,8 @@ pub type Rows<'a> = Option<&'a [Option<Vec<u8>>]>;
 pub struct Desk<'a> {
     /// What is rendered and remembered.
     pub pages: &'a mut Pages,
+    /// Event streams.
+    pub streams: &'a mut Streams,
     /// The other sessions.
     pub sessions: &'a mut Sessions,
     /// Peers.
@@ -91,6 +98,7 @@ pub struct Desk<'a> {
 pub fn answer(request: &Request, from: SocketAddr, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
     match asked(request, from, desk, turn).map_or_else(Answer::Send, |asked| dispatch(&asked, rows, desk, turn)) {
         Answer::Send(reply) => desk.pages.doors.opened(request, reply.unless(request.has.as_deref())).into(),
+        Answer::Stream(head) => Answer::Stream(desk.pages.doors.opened(request, head)),
         read @ Answer::Read(_) => read,
     }
 }
@@ -107,20 +115,17 @@ fn asked<'a>(request: &'a Request, from: SocketAddr, desk: &Desk<'_>, turn: &Tur
 }
 
 fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
-    let facts = Facts {
-        status: desk.status,
-        chain: turn.chain,
-        blocks: turn.blocks,
-        counters: turn.counters,
-        miners: desk.miners,
-        net: turn.out.counters(),
-        times: turn.out.times(),
-    };
+    let facts = facts(desk.status, desk.miners, turn);
     match asked.row.route {
         route @ (Route::Page | Route::Style | Route::Script) => page::answer(route, asked.request.gzip).into(),
         Route::Health => health(facts).into(),
         Route::Metrics => Reply::text(200, metrics::render(facts)).into(),
         Route::Status => desk.pages.status(facts).into(),
+        Route::Events if desk.streams.has_room() => Answer::Stream(stream::head()),
+        Route::Events => {
+            turn.counters.streams_refused.add(1);
+            Reply::error(Code::Busy, "as many event streams are open as may be: try again later, or ask for the status").into()
+        }
         Route::OpenApi => desk.pages.openapi(desk.status.version).into(),
         Route::Turns => Reply::json(&json::turns(facts.times)).into(),
         Route::Chain => desk.pages.chain(asked, facts).into(),
@@ -147,6 +152,12 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
             Reply::json(&serde_json::json!({ "heard": true })).into()
         }
     }
+}
+
+/// What an answer may draw on.
+pub fn facts<'a>(status: &'a Status, miners: &'a Miners, turn: &'a Turn<'_>) -> Facts<'a> {
+    let (net, times) = (turn.out.counters(), turn.out.times());
+    Facts { status, chain: turn.chain, blocks: turn.blocks, counters: turn.counters, miners, net, times }
 }
 
 /// HTTP's side of a node: what it has rendered and remembers.
@@ -199,7 +210,8 @@ impl Pages {
         (self.told, self.status) = (None, None);
     }
 
-    fn status(&mut self, facts: Facts<'_>) -> Reply {
+    /// The node at this moment, rendered once a turn.
+    pub fn status(&mut self, facts: Facts<'_>) -> Reply {
         self.status.get_or_insert_with(|| Reply::json(&json::Status::of(facts)).shared()).clone()
     }
 

@@ -26,6 +26,8 @@ pub enum Kept {
 enum Body {
     Own(Vec<u8>),
     Fixed(&'static [u8]),
+    /// Has no end but the connection's, so neither a length nor chunks, and HTTP/1.0 understands it too: only its head is known here.
+    Endless,
     /// Behind a head of so many bytes, as a GET is answered on a connection that stays.
     Whole(Arc<Payload>, usize),
 }
@@ -100,6 +102,11 @@ impl Reply {
         Reply::new(204, "", Body::Fixed(&[]))
     }
 
+    /// The head of what has no end. Where there is one there is no next answer.
+    pub fn endless(kind: &'static str) -> Reply {
+        Reply::new(200, kind, Body::Endless)
+    }
+
     /// With one more header line.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Reply {
@@ -130,6 +137,7 @@ impl Reply {
         match &self.body {
             Body::Own(bytes) => bytes,
             Body::Fixed(bytes) => bytes,
+            Body::Endless => &[],
             Body::Whole(payload, head) => payload.bytes().get(*head..).unwrap_or_default(),
         }
     }
@@ -154,7 +162,10 @@ impl Reply {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         // Writing to a String does not fail. An answer without a body says nothing of one.
         if !matches!(self.status, 204 | 304) {
-            let _ = write!(head, "Content-Type: {}\r\nContent-Length: {}\r\n", self.kind, self.body().len());
+            let _ = write!(head, "Content-Type: {}\r\n", self.kind);
+        }
+        if !matches!(self.status, 204 | 304) && self.body != Body::Endless {
+            let _ = write!(head, "Content-Length: {}\r\n", self.body().len());
         }
         let _ = write!(head, "Connection: {}\r\n", if keep_alive { "keep-alive" } else { "close" });
         head += match self.kept {

@@ -31,6 +31,8 @@ pub enum Route {
     OpenApi,
     /// The node at this moment.
     Status,
+    /// What happens, live.
+    Events,
     /// The reactor's slowest turns.
     Turns,
     /// The chain with its uncles, from memory.
@@ -161,6 +163,8 @@ pub struct Row {
 pub const JSON: &str = "application/json";
 /// Plain text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
+/// Server-sent events.
+pub const EVENTS: &str = "text/event-stream";
 /// A page.
 pub const HTML: &str = "text/html; charset=utf-8";
 
@@ -236,6 +240,14 @@ pub static ROUTES: &[Row] = &[
     Row { route: Route::Metrics, path: "/metrics", kind: TEXT, summary: "Figures in Prometheus' text format.", ..READ },
     Row { route: Route::OpenApi, path: "/api/v1/openapi.json", summary: "This API's description, OpenAPI 3.1.", ..READ },
     Row { route: Route::Status, path: "/api/v1/status", schema: "Status", summary: "The node at this moment.", ..READ },
+    Row {
+        route: Route::Events,
+        path: "/api/v1/events",
+        kind: EVENTS,
+        summary: "What happens, as server-sent events: begins with `status`, and with what came after the `Last-Event-ID`, if it is still known.",
+        errors: &[Code::Busy],
+        ..READ
+    },
     Row {
         route: Route::Chain,
         path: "/api/v1/chain",

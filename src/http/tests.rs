@@ -116,7 +116,8 @@ impl Front {
     fn answered(&mut self, request: &Request, from: SocketAddr, rows: Rows<'_>) -> Answer {
         let Parts { sessions, peers, server, line, turn, .. } = self.world.node.parts(self.now, self.world.hub.outlet());
         let mut turn = Turn { chain: &mut self.chain, blocks: &mut self.blocks, counters: &self.counters, ..turn };
-        let mut desk = Desk { pages: &mut self.pages, sessions, peers, miners: &server.miners, line, status: &self.status };
+        let streams = &mut Streams::default();
+        let mut desk = Desk { pages: &mut self.pages, streams, sessions, peers, miners: &server.miners, line, status: &self.status };
         answer(request, from, rows, &mut desk, &mut turn)
     }
 

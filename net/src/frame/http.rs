@@ -76,6 +76,8 @@ pub struct Request {
     pub authorization: Option<Box<str>>,
     /// The header `Content-Type`, if it is there and text.
     pub content_type: Option<Box<str>>,
+    /// The header `Last-Event-ID`, if it is a number: the event that a stream's reader has seen last.
+    pub last_event: Option<u64>,
     /// It is passed on: by a page that a browser shows (`Origin`, `Sec-Fetch-Site`), or by a proxy for somebody elsewhere (`Forwarded`,
     /// `X-Forwarded-For`, `X-Real-IP`, `Via`). Its sender's address then says nothing of who asks.
     pub passed_on: bool,
@@ -97,6 +99,7 @@ impl Request {
             gzip: false,
             authorization: None,
             content_type: None,
+            last_event: None,
             passed_on: false,
             body: Box::default(),
             keep_alive: true,
@@ -233,6 +236,7 @@ fn parse(head: &[u8]) -> Result<(Request, usize), Bad> {
             Name::Origin => (request.origin, request.passed_on) = (text(), true),
             Name::IfNoneMatch => request.has = text(),
             Name::AcceptEncoding => request.gzip = takes_gzip(line.value),
+            Name::LastEvent => request.last_event = text().and_then(|text| text.parse().ok()),
             Name::PassedOn => request.passed_on = true,
             // What the user has typed or opened himself.
             Name::FetchSite => request.passed_on |= line.value.trim_ascii() != b"none",
@@ -278,6 +282,7 @@ enum Name {
     Origin,
     IfNoneMatch,
     AcceptEncoding,
+    LastEvent,
     PassedOn,
     FetchSite,
     Connection,
@@ -296,6 +301,7 @@ impl Name {
             ("origin", Name::Origin),
             ("if-none-match", Name::IfNoneMatch),
             ("accept-encoding", Name::AcceptEncoding),
+            ("last-event-id", Name::LastEvent),
             ("forwarded", Name::PassedOn),
             ("x-forwarded-for", Name::PassedOn),
             ("x-real-ip", Name::PassedOn),
@@ -399,7 +405,7 @@ mod tests {
 
     const TWO: &str = concat!(
         "GET /api/v1/status?full=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a.b.c\r\n\r\n",
-        "\r\nPOST /x HTTP/1.0\r\nCONTENT-TYPE:  application/json \r\ncontent-length: 7\r\n\r\n{\"a\":1}",
+        "\r\nPOST /x HTTP/1.0\r\nCONTENT-TYPE:  application/json \r\nLast-Event-ID: 7\r\ncontent-length: 7\r\n\r\n{\"a\":1}",
     );
 
     fn two() -> Vec<Request> {
@@ -410,6 +416,7 @@ mod tests {
         };
         let post = Request {
             content_type: Some("application/json".into()),
+            last_event: Some(7),
             body: b"{\"a\":1}"[..].into(),
             keep_alive: false,
             ..Request::new(Method::Post, "/x")
