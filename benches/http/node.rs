@@ -1,0 +1,104 @@
+//! The server: a whole node in a process of its own, and another process of its peers.
+
+use std::io::{BufRead, stdin};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rockpool::assemble::{self, Running};
+use rockpool::config::Config;
+use rockpool::exit::Failure;
+use rockpool_net::events::{Event, Events};
+use rockpool_net::id::ShareId;
+use rockpool_store::params::Network;
+use rockpool_workers::crew::Bitcoin;
+use rockpool_workers::outside::BitcoindConfig;
+
+use crate::bitcoind::Bitcoind;
+use crate::process::{LOAD_CORE, Process, SERVER_CORE, pin};
+use crate::{Outcome, chain};
+
+/// The word on the command line that makes a process of this bench a node; its bitcoind and the time at which its chain begins follow.
+pub const ROLE: &str = "--http-node";
+/// The word that makes one two nodes connected to it; its address follows too.
+pub const PEERS_ROLE: &str = "--http-peers";
+/// How often a share is said to have been found: ten times as often as streams of a busy node hear of one.
+pub const SHARE_EVERY: Duration = Duration::from_millis(100);
+/// Nodes that are connected to it.
+const PEERS: usize = 2;
+
+/// Runs a node until it is killed. Says on standard output where it listens.
+pub fn play(word: &str) -> Outcome<()> {
+    pin(SERVER_CORE);
+    let node = start(word, Vec::new())?;
+    let listen = node.listen;
+    let [stratum, http, p2p] = [listen.stratum, listen.http, listen.p2p].map(|addr| addr.ok_or("it does not listen"));
+    println!("{} {} {}", stratum?, http?, p2p?);
+    let events = node.events.clone();
+    std::thread::Builder::new().spawn(move || flood(&events))?;
+    let mut height = 0;
+    while !node.ended() {
+        height += 1;
+        node.events.publish(Event::ShareAccepted { id: ShareId([height as u8; 32]), height, own: true });
+        pause(SHARE_EVERY);
+    }
+    Err("the node has ended".into())
+}
+
+/// Whenever it is told to, it says that many blocks were found, of which streams hear whatever else goes on.
+fn flood(events: &Events) {
+    for _ in stdin().lock().lines() {
+        (0..100).for_each(|height| events.publish(Event::BlockFound { hash: ShareId::default(), height, miner: None }));
+    }
+}
+
+/// Runs its peers until they are killed.
+pub fn play_peers(word: &str) -> Outcome<()> {
+    pin(LOAD_CORE);
+    let (addr, word) = word.split_once(' ').ok_or("no address")?;
+    let peers = (0..PEERS).map(|_| start(word, vec![addr.parse()?])).collect::<Outcome<Vec<_>>>()?;
+    println!("{}", peers.len());
+    // The input ends with who started them.
+    stdin().lock().read_line(&mut String::new())?;
+    Ok(())
+}
+
+fn start(word: &str, peers: Vec<SocketAddr>) -> Outcome<Running> {
+    let (bitcoind, now) = word.split_once(' ').ok_or("no time")?;
+    let config = Config { peers, ..Config::loopback("bench".into()) };
+    let bitcoin = Bitcoin::Nodes(vec![BitcoindConfig::new(&format!("http://{bitcoind}"), None, Network::Regtest)?]);
+    let fault = |failure: Failure| failure.to_string();
+    Ok(assemble::start(&config, Arc::new(chain::rows(now.parse()?)?), bitcoin).map_err(fault)?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "shares come at their time")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// A node, its peers, and the bitcoind that they mine on.
+pub struct Server {
+    pub process: Process,
+    /// Where miners connect.
+    pub stratum: SocketAddr,
+    /// Where browsers do.
+    pub http: SocketAddr,
+    _peers: Process,
+    _bitcoind: Bitcoind,
+}
+
+impl Server {
+    /// Starts all.
+    pub fn start() -> Outcome<Server> {
+        let bitcoind = Bitcoind::start()?;
+        let word = format!("{} {}", bitcoind.addr, std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_secs());
+        let mut process = Process::start(ROLE, &word)?;
+        let line = process.line()?;
+        let addrs: Vec<&str> = line.split_whitespace().collect();
+        let [stratum, http, p2p] = addrs[..] else { return Err("three addresses are missing".into()) };
+        let mut peers = Process::start(PEERS_ROLE, &format!("{p2p} {word}"))?;
+        peers.line()?;
+        let _peers = peers;
+        Ok(Server { stratum: stratum.parse()?, http: http.parse()?, process, _peers, _bitcoind: bitcoind })
+    }
+}
