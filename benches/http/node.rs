@@ -15,7 +15,7 @@ use rockpool_workers::crew::Bitcoin;
 use rockpool_workers::outside::BitcoindConfig;
 
 use crate::bitcoind::Bitcoind;
-use crate::process::{LOAD_CORE, Process, SERVER_CORE, pin};
+use crate::process::{LOAD_CORE, Process, SERVER_CORE, pin, unpin_all_but};
 use crate::{Outcome, chain};
 
 /// The word on the command line that makes a process of this bench a node; its bitcoind and the time at which its chain begins follow.
@@ -31,6 +31,8 @@ const PEERS: usize = 2;
 pub fn play(word: &str) -> Outcome<()> {
     pin(SERVER_CORE);
     let node = start(word, Vec::new())?;
+    // A reactor that is asked as much as it can answer leaves nothing of its processor to the stages. Elsewhere they have others.
+    unpin_all_but("reactor")?;
     let listen = node.listen;
     let [stratum, http, p2p] = [listen.stratum, listen.http, listen.p2p].map(|addr| addr.ok_or("it does not listen"));
     println!("{} {} {}", stratum?, http?, p2p?);

@@ -16,6 +16,7 @@ mod figures;
 mod memory;
 mod miner;
 mod node;
+#[expect(dead_code, reason = "the bench of HTTP unpins threads")]
 mod process;
 #[path = "../report/mod.rs"]
 mod report;

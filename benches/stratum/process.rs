@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::Outcome;
@@ -26,6 +26,21 @@ pub fn pin(core: usize) {
         // Without it the figures are less steady, no more.
         let _ = sched_setaffinity(None, &set);
     }
+}
+
+/// Any processor for all threads of this process but those of this name.
+pub fn unpin_all_but(name: &str) -> Outcome<()> {
+    let mut set = CpuSet::new();
+    [SERVER_CORE, LOAD_CORE].into_iter().for_each(|core| set.set(core));
+    for task in fs::read_dir("/proc/self/task")? {
+        let task = task?;
+        let number = task.file_name().to_str().and_then(|number| number.parse().ok()).and_then(Pid::from_raw);
+        if fs::read_to_string(task.path().join("comm"))?.trim() != name {
+            // As above.
+            let _ = sched_setaffinity(number, &set);
+        }
+    }
+    Ok(())
 }
 
 /// Lets this process open as many files as it may, or as it needs where it may raise that.
