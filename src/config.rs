@@ -229,6 +229,9 @@ pub enum ConfigError {
     /// `--firmware`.
     #[error("--firmware: {0}")]
     Firmware(String),
+    /// A path that only a shell understands.
+    #[error("{0}: {1:?} begins with ~, which only a shell understands: write the whole path")]
+    Tilde(&'static str, PathBuf),
     /// Two that exclude each other.
     #[error("{0} and {1} exclude each other")]
     Excludes(&'static str, &'static str),
@@ -304,6 +307,12 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
         (false, true) => (Mode::Standalone, "--standalone"),
         (true, true) => return Err(ConfigError::Excludes("--solo", "--standalone")),
     };
+    for (flag, path) in [("--datadir", &options.datadir), ("--bitcoind-cookie", &options.bitcoind_cookie)] {
+        // Else a directory named ~ would be made somewhere.
+        if let Some(path) = path.as_ref().filter(|path| path.starts_with("~")) {
+            return Err(ConfigError::Tilde(flag, path.clone()));
+        }
+    }
     // Whoever has no share chain has no use for its peers.
     for (other, given) in [("--peer", !options.peer.is_empty()), ("--p2p", options.p2p.is_some())] {
         if mode != Mode::Chain && given {
@@ -498,6 +507,7 @@ mod tests {
                 Options { firmware: vec!["x=12".into(); FIRMWARE_RULES_MAX + 1], ..regtest() },
                 "the number of --firmware: 65 is out of range",
             ),
+            (Options { datadir: Some("~/pool".into()), ..regtest() }, "--datadir: \"~/pool\" begins with ~"),
             (Options { max_peers: Some(0), ..regtest() }, "--max-peers: 0 is out of range: at least 1"),
             (Options { max_peers: Some(1 << 40), ..regtest() }, "--max-peers"),
             (Options { max_peers: Some(PEERS_MAX as u64 + 1), ..regtest() }, "--max-peers"),
