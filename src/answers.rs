@@ -208,7 +208,7 @@ impl<S: Stages> Node<S> {
         self.peers.look();
         for beside in &change.beside {
             // A share of ours that lost a race is one all the same.
-            let share = beside.bytes.as_ref().and_then(|bytes| Share::decode(bytes).ok());
+            let share = self.chain.view.bytes(&beside.record.id).and_then(|bytes| Share::decode(&bytes).ok());
             if share.is_some_and(|share| self.server.boards.ours(share.salt)) {
                 self.pages.own.remember(beside.record.id);
             }

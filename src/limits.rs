@@ -342,8 +342,8 @@ pub const PAYOUTS_KEPT: usize = 6;
 pub const SHARES_LISTED: u8 = 20;
 /// Shares in one list: as many as the reader has read before anybody notices; who wants more asks again, from further down.
 pub const SHARES_LISTED_MAX: u8 = 200;
-/// Draws of payouts that are kept: all classes of all that can be asked for.
-pub const DRAWS_KEPT: usize = 4 * PAYOUTS_KEPT;
+/// Draws of payouts that are kept: all classes of all that can be asked for, so that nobody has one made again by asking for many.
+pub const DRAWS_KEPT: usize = 4 * (PAYOUTS_KEPT + 2);
 /// Shares beside the chain in one list: as many as shares of it.
 pub const BESIDE_LISTED_MAX: usize = SHARES_LISTED_MAX as usize;
 /// Shares of this node's miners that are known to be that, 200 kB: a home miner's of two weeks.

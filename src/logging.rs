@@ -50,7 +50,7 @@ pub fn start(levels: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Lines that were lost since the start, because whoever reads the log was too slow.
+/// Lines that were lost since the start: whoever reads the log was too slow, or one place of the code said too much.
 pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
@@ -95,7 +95,11 @@ fn format(out: &mut env_logger::fmt::Formatter, record: &log::Record<'_>) -> io:
     if told {
         return writeln!(out, "WARN  {}:{} has logged too much this hour; more of it is dropped", place.0, place.1);
     }
-    if allowed { writeln!(out, "{:<5} {text}", record.level()) } else { Ok(()) }
+    if allowed {
+        return writeln!(out, "{:<5} {text}", record.level());
+    }
+    LOST.fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }
 
 fn pipe() -> (Pipe, Receiver<Line>) {

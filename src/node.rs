@@ -781,6 +781,7 @@ mod tests {
             events.into_iter().find_map(|event| if let Event::ShareAccepted { own, .. } = event { Some(own) } else { None })
         };
         assert_eq!((own(a.published()), own(b.published())), (Some(true), Some(false)));
+        assert_eq!((a.node.pages.own.contains(&share.id()), b.node.pages.own.contains(&share.id())), (true, false));
         assert_eq!((a.hub.outlet().tickets_out(), b.hub.outlet().tickets_out()), (0, 0));
     }
 }

@@ -7,7 +7,7 @@ use rockpool_net::reactor::Clock;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// What was last seen; zeros where nobody has looked.
+/// What was last seen; zeros before the first look.
 static SEEN: Seen = Seen {
     resident: AtomicU64::new(0),
     open_fds: AtomicU64::new(0),
@@ -54,17 +54,20 @@ fn resident(status: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// The figures as they were last seen.
-pub fn figures() -> [Figure; 5] {
+/// The figures as they were last seen; none where nobody looks.
+pub fn figures() -> Option<[Figure; 5]> {
+    if SEEN.start.load(Relaxed) == 0 {
+        return None;
+    }
     let figure = |name, kind, help, value: &AtomicU64| Figure { name, kind, help, value: value.load(Relaxed) as f64 };
     let cpu = figure("process_cpu_seconds_total", "counter", "Processor time that the process has used, in seconds.", &SEEN.cpu_us);
-    [
+    Some([
         Figure { value: cpu.value / 1e6, ..cpu },
         figure("process_resident_memory_bytes", "gauge", "Memory of the process that is in RAM, in bytes.", &SEEN.resident),
         figure("process_open_fds", "gauge", "File descriptors that are open.", &SEEN.open_fds),
         figure("process_max_fds", "gauge", "File descriptors that may be open.", &SEEN.max_fds),
         figure("process_start_time_seconds", "gauge", "When the process started, in Unix seconds.", &SEEN.start),
-    ]
+    ])
 }
 
 #[cfg(test)]
@@ -76,7 +79,7 @@ mod tests {
         assert_eq!(resident("Name:\tx\nVmRSS:\t    1234 kB\nThreads:\t1\n"), Some(1_234 << 10));
         assert_eq!([resident(""), resident("VmRSS:\t12 MB\n"), resident("VmRSS:\t x kB\n")], [None; 3]);
         look();
-        let [cpu, memory, open, most, start] = figures().map(|figure| figure.value);
+        let [cpu, memory, open, most, start] = figures().map(|figures| figures.map(|figure| figure.value)).unwrap_or_default();
         assert!(cpu > 0.0 && memory > 1e6 && open >= 3.0 && most >= open && start > 1.6e9, "{:?}", figures());
     }
 }

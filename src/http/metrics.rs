@@ -66,9 +66,14 @@ pub fn render(facts: Facts<'_>) -> String {
     table(&mut text, "rockpool_net", facts.net.rows());
     table(&mut text, "rockpool_store", facts.chain.store.gauges().map_or_else(Vec::new, |gauges| gauges.rows()));
     bounds(&mut text, facts);
-    family(&mut text, "rockpool_log_lines_lost_total", "counter", "Lines of the log lost because whoever reads it was too slow.");
+    family(
+        &mut text,
+        "rockpool_log_lines_lost_total",
+        "counter",
+        "Lines of the log lost: its reader was too slow, or one place said too much.",
+    );
     let _ = writeln!(text, "rockpool_log_lines_lost_total {}", logging::lost());
-    for figure in process::figures() {
+    for figure in process::figures().into_iter().flatten() {
         family(&mut text, figure.name, figure.kind, figure.help);
         let _ = writeln!(text, "{} {}", figure.name, figure.value);
     }

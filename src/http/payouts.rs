@@ -156,14 +156,15 @@ impl You {
         if !rest.is_empty() {
             return Err("address is a Bitcoin address, without a worker".into());
         }
-        let (mine, all) = (draw.weight(&script) as f64, draw.payouts.weights.iter().map(|(_, weight)| *weight as f64).sum::<f64>());
+        let (own, all) = (draw.weight(&script), draw.payouts.weights.iter().map(|(_, weight)| *weight as f64).sum::<f64>());
+        let mine = own as f64;
         let weight = if all > 0.0 { mine / all } else { 0.0 };
         let work = mine / 10.0;
         Ok(You {
             address: address.to_owned(),
             sats: outputs(draw, value).into_iter().find(|(of, _)| *of == script).map_or(0, |(_, sats)| sats),
             weight,
-            chance: draw.odds().chance(mine as u128).min(1.0),
+            chance: draw.odds().chance(own).min(1.0),
             credit_shares: work / worth.share as f64,
             pending: Pending {
                 sats: ((work / worth.block as f64 * draw.subsidy as f64) as u64).min(SATS_MAX),

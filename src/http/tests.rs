@@ -374,6 +374,7 @@ fn health_says_why_not() {
 /// The page of metrics, which must be well made, as a node with a disk has it.
 fn metrics(front: &mut Front) -> (Page, String) {
     front.status.queues = vec![Queue { name: "reader", depth: 3, slots: 192 }];
+    crate::process::look();
     let (code, mut text) = front.get("/metrics");
     assert_eq!(code, 200);
     super::metrics::table(&mut text, "rockpool_store", Gauges::default().rows());
