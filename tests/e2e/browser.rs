@@ -38,7 +38,7 @@ fn busy(dir: &Path) -> (Rockpool, [Miner; 2]) {
     let node = Rockpool::start(dir, &[]);
     let mut miners = [format!("{ADDRESS}.garage"), format!("{ADDRESS}.{HOSTILE}")].map(|user| Miner::connect(node.stratum, &user));
     for round in 0..6 {
-        assert_eq!(miners[round % 2].mine().verdict, Ok(()));
+        one_more(&mut miners[round % 2]);
     }
     (node, miners)
 }
@@ -46,6 +46,11 @@ fn busy(dir: &Path) -> (Rockpool, [Miner; 2]) {
 /// Something is there, and no dash that stands for what is not known.
 fn has_content(browser: &mut Browser, section: &str, content: &str) {
     browser.until(&format!("!['', '–', undefined].includes(document.querySelector('#{section} {content}')?.textContent.trim())"));
+}
+
+/// A share more. On regtest each is a block, and the job at hand may be one of before the other miner's.
+fn one_more(miner: &mut Miner) {
+    assert!((0..10).any(|_| miner.mine().verdict.is_ok()), "ten submits refused");
 }
 
 /// The page shows the height that the node has.
@@ -98,7 +103,7 @@ fn it_shows_all_there_is_and_follows_the_chain() {
     follows(&mut browser, &node);
     browser.eval("window.marker = 1");
     for round in 0..4 {
-        assert_eq!(miners[round % 2].mine().verdict, Ok(()));
+        one_more(&mut miners[round % 2]);
         follows(&mut browser, &node);
         browser.until(&format!("document.querySelectorAll('#links .node.main').length >= {}", node.tip().1));
     }
@@ -149,7 +154,7 @@ fn it_survives_a_restart_of_the_node() {
     let node = Rockpool::start(dir.path(), &["--http", &http, "--stratum", &stratum]);
     browser.until("!document.getElementById('state-text').textContent.includes('onnecting')");
     let mut miner = Miner::connect(node.stratum, ADDRESS);
-    assert_eq!(miner.mine().verdict, Ok(()));
+    one_more(&mut miner);
     follows(&mut browser, &node);
     browser.until("live");
     assert_eq!(browser.eval("window.marker"), json!(1), "without a reload");
@@ -157,7 +162,7 @@ fn it_survives_a_restart_of_the_node() {
     // Another version has another page: it is loaded, and once only.
     for reloads in [true, false] {
         browser.eval("window.marker = 1; data.status.version = 'of before'");
-        assert_eq!(miner.mine().verdict, Ok(()));
+        one_more(&mut miner);
         let other = if reloads { "!window.marker" } else { "data.status.version !== 'of before'" };
         browser.until(&format!("document.readyState === 'complete' && {other} && document.getElementById('version').textContent"));
         follows(&mut browser, &node);

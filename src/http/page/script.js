@@ -165,33 +165,37 @@ const data = {
   bans: null,
   sessions: null,
 };
-let period = remember("localStorage", "span") || "1d";
+const SPANS = { "1h": 3600, "1d": 86400, "7d": 604800, "30d": 2592000 };
+let period = remember("localStorage", "span");
+if (!SPANS[period]) period = "1d";
 let token = remember("sessionStorage", "token");
 let mine = "";
 let from = null; // The highest share that is drawn; null: the newest.
 
-/** Asks the node. Throws what went wrong: with a `status` if it answered. */
+/** Asks the node. Throws what went wrong: with the answer's `status`, or `away` if there was none. */
 async function ask(path, options = {}) {
   const headers = { Accept: "application/json" };
   if (token && options.signed) headers.Authorization = `Bearer ${token}`;
   if (options.body) headers["Content-Type"] = "application/json";
   const stop = new AbortController();
   const timer = setTimeout(() => stop.abort(), 20000);
+  let answer, said;
   try {
-    const answer = await fetch(path, {
+    answer = await fetch(path, {
       method: options.method || "GET",
       headers,
       body: options.body && JSON.stringify(options.body),
       signal: stop.signal,
     });
-    if (answer.ok) return await answer.json();
-    const said = await answer.json().catch(() => null);
-    const error = new Error((said && said.error && (said.error.message || said.error)) || `the node answered ${answer.status}`);
-    error.status = answer.status;
-    throw error;
+    said = await answer.json();
+  } catch {
+    throw Object.assign(new Error("the node does not answer"), { away: true });
   } finally {
     clearTimeout(timer);
   }
+  if (answer.ok) return said;
+  const why = said && said.error && said.error.message;
+  throw Object.assign(new Error(why || `the node answered ${answer.status}`), { status: answer.status });
 }
 
 // ---- What is asked for, how often, and where it is shown ----
@@ -204,7 +208,7 @@ const sources = {
     run: async () => {
       const lonely = down !== null;
       took(await ask("/api/v1/status"));
-      if (lonely && !live) listen();
+      if (lonely && !live && !document.hidden) listen();
     },
   },
   pool: {
@@ -315,8 +319,10 @@ async function start(source) {
   try {
     await source.run();
   } catch (error) {
-    if (error.status === undefined && source === sources.status) lost();
+    if (error.away && source === sources.status) lost();
     if (error.status === 401 || error.status === 403) refused(error);
+    // What the node says is told where it belongs, or is nothing to tell; all else is a fault of this page.
+    if (!error.away && !error.status) console.error(error);
   }
   source.busy = false;
   plan();
@@ -381,7 +387,7 @@ function listen() {
 
 function again() {
   clearTimeout(retryTimer);
-  retryTimer = setTimeout(listen, retry * 1000 * (0.8 + Math.random() * 0.4));
+  if (!document.hidden) retryTimer = setTimeout(listen, retry * 1000 * (0.8 + Math.random() * 0.4));
   retry = Math.min(retry * 2, 15);
   // Whether the node is away, or only has no stream for us, this tells.
   soon(["status"]);
@@ -508,8 +514,7 @@ function renderRates() {
     put(`${id}-unit`, unit);
   }
   const share = isNumber(own) && all > 0 ? ` · ${part(Math.min(1, own / all))} of the pool` : "";
-  const workers = data.miners ? count(data.miners.workers, "worker") : status ? count(status.miners, "miner") : "";
-  put("own-note", workers + (chained() ? share : ""));
+  put("own-note", (status ? `${count(status.miners, "miner")} online` : "") + (chained() ? share : ""));
   const members = pool
     ? `${count(pool.miners_in_window, "address", "addresses")} in the window · a share every ${span(pool.share_interval_s)}`
     : "\u00a0";
@@ -763,7 +768,7 @@ function renderChart() {
   const points = history.points || [];
   chart.points = points;
   if (chart.at !== null && chart.at >= points.length) chart.at = null;
-  const seconds = { "1h": 3600, "1d": 86400, "7d": 604800, "30d": 2592000 }[history.span];
+  const seconds = SPANS[history.span];
   const step = history.step_s || seconds / 360;
   const end = Math.max(now(), points.length ? points[points.length - 1][0] : 0);
   // A node that is younger than the span has its line drawn over the whole width all the same, once it is one.
@@ -1131,6 +1136,7 @@ function renderMiners() {
   show("miners-more", view.list.length < view.miners && view.list.length >= minersShown);
 }
 
+const WORKERS_SHOWN = 100;
 const WORKERS = [
   ["Worker"],
   ["5 min", "right", "Hash rate of the last five minutes"],
@@ -1147,32 +1153,35 @@ function renderWorkers(box, workers) {
   list(
     box.id,
     WORKERS,
-    [...workers].sort(byName).map((worker) => {
-      const no = refusals(worker.accepted, worker.rejected);
-      const row = [
-        worker.name,
-        {
-          text: worker.name || "(no name)",
-          dot: worker.connected ? "good" : "off",
-          small: worker.agent,
-          tag: worker.connected > 1 ? `× ${worker.connected}` : "",
-          title: worker.connected ? `connected for ${span(now() - worker.since)}` : "offline",
-        },
-        rate(worker.rates["5m"]),
-        rate(worker.rates["1h"]),
-        rate(worker.rates["1d"]),
-        difficulty(worker.difficulty),
-        { text: difficulty(worker.best_ever), title: `since the start ${difficulty(worker.best)}` },
-        {
-          text: worker.last_share ? ago(worker.last_share) : "none yet",
-          small: worker.connected ? "" : "offline",
-          title: worker.last_share ? moment(worker.last_share) : "",
-        },
-        { text: no.text, small: no.small, title: `${whole.format(worker.accepted)} taken` },
-      ];
-      row.off = !worker.connected;
-      return row;
-    }),
+    [...workers]
+      .sort(byName)
+      .slice(0, WORKERS_SHOWN)
+      .map((worker) => {
+        const no = refusals(worker.accepted, worker.rejected);
+        const row = [
+          worker.name,
+          {
+            text: worker.name || "(no name)",
+            dot: worker.connected ? "good" : "off",
+            small: worker.agent,
+            tag: worker.connected > 1 ? `× ${worker.connected}` : "",
+            title: worker.connected ? `connected for ${span(now() - worker.since)}` : "offline",
+          },
+          rate(worker.rates["5m"]),
+          rate(worker.rates["1h"]),
+          rate(worker.rates["1d"]),
+          difficulty(worker.difficulty),
+          { text: difficulty(worker.best_ever), title: `since the start ${difficulty(worker.best)}` },
+          {
+            text: worker.last_share ? ago(worker.last_share) : "none yet",
+            small: worker.connected ? "" : "offline",
+            title: worker.last_share ? moment(worker.last_share) : "",
+          },
+          { text: no.text, small: no.small, title: `${whole.format(worker.accepted)} taken` },
+        ];
+        row.off = !worker.connected;
+        return row;
+      }),
   );
 }
 
@@ -1286,7 +1295,7 @@ function renderMine(error) {
 
 /** An address in the page's own: not the name of a section. */
 function hashed() {
-  const text = decodeURIComponent(location.hash.slice(1));
+  const text = location.hash.slice(1);
   return /^[a-zA-Z0-9]{26,100}$/.test(text) ? text : "";
 }
 
@@ -1431,6 +1440,7 @@ function refused(error) {
 
 function renderOperator(said) {
   show("operator-in", Boolean(token));
+  if (!token) for (const id of ["sessions-list", "bans-list"]) $(id).replaceChildren();
   put("token-set", token ? "Forget" : "Use");
   $("token").disabled = Boolean(token);
   $("token-note").classList.toggle("bad", Boolean(said));
@@ -1490,7 +1500,8 @@ async function change(method, path, body, done) {
 
 const THEMES = ["auto", "dark", "light"];
 
-function theme(name) {
+function theme(wanted) {
+  const name = THEMES.includes(wanted) ? wanted : "auto";
   if (name === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
   put("theme", { auto: "◐ Auto", dark: "● Dark", light: "○ Light" }[name]);
@@ -1499,7 +1510,7 @@ function theme(name) {
 }
 
 function wire() {
-  theme(remember("localStorage", "theme") || "auto");
+  theme(remember("localStorage", "theme"));
   $("theme").addEventListener("click", () => {
     const next = THEMES[(THEMES.indexOf($("theme").dataset.choice) + 1) % THEMES.length];
     remember("localStorage", "theme", next === "auto" ? null : next);
@@ -1612,8 +1623,17 @@ function wire() {
     const addr = $("ban-addr").value.trim();
     change("POST", "/api/v1/bans", { addr, seconds: 86400, reason: $("ban-reason").value.trim() }, `${addr} is banned for a day.`);
   });
+  // A browser has few connections to a host: tabs that nobody looks at leave theirs to others after a while.
+  let rest = 0;
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && !live) listen();
+    clearTimeout(rest);
+    if (document.hidden) {
+      rest = setTimeout(() => {
+        stream.close();
+        live = false;
+        plan();
+      }, 60000);
+    } else if (!live) listen();
     plan();
   });
   window.addEventListener("online", () => {
