@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -217,4 +218,36 @@ fn it_fits_a_phone_and_both_themes() {
     );
     assert!(!browser.text("#checks").is_empty());
     drop(miners);
+}
+
+#[test]
+fn with_a_token_it_lists_miners_connections_and_bans_and_lifts() {
+    let Some(mut browser) = Browser::start("with_a_token_it_lists_miners_connections_and_bans_and_lifts") else { return };
+    let dir = temp();
+    let (node, _miners) = busy(dir.path());
+    let out = Command::new(env!("CARGO_BIN_EXE_rockpool")).args(["token", "--datadir"]).arg(dir.path()).output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let token = String::from_utf8(out.stdout).unwrap();
+    browser.screen(1280, 4000, "light");
+    browser.open(&url(node.http));
+    follows(&mut browser, &node);
+    browser.eval("document.getElementById('operator-box').open = true");
+    let paste = |browser: &mut Browser, token: &str| {
+        let token = json!(token.trim());
+        browser.eval(&format!("$('token').value = {token}; $('token-form').requestSubmit()"));
+    };
+    paste(&mut browser, "a.wrong.one");
+    browser.until("$('token-note').textContent.includes('refused') && $('operator-in').hidden");
+    paste(&mut browser, &token);
+    browser.until(&format!("$('sessions-list').innerText.includes('garage') && $('sessions-list').innerText.includes({})", json!(HOSTILE)));
+    assert_eq!(browser.eval("document.querySelectorAll('img').length"), json!(0));
+    browser.eval("$('ban-addr').value = '203.0.113.0/24'; $('ban-reason').value = '<b>x</b>'; $('ban-form').requestSubmit()");
+    browser.until("$('bans-list').innerText.includes('<b>x</b>')");
+    assert!(node.get("/api/v1/bans").1.contains("203.0.113.0/24"));
+    browser.eval("$('bans-list').querySelector('button').click()");
+    browser.until("!$('bans-empty').hidden && $('bans-list').hidden");
+    assert!(!node.get("/api/v1/bans").1.contains("203.0.113.0/24"));
+    // Forgotten, and with it what it showed.
+    browser.eval("$('token-form').requestSubmit()");
+    browser.until("$('operator-in').hidden && !$('sessions-list').textContent && !sessionStorage.getItem('token')");
 }
