@@ -148,7 +148,7 @@ impl Browser {
         urls.filter(|url| !url.starts_with("data:")).collect()
     }
 
-    /// What went wrong in the page so far: exceptions, and what its console shows as errors or warnings, violations of its policy among them.
+    /// What went wrong in the page so far: exceptions, and errors and warnings of its console, violations of its policy among them.
     pub fn complaints(&self) -> Vec<String> {
         let bad = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
