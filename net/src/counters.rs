@@ -86,7 +86,8 @@ macro_rules! counters {
             /// All rows, with their values now.
             pub fn rows(&self) -> Vec<$crate::counters::CounterRow> {
                 vec![$($crate::counters::CounterRow {
-                    name: stringify!($name), unit: $unit, help: $help, kind: $crate::counters::Kind::of(&[$($crate::counters::Kind::$kind)?]), value: self.$name.get(),
+                    name: stringify!($name), unit: $unit, help: $help,
+                    kind: $crate::counters::Kind::of(&[$($crate::counters::Kind::$kind)?]), value: self.$name.get(),
                 }),+]
             }
         }

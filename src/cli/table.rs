@@ -267,9 +267,10 @@ pub static VERBS: &[Verb] = &[
         words: "[ADDRESS]",
         choices: &[],
         words_max: 1,
-        text: "Lists the addresses that are mined for, the fastest first: hash rates over 15 minutes, an hour and a day, submits accepted and \
-               refused, the best difficulty ever and when the last submit was accepted. With an address, its workers. Of a node that is stopped \
-               what was written last, rates of that moment. The JSON is the same from a node and from a directory.",
+        text: "Lists the addresses that are mined for, the fastest first: hash rates over 15 minutes, an hour and a day, submits \
+               accepted and refused, the best difficulty ever and when the last submit was accepted. With an address, its workers. Of a \
+               node that is stopped what was written last, rates of that moment. The JSON is the same from a node and from a \
+               directory.",
         flags: &[JSON, OF_DIR, OF_HTTP],
         examples: &[("miners", "all addresses"), ("miners bc1q… --json", "the workers of one, for a script")],
     },

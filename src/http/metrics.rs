@@ -1,5 +1,5 @@
-//! `GET /metrics`: the tables of counters in Prometheus' text format. Names and units follow its conventions: base units, which stand at the
-//! end, sums end in `_total`; labels come from fixed sets, so that nobody can make the page longer.
+//! `GET /metrics`: the tables of counters in Prometheus' text format. Names and units follow its conventions: base units, which stand at
+//! the end, sums end in `_total`; labels come from fixed sets, so that nobody can make the page longer.
 
 use std::fmt::Write;
 

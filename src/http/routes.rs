@@ -244,7 +244,8 @@ pub static ROUTES: &[Row] = &[
         route: Route::Events,
         path: "/api/v1/events",
         kind: EVENTS,
-        summary: "What happens, as server-sent events: begins with `status`, and with what came after the `Last-Event-ID`, if it is still known.",
+        summary: "What happens, as server-sent events: begins with `status`, and with what came after the `Last-Event-ID`, if it is still \
+                  known.",
         errors: &[Code::Busy],
         ..READ
     },

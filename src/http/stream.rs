@@ -112,7 +112,7 @@ impl Streams {
         due
     }
 
-    /// Whether this status, rendered without the time that the node has run, is to be sent: it is another, or it is time for a sign of life.
+    /// Whether this status, rendered without the time that the node has run, is to be sent: it is another, or a sign of life is due.
     pub fn is_other(&mut self, now: Duration, quiet: String) -> bool {
         let other = quiet != self.status.quiet || now >= self.status.sent + STREAM_HEARTBEAT;
         if other {

@@ -1,5 +1,5 @@
-//! What is kept of the node's own miners and of the pool on disk, over the years: what each worker did, the best hash of all, and the points
-//! of charts.
+//! What is kept of the node's own miners and of the pool on disk, over the years: what each worker did, the best hash of all, and the
+//! points of charts.
 
 use rockpool_net::wire::WireError;
 use rockpool_net::wire::codec::{Reader, Writer};
