@@ -1,4 +1,5 @@
 //! A strict reader of Prometheus' text format: what a scrape would forgive is refused here.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -143,7 +144,8 @@ fn sample(line: &str) -> Result<Sample, String> {
 
 /// Buckets grow, and the last is the count.
 fn histogram(samples: &[Sample]) -> Result<(), String> {
-    let mut groups: BTreeMap<Vec<(String, String)>, [Vec<(f64, f64)>; 3]> = BTreeMap::new();
+    type Group = [Vec<(f64, f64)>; 3];
+    let mut groups = BTreeMap::<Vec<(String, String)>, Group>::new();
     for sample in samples {
         let (le, rest): (Vec<_>, Vec<_>) = sample.labels.iter().cloned().partition(|(name, _)| name == "le");
         let place = ["_bucket", "_sum", "_count"].iter().position(|end| sample.name.ends_with(end)).unwrap_or(0);
@@ -169,7 +171,7 @@ fn what_is_badly_made_is_refused() {
     let good = "# HELP rockpool_a_total How much.\n# TYPE rockpool_a_total counter\nrockpool_a_total{of=\"x\"} 3\nrockpool_a_total{of=\"y\"} 0.5\n";
     let buckets = "# HELP rockpool_t_seconds How long.\n# TYPE rockpool_t_seconds histogram\nrockpool_t_seconds_bucket{le=\"0.5\"} 1\n\
                    rockpool_t_seconds_bucket{le=\"+Inf\"} 3\nrockpool_t_seconds_sum 4\nrockpool_t_seconds_count 3\n";
-    let page = parse(&format!("{good}{buckets}")).expect("well made");
+    let page = parse(&format!("{good}{buckets}")).unwrap();
     assert!(page.has("rockpool_t_seconds_count") && page.value("rockpool_a_total") == Some(3.0) && page.families.len() == 2);
     for (whole, from, to) in [
         (good, "_total", ""),
