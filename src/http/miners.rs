@@ -421,6 +421,24 @@ mod tests {
         assert_eq!((&rest["workers"], rest["list_workers"].as_array().unwrap().len()), (&json!(2), 1));
     }
 
+    /// Strangers may have pushed it out while it had done nothing yet: with its first accepted submit it is there again, and leaves once.
+    #[test]
+    fn who_was_forgotten_before_its_first_submit_is_known_again() {
+        let mut world = World::whole(&[], 1);
+        world.template(&EmbeddedChain::new(regtest(), None), 1);
+        let user = format!("{ADDRESS}.rig");
+        let (conn, share) = miner(&mut world, &user);
+        world.node.server.miners = Miners::default();
+        assert_eq!(submit(&mut world, conn, &user, &share)["result"], true);
+        let known = |world: &mut World<Inline>| {
+            let (_, one) = get(world, &format!("/api/v1/miners/{ADDRESS}"));
+            (one["workers"].clone(), one["connected"].clone(), one["accepted"].clone())
+        };
+        assert_eq!(known(&mut world), (json!(1), json!(1), json!(1)));
+        world.hang_up(conn);
+        assert_eq!(known(&mut world), (json!(1), json!(0), json!(1)));
+    }
+
     #[test]
     fn rates_are_told_in_whole_hashes_and_small_ones_in_thousandths() {
         assert_eq!((rounded(1e12 / 3.0), rounded(0.123_456), rounded(0.0)), (333_333_333_333.0, 0.123, 0.0));
