@@ -63,9 +63,9 @@ fn operation(row: &Row) -> Value {
     operation
 }
 
-fn content(kind: &str, schema: &str) -> Value {
-    let schema = if schema.is_empty() { json!({ "type": "string" }) } else { reference(schema) };
-    json!({ kind: { "schema": schema } })
+fn content(of: &str, schema: &str) -> Value {
+    let schema = if schema.is_empty() { "string" } else { schema };
+    json!({ of: { "schema": kind(schema) } })
 }
 
 /// What a request of this route may be refused with.

@@ -260,7 +260,7 @@ pub static ROUTES: &[Row] = &[
     Row {
         route: Route::Headers,
         path: "/api/v1/headers",
-        schema: "Headers",
+        schema: "[Header]",
         summary: "Headers of shares of the confirmed chain, the newest first, for scripts.",
         params: &[FROM, count(SHARES_LISTED as u64)],
         ..READ
