@@ -137,7 +137,8 @@ fn place(of: &Look) -> Result<Place, Failure> {
     Ok(Place::Node(run::node(of.datadir.as_deref(), of.http.as_deref())?))
 }
 
-/// `--resync`: the chain's rows go, whatever is wrong with them, unless they are known to be another network's.
+/// `--resync`: the chain's rows go, unless they are known to be another network's. What else is kept stays, found blocks before all, unless
+/// the store is too damaged to tell one from the other.
 fn delete_chain(config: &Config, out: &mut impl Write) -> Result<(), Failure> {
     let (datadir, dir) = (&config.datadir, chain_dir(&config.datadir));
     if !dir.exists() {
@@ -150,8 +151,19 @@ fn delete_chain(config: &Config, out: &mut impl Write) -> Result<(), Failure> {
         let (found, wanted) = (params.name.into(), config.network.name().into());
         return Err(StoreError::WrongNetwork { dir: datadir.display().to_string(), found, wanted }.into());
     }
-    RocksKv::destroy(&dir).map_err(|error| of_user(datadir, error))?;
-    say(out, &format!("--resync: the share chain in {} is deleted and will be fetched anew", datadir.display()));
+    let kept = match open(datadir) {
+        Err(in_use @ StoreError::InUse(_)) => return Err(in_use.into()),
+        opened => opened.and_then(|kv| schema::has_format(&*kv, "").and_then(|_| schema::forget_chain(&*kv))),
+    };
+    let rest = match kept {
+        Ok(()) => "",
+        Err(error) => {
+            log::warn!("all that was kept beside the share chain is deleted with it: {error}");
+            RocksKv::destroy(&dir).map_err(|error| of_user(datadir, error))?;
+            ", and all that was kept beside it,"
+        }
+    };
+    say(out, &format!("--resync: the share chain in {}{rest} is deleted and will be fetched anew", datadir.display()));
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use rockpool_net::time::Now;
 use rockpool_store::chain::{Chain, Offer, Source};
 use rockpool_store::kv::{Family, Kv, Op};
 use rockpool_store::params::{Network, params};
+use rockpool_store::peers::Ban;
 use rockpool_store::rocks::RocksKv;
 use rockpool_store::schema;
 use rockpool_store::testing::ShareBuilder;
@@ -275,7 +276,8 @@ fn a_damaged_chain_is_told_of_and_resync_begins_anew() {
         false
     })
     .unwrap();
-    kv.write(&[Op::Delete(Family::Shares, key)], true).unwrap();
+    let ban = Ban { of: "203.0.113.0/24".parse().unwrap(), until: u32::MAX, why: "stays".into() };
+    kv.write(&[Op::Delete(Family::Shares, key), ban.put()], true).unwrap();
     drop(kv);
     let out = rockpool(&["check", "--datadir", path]);
     let (told, said) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
@@ -293,6 +295,7 @@ fn a_damaged_chain_is_told_of_and_resync_begins_anew() {
     let (node, said, http) = node(&on(dir.path(), &["--resync"]));
     assert!(said[0].contains("is deleted and will be fetched anew"), "{said:?}");
     assert_eq!(json(&["status", "--json", "--http", &http])["tip"]["height"], 0);
+    assert_eq!(json(&["peers", "--json", "--http", &http])["bans"][0]["reason"], "stays");
     refused(&on(dir.path(), &["--resync"]), &format!("data directory {path} is in use"));
     drop(node);
     assert_eq!(json(&["check", "--json", "--datadir", path])["rows"], 0);

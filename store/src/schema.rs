@@ -4,6 +4,7 @@ use rockpool_net::id::ShareId;
 
 use crate::error::StoreError;
 use crate::kv::{Family, Kv, Op};
+use crate::limits::BATCH_OPS_MAX;
 use crate::params::{Network, Params, params};
 
 /// The format that this version writes and reads. Format 1 knew no Bitcoin headers.
@@ -101,6 +102,27 @@ pub fn open(kv: &dyn Kv, params: &Params, dir: &str) -> Result<(), StoreError> {
         kv.write(&[Op::Put(Family::Meta, FORMAT_KEY.to_vec(), FORMAT.to_be_bytes().to_vec())], true)?;
     }
     Ok(())
+}
+
+/// Deletes the share chain and nothing else: found blocks, peers, bans and figures stay. What a crash leaves half deleted has no tip any more.
+pub fn forget_chain(kv: &dyn Kv) -> Result<(), StoreError> {
+    kv.write(&[Op::Delete(Family::Meta, TIP_KEY.to_vec()), delete_base()], true)?;
+    for family in [Family::Shares, Family::Bitcoin, Family::Templates] {
+        let mut next = Vec::new();
+        loop {
+            let mut ops = Vec::new();
+            kv.scan(family, &next, &mut |key, _| {
+                ops.push(Op::Delete(family, key.to_vec()));
+                ops.len() < BATCH_OPS_MAX
+            })?;
+            let Some(Op::Delete(_, last)) = ops.last() else { break };
+            // Not from the front again: all that is deleted would be passed over each time.
+            next.clone_from(last);
+            next.push(0);
+            kv.write(&ops, false)?;
+        }
+    }
+    kv.flush()
 }
 
 /// The format number that a store has, whether this version knows it or not; an empty one has none.
@@ -210,6 +232,37 @@ mod tests {
         open(&kv, params(Network::Regtest), "d").unwrap();
         let error = open(&kv, params(Network::Main), "d").unwrap_err();
         assert_eq!(error.to_string(), "data directory d belongs to network regtest, not main; give another --datadir");
+    }
+
+    #[test]
+    fn the_chain_is_forgotten_and_nothing_else() {
+        let kv = MemKv::new();
+        open(&kv, params(Network::Regtest), "d").unwrap();
+        let rows = |family| {
+            let mut rows = 0;
+            kv.scan(family, &[], &mut |_, _| {
+                rows += 1;
+                true
+            })
+            .unwrap();
+            rows
+        };
+        let many = 2 * BATCH_OPS_MAX as u32 + 1;
+        for family in Family::ALL {
+            let ops: Vec<_> = (0..many).map(|n| Op::Put(family, n.to_be_bytes().to_vec(), vec![1])).collect();
+            kv.write(&ops, true).unwrap();
+        }
+        kv.write(&[put_base(7, &ShareId::default())], true).unwrap();
+        kv.write(&[TipRow { height: 9, id: ShareId::default(), confirmed_height: 9, confirmed_id: ShareId::default() }.put()], true)
+            .unwrap();
+        forget_chain(&kv).unwrap();
+        assert_eq!((tip(&kv).unwrap(), base(&kv).unwrap()), (None, None));
+        for family in Family::ALL {
+            let chain = matches!(family, Family::Shares | Family::Bitcoin | Family::Templates);
+            let meta = if family == Family::Meta { 2 } else { 0 };
+            assert_eq!(rows(family), if chain { 0 } else { many + meta }, "{family:?}");
+        }
+        open(&kv, params(Network::Regtest), "d").unwrap();
     }
 
     #[test]
