@@ -197,6 +197,8 @@ pub const BTC_HEADERS_UNASKED_MAX: usize = 720;
 pub const BTC_HEADERS_ALONG_MAX: usize = 4 * BTC_HEADERS_UNASKED_MAX;
 /// Time a peer has to begin its answer to `getheaders`; once it comes, its length says how long it may take (`MESSAGE_RATE_MIN`).
 pub const SYNC_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How often the owner of a sync may come to claim less without being called a liar: honest peers do it when a better chain is confirmed.
+pub const CLAIM_LOWERED_EVERY: Duration = Duration::from_secs(10);
 /// Answers of one sync that may bring nothing new: a reorg over there makes one of them. A second one ends a lie within a minute
 /// (SHARECHAIN §11).
 pub const SYNC_BARREN_MAX: u32 = 1;

@@ -72,17 +72,17 @@ fn as_many_streams_as_may_be_hear_of_an_event_that_is_encoded_once_and_end_with_
     }
     let refused = Reader::ask(http, "/api/v1/events").until("}");
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("\"busy\""), "{refused}");
-    assert_eq!((counter(http, "streams"), counter(http, "streams_refused")), (STREAMS_MAX as u64, 1));
-    let before = counter(http, "stream_payloads");
+    assert_eq!((counter(http, "streams"), counter(http, "streams_refused_total")), (STREAMS_MAX as u64, 1));
+    let before = counter(http, "stream_payloads_total");
     node.events.publish(Event::BlockFound { hash: ShareId([7; 32]), height: 3, miner: None });
     for reader in &mut all {
         reader.until("event: block\n");
         assert!(reader.until("\n\n").contains(&"07".repeat(32)));
     }
     // The status may have come in between, now and then.
-    let encoded = counter(http, "stream_payloads") - before;
+    let encoded = counter(http, "stream_payloads_total") - before;
     assert!((1..STREAMS_MAX as u64 / 4).contains(&encoded), "{encoded} times");
-    assert_eq!(counter(http, "streams_cut"), 0);
+    assert_eq!(counter(http, "streams_cut_total"), 0);
     assert!(node.stop());
     assert!(all.into_iter().all(Reader::ends));
     assert_eq!(node.join(), Ok(()));

@@ -41,7 +41,7 @@ use rockpool_store::peers::PeerRows;
 use rockpool_store::view::ChainView;
 use rockpool_workers::jobs::{OrganiseJob, SubmitJob};
 
-use crate::limits::{BODY_HEARD_MAX, PROGRESS_EVERY, PROGRESS_FROM};
+use crate::limits::{BODY_HEARD_MAX, CLAIM_LOWERED_EVERY, PROGRESS_EVERY, PROGRESS_FROM};
 use crate::node::NodeConfig;
 use crate::peer::base::Probes;
 use crate::peer::body::{Pulls, Step};
@@ -107,6 +107,8 @@ pub struct Peers {
     behind: Option<(Duration, u32)>,
     /// When progress was last told.
     told: Duration,
+    /// When the owner of a sync last had less than before, and was held to that.
+    lowered: Option<Duration>,
     /// Claims or our tip have changed.
     dirty: bool,
     /// When claims are to be looked at in any case.
@@ -132,6 +134,7 @@ impl Peers {
             late: Late::default(),
             behind: None,
             told: Duration::ZERO,
+            lowered: None,
             blocks: Vec::new(),
             told_blocks: Known::default(),
             heard: VecDeque::new(),
@@ -246,6 +249,18 @@ impl Peers {
         }
         self.late.gone(conn);
         self.dirty = true;
+    }
+
+    /// A peer's claim is another. Whose is being looked into may have less than before while a better chain is confirmed over there: it is
+    /// held to what it says now, but not time after time, or nobody else's claim would ever be looked into.
+    pub fn claimed(&mut self, conn: ConnId, claim: Claim, now: Duration) {
+        self.dirty = true;
+        let rested = self.lowered.is_none_or(|at| now >= at + CLAIM_LOWERED_EVERY);
+        if let Some(sync) = self.sync.as_mut().filter(|sync| rested && sync.conn == conn)
+            && sync.lower(claim)
+        {
+            self.lowered = Some(now);
+        }
     }
 
     /// Compares claims with what we have, if there is reason to: ends the sync, drops who holds it up, begins the next. Every better claim

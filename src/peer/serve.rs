@@ -12,7 +12,7 @@ use rockpool_store::handle::Found;
 use rockpool_workers::jobs::{ReadJob, Reads};
 
 use crate::limits::{
-    BODY_SENT_MAX, BODY_TIME_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, REQUESTS_MAX, SYNC_SHARES, TEMPLATE_EVERY,
+    BODY_SENT_MAX, BODY_TIME_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, CHAINTIP_EVERY, REQUESTS_MAX, SYNC_SHARES, TEMPLATE_EVERY,
 };
 use crate::turn::Turn;
 
@@ -34,7 +34,7 @@ pub enum Wanted {
 /// What the reader was asked for on a peer's behalf.
 #[derive(Debug)]
 enum Reading {
-    Headers(Vec<(u32, ShareId)>),
+    Headers(GetHeaders, Vec<(u32, ShareId)>),
     Data(Vec<ShareId>),
 }
 
@@ -45,6 +45,10 @@ pub struct Requests {
     waiting: VecDeque<Wanted>,
     reading: Option<(u64, Reading)>,
     reads: u64,
+    /// Score of the tip that the peer was told of last.
+    promised: u128,
+    /// Nothing is served before this moment: our chain is being confirmed and does not reach that far yet.
+    held: Option<Duration>,
     /// When it was sent part of a list of transactions.
     template: Option<Duration>,
     /// Bytes of found blocks that it was sent, and since when they are counted.
@@ -58,10 +62,28 @@ impl Requests {
         self.go_on(conn, turn);
     }
 
+    /// The peer is told of a tip of this score, and will take a shorter answer for a lie.
+    pub fn promise(&mut self, score: u128) {
+        self.promised = score;
+    }
+
+    /// When [`Requests::look`] is due.
+    pub fn held(&self) -> Option<Duration> {
+        self.held
+    }
+
+    /// What was held is tried again.
+    pub fn look(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        if self.held.take_if(|at| turn.now.mono >= *at).is_some() {
+            self.go_on(conn, turn);
+        }
+    }
+
     /// It is the peer's turn: the next request is served, if there is room and nothing is being read. Returns ids to be looked through.
     pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) -> Option<Vec<ShareId>> {
         let mut look = None;
         if self.reading.is_none()
+            && self.held.is_none()
             && turn.out.room(conn)
             && let Some(wanted) = self.waiting.pop_front()
         {
@@ -79,7 +101,7 @@ impl Requests {
 
     /// The next turn is asked for, unless an answer from the reader or room in the outbox has to come first; both ask for it then.
     fn go_on(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
-        if !self.waiting.is_empty() && self.reading.is_none() && turn.out.room(conn) {
+        if !self.waiting.is_empty() && self.reading.is_none() && self.held.is_none() && turn.out.room(conn) {
             turn.out.ask_room(conn);
         }
     }
@@ -93,12 +115,17 @@ impl Requests {
     pub fn on_read(&mut self, conn: ConnId, tag: u64, rows: Vec<Option<Vec<u8>>>, turn: &mut Turn<'_>) {
         match self.reading.take_if(|(asked, _)| *asked == tag) {
             None => return,
-            Some((_, Reading::Headers(asked))) => {
-                // A row that is gone by now (a reorg) is the end of what we can say; one not stored yet is in the view.
-                let shares = asked.iter().zip(rows).map_while(|((_, id), row)| row.map(Arc::from).or_else(|| turn.chain.view.bytes(id)));
-                let shares: Vec<Arc<[u8]>> = shares.collect();
-                let first = asked.iter().find(|(height, id)| turn.chain.view.at_height(*height).is_some_and(|record| record.id == *id));
-                answer(conn, first.map_or(0, |(height, _)| *height), &shares, turn);
+            Some((_, Reading::Headers(wanted, asked))) => {
+                let view = &turn.chain.view;
+                if asked.iter().all(|(height, id)| view.at_height(*height).is_some_and(|record| record.id == *id)) {
+                    // A row that is not stored yet is in the view.
+                    let shares = asked.iter().zip(rows).map_while(|((_, id), row)| row.map(Arc::from).or_else(|| view.bytes(id)));
+                    let shares: Vec<Arc<[u8]>> = shares.collect();
+                    answer(conn, asked.first().map_or(0, |(height, _)| *height), &shares, turn);
+                } else {
+                    // We have reorganised meanwhile: what is left of the old chain would look as if it had ended there.
+                    self.waiting.push_front(Wanted::Headers(wanted));
+                }
             }
             Some((_, Reading::Data(ids))) => {
                 let mut absent = Vec::new();
@@ -115,6 +142,13 @@ impl Requests {
     }
 
     fn headers(&mut self, conn: ConnId, wanted: &GetHeaders, turn: &mut Turn<'_>) {
+        let (tip, confirmed) = (turn.chain.view.tip().score, turn.chain.view.confirmed_tip().score);
+        if confirmed < self.promised && confirmed < tip {
+            // Between two chains: the better one is being confirmed, and the one that the peer was told of has gone. Within this time it is
+            // told of the tip that there is by then.
+            self.held = Some(turn.now.mono + CHAINTIP_EVERY);
+            return self.waiting.push_front(Wanted::Headers(wanted.clone()));
+        }
         let first = match &wanted.from {
             // Who has nothing in common with what we keep is told nothing.
             Start::Locator(ids) => turn.chain.view.find_fork(ids).map(|fork| fork + 1),
@@ -129,7 +163,7 @@ impl Requests {
             match turn.chain.bytes_at(*height, id) {
                 Ok(Found::Bytes(bytes)) => warm.push(bytes),
                 // All of them then, so that nothing waits in memory for the rest.
-                _ => return self.read(conn, Reading::Headers(rows.clone()), rows, turn),
+                _ => return self.read(conn, Reading::Headers(wanted.clone(), rows.clone()), rows, turn),
             }
         }
         answer(conn, first.unwrap_or(0), &warm, turn);

@@ -185,6 +185,7 @@ impl Peer {
             if self.tell {
                 self.tell_tip(conn, &chain_tip(turn), turn);
             }
+            self.requests.look(conn, turn);
         }
         self.set_timer(conn, turn);
     }
@@ -193,6 +194,9 @@ impl Peer {
     pub fn on_room(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         if let Some(ids) = self.requests.on_room(conn, turn) {
             self.on_inv(conn, &ids, turn);
+        }
+        if self.requests.held().is_some() {
+            self.set_timer(conn, turn);
         }
         self.listen(conn, turn);
     }
@@ -238,6 +242,7 @@ impl Peer {
         self.tell = self.told.is_some_and(|(_, at)| now < at + CHAINTIP_EVERY);
         if !self.tell {
             self.told = Some((id, now));
+            self.requests.promise(turn.chain.view.confirmed_tip().score);
             turn.out.send(conn, Arc::clone(tip));
         }
         self.set_timer(conn, turn);
@@ -335,7 +340,7 @@ impl Peer {
                 }
                 peers.on_addrs(self.met(conn), addrs, &mut self.talk, turn);
             }
-            Message::ChainTip(tip) => self.on_chain_tip(tip, peers, turn)?,
+            Message::ChainTip(tip) => self.on_chain_tip(conn, tip, peers, turn)?,
             Message::GetHeaders(wanted) => self.on_request(conn, Wanted::Headers(wanted), turn),
             Message::GetData(ids) => self.on_request(conn, Wanted::Data(ids), turn),
             Message::ShareHeaders(shares) => {
@@ -380,7 +385,7 @@ impl Peer {
         Ok(())
     }
 
-    fn on_chain_tip(&mut self, tip: ChainTip, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
+    fn on_chain_tip(&mut self, conn: ConnId, tip: ChainTip, peers: &mut Peers, turn: &mut Turn<'_>) -> Verdict {
         if tip.genesis != turn.config.params.genesis_id() {
             return Err(CloseReason::Misbehaviour(format!("its share chain begins with {}, ours does not", tip.genesis)));
         }
@@ -391,8 +396,9 @@ impl Peer {
             Some(before) if before.score > ours => before.since,
             _ => turn.now.mono,
         };
-        self.claim = Some(Claim { height: tip.height, score: tip.score, since });
-        peers.look();
+        let claim = Claim { height: tip.height, score: tip.score, since };
+        self.claim = Some(claim);
+        peers.claimed(conn, claim, turn.now.mono);
         Ok(())
     }
 
@@ -507,6 +513,7 @@ impl Peer {
             (self.pinged + PING_EVERY)
                 .min(self.heard + SILENCE_MAX)
                 .min(tell.unwrap_or(Duration::MAX))
+                .min(self.requests.held().unwrap_or(Duration::MAX))
                 .min(self.talk.announce.unwrap_or(Duration::MAX))
         } else {
             self.opened + HANDSHAKE_MAX

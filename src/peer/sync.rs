@@ -185,6 +185,15 @@ impl Sync {
         self.claim.height
     }
 
+    /// The owner claims less by now: whether that is so.
+    pub fn lower(&mut self, claim: Claim) -> bool {
+        let lower = claim.score < self.claim.score;
+        if lower {
+            self.claim = claim;
+        }
+        lower
+    }
+
     /// Whether our best chain is as good as the claim.
     fn reached(&self, turn: &Turn<'_>) -> bool {
         turn.chain.view.tip().score >= self.claim.score

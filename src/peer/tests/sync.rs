@@ -16,8 +16,8 @@ use rockpool_store::testing::{ShareBuilder, bitcoin_header};
 use rockpool_workers::jobs::{Answer, BitcoinNews, OrganiseJob, ShareFate, Stages};
 
 use crate::limits::{
-    BASE_PROBE_MAX, BASE_PROBES_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, PROGRESS_EVERY, PROGRESS_FROM, SYNC_ANSWER_MAX,
-    SYNC_HANDED_MAX, SYNC_HELP_MAX, SYNC_PARTS_MAX, SYNC_RANGE, SYNC_SHARES,
+    BASE_PROBE_MAX, BASE_PROBES_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, CLAIM_LOWERED_EVERY, PROGRESS_EVERY, PROGRESS_FROM,
+    SYNC_ANSWER_MAX, SYNC_HANDED_MAX, SYNC_HELP_MAX, SYNC_PARTS_MAX, SYNC_RANGE, SYNC_SHARES,
 };
 use crate::peer::Progress;
 use crate::peer::tests::{ALICE, asked, claim, organise, organised, peer, tip, tip_of};
@@ -452,6 +452,32 @@ fn a_chain_that_was_begun_and_ends_below_its_claim_is_given_up() {
     assert!(closed(&mut world, conn).contains("ends below its claim"));
     assert!(organise(&mut world).iter().any(|job| matches!(job, OrganiseJob::BeginAnew)));
     assert_eq!(world.hub.outlet().tickets_out(), 0);
+}
+
+/// While a better chain is confirmed over there, its owner has less to give than it claimed, and says so. That is no lie, but nobody may say
+/// it time after time, or others would never have their turn.
+#[test]
+fn who_comes_to_claim_less_is_held_to_that_once_in_a_while() {
+    let shares = Grower::new().grow_many(4, ALICE);
+    let rests = |pause: Duration| {
+        let mut world = World::recorded(&[], true);
+        world.confirm(&shares[..2]);
+        let conn = peer(&mut world);
+        for _ in 0..2 {
+            claim(&mut world, conn, 10);
+            assert!(asked(&world.messages(conn)).is_some(), "its claim is looked into");
+            world.say(conn, &tip_of(&shares[1]));
+            world.say(conn, &Message::ShareHeaders(Vec::new()));
+            if !world.is_open(conn) {
+                break;
+            }
+            world.skip(pause);
+        }
+        assert_eq!(world.hub.outlet().tickets_out(), 0);
+        world.is_open(conn)
+    };
+    assert!(rests(CLAIM_LOWERED_EVERY));
+    assert!(!rests(CLAIM_LOWERED_EVERY / 2));
 }
 
 #[test]
