@@ -287,7 +287,7 @@ impl<S: Stages> Node<S> {
         }
         let Parts { sessions, peers, bitcoin, server, mut turn, .. } = self.parts(now, out);
         let session = match lane {
-            Lane::Peer => Session::Peer(Peer::open(conn, addr, outbound, peers, &mut turn)),
+            Lane::Peer => Session::Peer(Box::new(Peer::open(conn, addr, outbound, peers, &mut turn))),
             Lane::Stratum => Session::Miner(Miner::open(conn, addr, server, &mut turn)),
             Lane::Http => Session::Web(Web::open(conn, addr, &mut turn)),
             Lane::Bitcoin => Session::Bitcoin(BitcoinNode::open(conn, addr, bitcoin, &mut turn)),

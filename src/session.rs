@@ -10,8 +10,8 @@ use crate::web::Web;
 /// What a connection is to us.
 #[derive(Debug)]
 pub enum Session {
-    /// Another node.
-    Peer(Peer),
+    /// Another node; boxed, or each of thousands of miners would take as much room.
+    Peer(Box<Peer>),
     /// A miner.
     Miner(Miner),
     /// A browser or a script.
@@ -82,7 +82,7 @@ impl Sessions {
     /// All peers.
     pub fn peers_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Peer)> {
         self.all_mut().filter_map(|(conn, session)| match session {
-            Session::Peer(peer) => Some((conn, peer)),
+            Session::Peer(peer) => Some((conn, &mut **peer)),
             Session::Miner(_) | Session::Web(_) | Session::Bitcoin(_) => None,
         })
     }
