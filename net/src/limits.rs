@@ -181,8 +181,11 @@ pub const CONN_BYTES_MAX: usize = 192;
 
 /// Frames of one connection that are cut in one round: who says much takes turns with the others.
 pub const FRAMES_A_ROUND: usize = 4;
-/// Frames of one peer or browser in the house at once, so that a flooder cannot take a lane.
+/// Frames of one peer in the house at once, so that a flooder cannot take a lane.
 pub const TICKETS_PER_CONN: u8 = 4;
+/// Requests of one browser in the house at once. Who does not read keeps its ticket only while more than [`OUTBOX_SOFT_BYTES`] wait
+/// for it, and [`OUTBOX_HTTP_SUM_BYTES`] are that much for half as many as there are tickets: the other half is left to those who read.
+pub const TICKETS_PER_BROWSER: u8 = 1;
 /// Frames of one miner in the house at once: the submits that a device or a proxy sends in one go are judged in one, which halves what each
 /// costs. It takes 32 flooders to take the lane, and what they have in the house is judged within a millisecond.
 pub const TICKETS_PER_MINER: u8 = 32;
@@ -200,8 +203,11 @@ pub const TICKETS_ALL: usize = TICKETS_PEER + TICKETS_STRATUM + TICKETS_HTTP + T
 pub const TICKET_BYTES_PEER: usize = 8 << 20;
 /// Bytes of miners' frames in the house over which none is cut.
 pub const TICKET_BYTES_STRATUM: usize = 1 << 20;
-/// Bytes of HTTP requests in the house over which none is cut.
-pub const TICKET_BYTES_HTTP: usize = 512 << 10;
+/// Bytes of HTTP requests in the house over which none is cut: more than those who do not read may have.
+pub const TICKET_BYTES_HTTP: usize = 800 << 10;
+// They leave half of the tickets.
+const _: () = assert!(2 * OUTBOX_HTTP_SUM_BYTES / OUTBOX_SOFT_BYTES * TICKETS_PER_BROWSER as usize <= TICKETS_HTTP);
+const _: () = assert!(OUTBOX_HTTP_SUM_BYTES / OUTBOX_SOFT_BYTES * (HTTP_HEAD_BYTES_MAX + HTTP_BODY_BYTES_MAX) < TICKET_BYTES_HTTP);
 /// Bytes of Bitcoin nodes' frames in the house over which none is cut: eight full `headers`, while one node at a time is synced from.
 pub const TICKET_BYTES_BITCOIN: usize = 8 * BTC_HEADERS_MAX * BITCOIN_HEADER_BYTES;
 
@@ -241,8 +247,9 @@ pub const fn read_bytes(lane: Lane) -> usize {
 /// The most frames of one connection in the house.
 pub const fn tickets_per_conn(lane: Lane) -> u8 {
     match lane {
-        Lane::Peer | Lane::Http | Lane::Bitcoin => TICKETS_PER_CONN,
+        Lane::Peer | Lane::Bitcoin => TICKETS_PER_CONN,
         Lane::Stratum => TICKETS_PER_MINER,
+        Lane::Http => TICKETS_PER_BROWSER,
     }
 }
 

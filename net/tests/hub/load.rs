@@ -16,7 +16,7 @@ use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
     ACCEPT_BURST, ACCEPT_PAUSE, DISPATCH_TURN_COST, HTTP_BODY_BYTES_MAX, HTTP_COST, LINE_BYTES_MAX, LINE_COST, READ_CONN_BYTES,
     READ_LINES_BYTES, READ_TURN_BYTES, RECEIVE_POOL_BYTES, ROOM_COST, SHARE_HEADERS_BYTES_MAX, TICKET_BYTES_HTTP, TICKET_BYTES_PEER,
-    TICKETS_ALL, TICKETS_BITCOIN, TICKETS_PER_CONN, TICKETS_PER_MINER, TICKETS_STRATUM, WRITE_TURN_CALLS, tickets,
+    TICKETS_ALL, TICKETS_BITCOIN, TICKETS_PER_MINER, TICKETS_STRATUM, WRITE_TURN_CALLS, tickets, tickets_per_conn,
 };
 use rockpool_net::pipes::Weather;
 use rockpool_net::wire::message::Command;
@@ -91,7 +91,7 @@ fn all_lanes_at_their_ends_at_once_and_everything_comes_home() {
     let (mut world, stage) = staged(1, Weather::fair());
     let mut rng = ChaCha12Rng::seed_from_u64(1);
     const EACH: usize = TICKETS_PER_MINER as usize + 8;
-    for (port, conns) in [(PEER, 60), (STRATUM, 400), (HTTP, 40)] {
+    for (port, conns) in [(PEER, 60), (STRATUM, 400), (HTTP, 80)] {
         for _ in 0..conns {
             let (raw, _) = world.connect(1, 0, port);
             world.write_all(1, raw, &small(port).repeat(EACH));
@@ -110,7 +110,7 @@ fn all_lanes_at_their_ends_at_once_and_everything_comes_home() {
                 world.mail[0].push_back(Mail { answer: answered, tickets: vec![ticket] });
             }
         }
-        world.nodes[0].frames.len() == 500 * EACH && world.hubs[0].outlet().tickets_out() == 0
+        world.nodes[0].frames.len() == 540 * EACH && world.hubs[0].outlet().tickets_out() == 0
     });
     let stage = stage.borrow();
     // Bitcoin nodes are none of these: they are dialled.
@@ -129,10 +129,11 @@ fn a_lane_of_large_frames_ends_by_their_bytes_and_the_others_go_on() {
     let cases = [(PEER, headers, TICKET_BYTES_PEER, Lane::Peer), (HTTP, body.concat(), TICKET_BYTES_HTTP, Lane::Http)];
     for (port, said, most, lane) in cases {
         let (mut world, stage) = staged(2, Weather { capacity: 4 << 20, ..Weather::fair() });
-        let conns = 3 * most / said.len() / usize::from(TICKETS_PER_CONN);
+        let each = usize::from(tickets_per_conn(lane));
+        let conns = 3 * most / said.len() / each;
         for _ in 0..conns {
             let (raw, _) = world.connect(1, 0, port);
-            world.write_all(1, raw, &said.repeat(usize::from(TICKETS_PER_CONN)));
+            world.write_all(1, raw, &said.repeat(each));
         }
         world.run_for(secs(4));
         let (count, bytes) = stage.borrow().most(lane);
@@ -142,7 +143,7 @@ fn a_lane_of_large_frames_ends_by_their_bytes_and_the_others_go_on() {
         let (raw, miner) = world.connect(1, 0, STRATUM);
         world.write_all(1, raw, b"hello\n");
         world.run_until(|world| world.nodes[0].frames.iter().any(|(conn, _)| *conn == miner));
-        let all = conns * usize::from(TICKETS_PER_CONN) + 1;
+        let all = conns * each + 1;
         world.run_until(|world| {
             stage.borrow_mut().give_all().into_iter().for_each(|ticket| world.hubs[0].outlet().home(ticket));
             world.nodes[0].frames.len() == all

@@ -9,7 +9,7 @@ use rockpool_net::hub::io::{Input, Mail};
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, Lane};
 use rockpool_net::limits::{
-    FRAMES_A_ROUND, LINE_BYTES_MAX, TICKET_BYTES_STRATUM, TICKETS_HTTP, TICKETS_PER_CONN, TICKETS_PER_MINER, TICKETS_STRATUM,
+    FRAMES_A_ROUND, LINE_BYTES_MAX, TICKET_BYTES_STRATUM, TICKETS_HTTP, TICKETS_PER_BROWSER, TICKETS_PER_MINER, TICKETS_STRATUM,
 };
 use rockpool_net::pipes::Weather;
 
@@ -76,7 +76,7 @@ fn one_connection_has_a_few_at_most_and_waits_alone_with_its_clocks_still() {
 fn an_exhausted_lane_leaves_the_others_alone() {
     let mut world = World::new(2, 1, 1, Weather::fair());
     let kept = keeping(&mut world, Lane::Http);
-    let scrapers: Vec<_> = (0..TICKETS_HTTP / usize::from(TICKETS_PER_CONN) + 4).map(|_| world.connect(1, 0, HTTP)).collect();
+    let scrapers: Vec<_> = (0..TICKETS_HTTP / usize::from(TICKETS_PER_BROWSER) + 4).map(|_| world.connect(1, 0, HTTP)).collect();
     let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(6);
     scrapers.iter().for_each(|&(raw, _)| world.write_all(1, raw, &request));
     world.run_for(secs(1));

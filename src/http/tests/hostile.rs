@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rockpool_net::id::ConnId;
-use rockpool_net::limits::{FLUSH_MAX, HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, MESSAGE_GRACE};
+use rockpool_net::limits::{FLUSH_MAX, HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, MESSAGE_GRACE, TICKETS_HTTP};
 use serde_json::Value;
 
 use crate::limits::HTTP_MAX;
@@ -122,6 +122,27 @@ fn who_says_nothing_hears_nothing() {
     assert_eq!(said.len(), 1);
     world.pass(HTTP_MAX + Duration::from_secs(1));
     assert!(world.taken(conn).is_empty() && !world.is_open(conn));
+}
+
+/// Browsers that ask for much and read nothing, or a byte now and then, hold up themselves and nobody else, and not for ever.
+#[test]
+fn those_who_do_not_read_leave_tickets_to_the_others() {
+    let mut world = world();
+    let deaf: Vec<_> = (0..2 * TICKETS_HTTP).map(|_| world.connect(HTTP)).collect();
+    for conn in &deaf {
+        world.clog(*conn, true);
+        world.feed(*conn, get("/script.js").repeat(9).as_bytes());
+        world.turns();
+    }
+    let out = world.hub.outlet().tickets_out();
+    assert_eq!(told(&mut world, get("/health").as_bytes()).0.len(), 1, "{out} tickets are out");
+    for _ in 0..3 {
+        (0..29).for_each(|_| world.pass(Duration::from_secs(1)));
+        deaf.iter().for_each(|conn| world.drip(*conn));
+        world.turns();
+    }
+    assert_eq!(deaf.iter().filter(|conn| world.is_open(**conn)).count(), 0);
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
 }
 
 #[test]
