@@ -1,6 +1,6 @@
 //! Own miners as the API tells of them: who mines how fast, how lucky and how often refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rockpool_net::id::ConnId;
@@ -15,7 +15,7 @@ use crate::http::json::address;
 use crate::http::reply::Reply;
 use crate::http::routes::Asked;
 use crate::miners::rates::{Rate, WINDOWS};
-use crate::miners::{Figures, Miners, REASONS, WorkerId};
+use crate::miners::{Address, Figures, Miners, REASONS, WorkerId};
 use crate::session::Sessions;
 use crate::stratum::request::login;
 use crate::turn::Turn;
@@ -162,14 +162,39 @@ fn miner(address: Option<String>, workers: usize, figures: &Figures) -> Miner {
     }
 }
 
-/// All miners, by address.
-pub fn list(asked: &Asked<'_>, miners: &Miners, params: &Params, now: Now) -> Reply {
-    Reply::json(&all(miners, params, now, asked.text("sort"), asked.page()))
+/// Addresses as they were summed up when somebody asked, at most once a second: to sum up thousands of workers takes a millisecond or more.
+#[derive(Debug, Default)]
+pub struct Summed(Option<(u64, Vec<Address>)>);
+
+impl Summed {
+    /// All of them, by script.
+    fn all(&mut self, miners: &Miners, now: Now) -> &[Address] {
+        let second = now.mono.as_secs();
+        if self.0.as_ref().is_none_or(|(made, _)| *made != second) {
+            self.0 = Some((second, miners.addresses(now.mono)));
+        }
+        self.0.as_ref().map_or(&[], |(_, all)| all)
+    }
+
+    /// One of them. It may have come since.
+    fn one(&mut self, miners: &Miners, now: Now, script: &Script) -> Option<&Address> {
+        let place = |all: &[Address]| all.binary_search_by(|of| of.script.cmp(script)).ok();
+        if place(self.all(miners, now)).is_none() && miners.is_own(script) {
+            self.0 = None;
+        }
+        let all = self.all(miners, now);
+        all.get(place(all)?)
+    }
 }
 
-/// The same, sorted by this and cut to this page: how many are left out, and how many are told of.
-pub fn all(miners: &Miners, params: &Params, now: Now, sort: Option<&str>, (offset, count): (usize, usize)) -> MinersView {
-    let mut list = miners.addresses(now.mono);
+/// All miners, by address.
+pub fn list(asked: &Asked<'_>, summed: &mut Summed, miners: &Miners, params: &Params, now: Now) -> Reply {
+    Reply::json(&all(miners, summed.all(miners, now), params, asked.text("sort"), asked.page()))
+}
+
+/// These addresses, sorted by this and cut to this page: how many are left out, and how many are told of.
+pub fn all(miners: &Miners, all: &[Address], params: &Params, sort: Option<&str>, (offset, count): (usize, usize)) -> MinersView {
+    let mut list: Vec<&Address> = all.iter().collect();
     match sort {
         Some("best") => list.sort_by(|one, other| other.figures.tally.best.total_cmp(&one.figures.tally.best)),
         Some("name") => {}
@@ -196,54 +221,58 @@ pub fn all(miners: &Miners, params: &Params, now: Now, sort: Option<&str>, (offs
     }
 }
 
-/// One address and its workers.
-pub fn one(asked: &Asked<'_>, miners: &Miners, sessions: &mut Sessions, params: &Params, now: Now) -> Result<Reply, Reply> {
-    let text = asked.text("address").unwrap_or_default();
-    let (script, worker) = login(text, params.network).map_err(|why| Reply::error(Code::BadParameter, &why))?;
-    if !worker.is_empty() {
-        return Err(Reply::error(Code::BadParameter, "give the address alone, without a worker's name"));
-    }
-    let here: Here = sessions
-        .miners_mut()
-        .filter(|(_, miner)| miner.script() == Some(&script))
-        .map(|(_, miner)| (miner.worker(), (miner.agent().map(str::to_owned), miner.difficulty())))
-        .collect();
-    let told = of(miners, params, now, &script, (&here, asked.page()));
-    told.map(|told| Reply::json(&told)).ok_or_else(|| Reply::error(Code::NotFound, "nobody has mined for this address here"))
-}
-
 /// What connections tell of their workers: what they are, and the difficulty they work at.
 pub type Here = BTreeMap<WorkerId, (Option<String>, Option<f64>)>;
 
-/// An address and a page of its workers, if it has any.
-pub fn of(miners: &Miners, params: &Params, now: Now, script: &Script, (here, page): (&Here, (usize, usize))) -> Option<Miner> {
-    let workers = miners.of_address(now.mono, script);
-    if workers.is_empty() {
-        return None;
+/// One address and a page of its workers.
+pub fn one(
+    asked: &Asked<'_>,
+    summed: &mut Summed,
+    (miners, sessions): (&Miners, &mut Sessions),
+    params: &Params,
+    now: Now,
+) -> Result<Reply, Reply> {
+    let text = asked.text("address").unwrap_or_default();
+    let (script, name) = login(text, params.network).map_err(|why| Reply::error(Code::BadParameter, &why))?;
+    if !name.is_empty() {
+        return Err(Reply::error(Code::BadParameter, "give the address alone, without a worker's name"));
     }
-    let mut all = Figures::default();
-    workers.iter().for_each(|(.., figures)| all.add(figures));
-    let told = |(id, name, figures): &(WorkerId, &str, Figures)| {
-        let (agent, difficulty) = here.get(id).cloned().unwrap_or_default();
-        Worker {
-            name: (*name).to_owned(),
-            agent,
-            connected: figures.connected,
-            since: figures.tally.first_seen,
-            difficulty,
-            rates: Rates(figures.rates),
-            accepted: figures.tally.accepted,
-            rejected: Rejected(figures.tally.rejected),
-            best: figures.best,
-            best_ever: figures.tally.best,
-            last_share: time(figures.tally.last_share),
-            shares: figures.tally.shares,
-            blocks: figures.tally.blocks,
-        }
-    };
-    let mut address = miner(address(script, params), workers.len(), &all);
-    address.list_workers = Some(workers.iter().skip(page.0).take(page.1).map(told).collect());
-    Some(address)
+    let of = summed.one(miners, now, &script);
+    let of = of.ok_or_else(|| Reply::error(Code::NotFound, "nobody has mined for this address here"))?;
+    let workers = miners.of_address(now.mono, &script, asked.page());
+    let listed: BTreeSet<WorkerId> = workers.iter().map(|(id, ..)| *id).collect();
+    let here: Here = sessions
+        .miners_mut()
+        .filter(|(_, miner)| listed.contains(&miner.worker()))
+        .map(|(_, miner)| (miner.worker(), (miner.agent().map(str::to_owned), miner.difficulty())))
+        .collect();
+    Ok(Reply::json(&told(of, &workers, &here, params)))
+}
+
+/// An address and these of its workers.
+pub fn told(of: &Address, workers: &[(WorkerId, &str, Figures)], here: &Here, params: &Params) -> Miner {
+    let mut told = miner(address(&of.script, params), of.workers, &of.figures);
+    told.list_workers = Some(workers.iter().map(|one| worker(one, here)).collect());
+    told
+}
+
+fn worker((id, name, figures): &(WorkerId, &str, Figures), here: &Here) -> Worker {
+    let (agent, difficulty) = here.get(id).cloned().unwrap_or_default();
+    Worker {
+        name: (*name).to_owned(),
+        agent,
+        connected: figures.connected,
+        since: figures.tally.first_seen,
+        difficulty,
+        rates: Rates(figures.rates),
+        accepted: figures.tally.accepted,
+        rejected: Rejected(figures.tally.rejected),
+        best: figures.best,
+        best_ever: figures.tally.best,
+        last_share: time(figures.tally.last_share),
+        shares: figures.tally.shares,
+        blocks: figures.tally.blocks,
+    }
 }
 
 /// Connections of miners that have logged in.
@@ -399,6 +428,24 @@ mod tests {
         assert_eq!(get(&mut world, "/api/v1/history?span=30d").1["points"][0][4], points["points"][0][4]);
     }
 
+    /// However many ask, thousands of workers are summed up once a second; who has just come is found all the same.
+    #[test]
+    fn addresses_are_summed_up_once_a_second() {
+        let (mut miners, mut summed) = (Miners::default(), Summed::default());
+        let at = |millis| Now { mono: Duration::from_millis(millis), wall: Duration::from_secs(1_790_000_000) };
+        let workers = |all: &[Address]| all.iter().map(|address| address.workers).collect::<Vec<_>>();
+        let script = |who| Script::P2wpkh([who; 20]);
+        miners.arrive(at(1_000), &script(2), "one");
+        assert_eq!(workers(summed.all(&miners, at(1_000))), [1]);
+        miners.arrive(at(1_100), &script(2), "two");
+        assert_eq!(workers(summed.all(&miners, at(1_999))), [1], "the same second");
+        assert_eq!(workers(summed.all(&miners, at(2_000))), [2]);
+        assert!(summed.one(&miners, at(2_000), &script(1)).is_none());
+        miners.arrive(at(2_100), &script(1), "new");
+        assert_eq!(summed.one(&miners, at(2_200), &script(1)).map(|address| address.workers), Some(1));
+        assert_eq!(workers(summed.all(&miners, at(2_300))), [1, 2]);
+    }
+
     /// A proxy's workers come over one connection: each submit is counted where its name says.
     #[test]
     fn workers_of_one_connection_are_told_apart() {
@@ -436,6 +483,8 @@ mod tests {
         };
         assert_eq!(known(&mut world), (json!(1), json!(1), json!(1)));
         world.hang_up(conn);
+        // Addresses are summed up once a second.
+        world.pass(FIGURES_EVERY);
         assert_eq!(known(&mut world), (json!(1), json!(0), json!(1)));
     }
 

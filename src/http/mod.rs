@@ -37,6 +37,7 @@ use rockpool_workers::jobs::Reads;
 use crate::http::access::Doors;
 use crate::http::chain::OwnShares;
 use crate::http::error::Code;
+use crate::http::miners::Summed;
 use crate::http::payouts::{Draws, Worth, You};
 use crate::http::reply::Reply;
 use crate::http::routes::{Asked, Route};
@@ -136,8 +137,8 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
         }
         Route::Share => desk.pages.share(asked, rows, facts),
         Route::Payouts => desk.pages.payouts(asked, facts).into(),
-        Route::Miners => miners::list(asked, desk.miners, desk.pages.params, turn.now).into(),
-        Route::Miner => miners::one(asked, desk.miners, desk.sessions, desk.pages.params, turn.now).into(),
+        Route::Miners => miners::list(asked, &mut desk.pages.summed, desk.miners, desk.pages.params, turn.now).into(),
+        Route::Miner => miners::one(asked, &mut desk.pages.summed, (desk.miners, desk.sessions), desk.pages.params, turn.now).into(),
         Route::Sessions => miners::sessions(asked, desk.miners, desk.sessions, desk.pages.params, turn).into(),
         Route::Pool => desk.pages.pool(turn.now, desk.line, facts).into(),
         Route::History => history::history(asked, desk.miners).into(),
@@ -180,13 +181,15 @@ pub struct Pages {
     draws: Draws,
     /// What our miners made.
     pub own: OwnShares,
+    /// What they do.
+    summed: Summed,
 }
 
 impl Pages {
     /// Of a node on this network.
     pub fn new(params: &'static Params) -> Pages {
         let (doors, payouts, draws, own) = (Doors::default(), VecDeque::new(), Draws::default(), OwnShares::default());
-        Pages { params, doors, told: None, status: None, openapi: None, pool: None, payouts, draws, own }
+        Pages { params, doors, told: None, status: None, openapi: None, pool: None, payouts, draws, own, summed: Summed::default() }
     }
 
     /// The confirmed tip has these payouts now: they are remembered for a while after it has moved on.

@@ -26,13 +26,14 @@ pub fn miners(of: &Place, address: Option<&str>, json: bool, out: &mut impl Writ
             let now = Now { mono: Duration::ZERO, wall: Duration::from_secs(last.into()) };
             let mut miners = Miners::open(rows, now);
             miners.look(now, None, 0);
-            let page = (0, PEERS_LISTED_MAX);
+            let (page, all) = ((0, PEERS_LISTED_MAX), miners.addresses(now.mono));
             match address {
-                None => to_json(&told::all(&miners, params, now, None, page))?,
+                None => to_json(&told::all(&miners, &all, params, None, page))?,
                 Some(address) => {
                     let (script, _) = login(address, params.network).map_err(Failure::Mistake)?;
-                    let one = told::of(&miners, params, now, &script, (&told::Here::new(), page));
-                    to_json(&one.ok_or_else(|| Failure::Mistake("nobody has mined for this address here".into()))?)?
+                    let one = all.iter().find(|of| of.script == script);
+                    let one = one.ok_or_else(|| Failure::Mistake("nobody has mined for this address here".into()))?;
+                    to_json(&told::told(one, &miners.of_address(now.mono, &script, page), &told::Here::new(), params))?
                 }
             }
         }

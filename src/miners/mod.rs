@@ -331,16 +331,16 @@ impl Miners {
         addresses
     }
 
-    /// The workers of an address, in the order of their names.
-    pub fn of_address(&self, now: Duration, script: &Script) -> Vec<(WorkerId, &str, Figures)> {
+    /// The workers of an address, in the order of their names: how many are left out, and how many are told of.
+    pub fn of_address(&self, now: Duration, script: &Script, (offset, count): (usize, usize)) -> Vec<(WorkerId, &str, Figures)> {
         let from = (*script, Box::<str>::default());
         let ours = self.names.range(from..).take_while(|((of, _), _)| of == script);
-        ours.filter_map(|((_, name), index)| {
+        let ours = ours.skip(offset).take(count).filter_map(|((_, name), index)| {
             let slot = self.slots.get(*index as usize)?;
             let id = WorkerId(u64::from(slot.serial) << SERIAL_SHIFT | u64::from(*index));
             Some((id, &**name, slot.worker.as_ref()?.figures(now)))
-        })
-        .collect()
+        });
+        ours.collect()
     }
 
     /// Whose blocks and shares are own: scripts of all workers that are known.

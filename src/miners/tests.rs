@@ -5,6 +5,8 @@ use rockpool_store::limits::BATCH_OPS_MAX;
 use super::*;
 
 const DAY: u64 = 86_400;
+/// A page that nothing is left out of.
+const ALL: (usize, usize) = (0, usize::MAX);
 
 fn now(seconds: u64) -> Now {
     Now { mono: Duration::from_secs(seconds), wall: Duration::from_secs(1_700_000_000 + seconds) }
@@ -57,7 +59,7 @@ fn workers_sum_up_to_their_address_and_addresses_to_the_total() {
     let mut all = Figures::default();
     for address in &addresses {
         let mut of_workers = Figures::default();
-        miners.of_address(at, &address.script).iter().for_each(|(_, _, figures)| of_workers.add(figures));
+        miners.of_address(at, &address.script, ALL).iter().for_each(|(_, _, figures)| of_workers.add(figures));
         assert_eq!(of_workers, address.figures);
         all.add(&address.figures);
     }
@@ -66,7 +68,7 @@ fn workers_sum_up_to_their_address_and_addresses_to_the_total() {
     assert_eq!((all.tally, all.best, all.connected), (totals.tally, totals.best, totals.connected));
     assert_eq!((totals.tally.rejected, totals.tally.shares), ([5_000, 0, 0, 0, 0], 12));
     assert!(miners.is_own(&script(1)) && !miners.is_own(&script(9)));
-    assert_eq!(miners.of_address(at, &script(9)).len(), 0);
+    assert_eq!(miners.of_address(at, &script(9), ALL).len(), 0);
 }
 
 #[test]
@@ -90,7 +92,7 @@ fn the_best_hash_of_the_session_and_ever() {
     assert!(!again.accepted(now(101), id, submit(7.0)));
     let [ever, session] = again.best().map(|best| best.unwrap().difficulty);
     assert_eq!((ever, session), (9_001.0, 7.0));
-    let (_, _, figures) = again.of_address(Duration::from_secs(102), &script(1))[0];
+    let (_, _, figures) = again.of_address(Duration::from_secs(102), &script(1), ALL)[0];
     assert_eq!((figures.best, figures.tally.best), (7.0, 9_001.0));
 }
 
@@ -154,7 +156,7 @@ fn every_count_comes_back() {
         first_seen: 1_700_000_000,
         last_share: 1_700_000_001,
     };
-    assert_eq!(back.of_address(Duration::ZERO, &script(1))[0].2.tally, tally);
+    assert_eq!(back.of_address(Duration::ZERO, &script(1), ALL)[0].2.tally, tally);
     assert_eq!(back.totals().tally, Tally { rejected: [2, 2, 3, 4, 5], ..tally }, "of nobody's too");
 }
 
@@ -225,7 +227,7 @@ fn names_are_cut_and_found() {
     let id = miners.arrive(now(0), &script(1), &long);
     assert_eq!(miners.find(&script(1), &(long.clone() + "x")), Some(id));
     assert_eq!((miners.find(&script(2), &long), miners.find(&script(1), "x")), (None, None));
-    let of = miners.of_address(Duration::ZERO, &script(1));
+    let of = miners.of_address(Duration::ZERO, &script(1), ALL);
     assert_eq!((of.len(), of[0].1.len()), (1, WORKER_NAME_BYTES));
 }
 
