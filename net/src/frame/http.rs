@@ -72,7 +72,7 @@ pub struct Request {
     pub has: Option<Box<str>>,
     /// The client takes answers compressed by gzip.
     pub gzip: bool,
-    /// The header `Authorization`, if it is there and text.
+    /// The header `Authorization`, if it is there; empty if it is no text.
     pub authorization: Option<Box<str>>,
     /// The header `Content-Type`, if it is there and text.
     pub content_type: Option<Box<str>>,
@@ -231,7 +231,9 @@ fn parse(head: &[u8]) -> Result<(Request, usize), Bad> {
                 hosts += 1;
                 host = host.or(Some(authority(line.value)?));
             }
-            Name::Authorization => request.authorization = text(),
+            // One may be checked in front of us, and the other here.
+            Name::Authorization if request.authorization.is_some() => return Err(Bad::Malformed("two Authorization lines")),
+            Name::Authorization => request.authorization = Some(text().unwrap_or_default()),
             Name::ContentType => request.content_type = text(),
             Name::Origin => (request.origin, request.passed_on) = (text(), true),
             Name::IfNoneMatch => request.has = text(),
@@ -519,6 +521,8 @@ mod tests {
             "Content-Length: 0x1\r\n",
             "Content-Length: 1, 1\r\n",
             "Content-Length: 1\r\nContent-Length: 1\r\n",
+            "Authorization: Bearer a\r\nAuthorization: Bearer a\r\n",
+            "Authorization: \u{f6}\r\nauthorization: Bearer a\r\n",
             "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
         ] {
