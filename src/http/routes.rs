@@ -508,8 +508,10 @@ impl<'a> Asked<'a> {
 impl Kind {
     fn takes(&self, text: &str) -> bool {
         match self {
-            // No sign: what `parse` would take of one, a query cannot hold.
-            Kind::Number { min, max, .. } => text.parse().is_ok_and(|number: u64| (*min..=*max).contains(&number)),
+            // `parse` would take a sign.
+            Kind::Number { min, max, .. } => {
+                text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse().is_ok_and(|number: u64| (*min..=*max).contains(&number))
+            }
             Kind::Id => text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()),
             Kind::Choice { of, .. } => of.contains(&text),
             Kind::Text { bytes } => !text.is_empty() && text.len() <= *bytes && !text.contains(char::is_control),

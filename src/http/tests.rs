@@ -250,6 +250,9 @@ fn shares_are_listed_from_the_newest_down() {
     front.refused("/api/v1/shares?from=1&from=2", 400, "from is given twice");
     front.refused("/api/v1/status?x", 400, "no parameters are understood here");
     const { assert!(SHARES_LISTED < SHARES_LISTED_MAX) };
+    for sign in ["%2B5", "+5", "-5", "%205", "5%00", ""] {
+        front.refused(&format!("/api/v1/shares?count={sign}"), 400, "count is a number");
+    }
 }
 
 #[test]
