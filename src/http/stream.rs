@@ -126,7 +126,7 @@ impl Streams {
         event(self.feed.last, "status", status)
     }
 
-    /// Sends this to all. Who has not read what was sent before is cut.
+    /// Sends this to all. Who has not read what was sent before is cut, and nobody for what is large by itself, as a status may be.
     pub fn send(&self, text: String, out: &mut Outlet, counters: &Counters) {
         if text.is_empty() {
             return;
@@ -134,8 +134,9 @@ impl Streams {
         counters.stream_payloads.add(1);
         let payload = Arc::new(Payload::new(text.into_bytes()));
         for &conn in &self.conns {
-            let unread = out.unread(conn) + payload.bytes().len();
-            if unread > STREAM_BACKLOG_BYTES {
+            let before = out.unread(conn);
+            let unread = before + payload.bytes().len();
+            if before > 0 && unread > STREAM_BACKLOG_BYTES {
                 counters.streams_cut.add(1);
                 out.close(conn, CloseReason::SlowReader(unread));
             } else {

@@ -175,6 +175,20 @@ fn who_does_not_read_is_cut_and_the_others_go_on() {
 }
 
 #[test]
+fn who_reads_is_never_cut_for_what_is_large() {
+    let mut world = World::recorded(&[], true);
+    let [deaf, sound] = [(); 2].map(|()| opened(&mut world, None).0);
+    world.clog(deaf, true);
+    for cut in [0, 1] {
+        let large = event(1, "status", &"x".repeat(STREAM_BACKLOG_BYTES));
+        let counters = world.node.counters().clone();
+        world.node.streams.send(large, world.hub.outlet(), &counters);
+        world.turns();
+        assert_eq!((world.is_open(sound), world.is_open(deaf), counters.streams_cut.get()), (true, cut == 0, cut));
+    }
+}
+
+#[test]
 fn who_comes_back_is_told_what_it_missed_as_far_as_that_is_known() {
     let mut world = World::recorded(&[], true);
     let (keeper, _) = opened(&mut world, None);
