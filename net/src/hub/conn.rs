@@ -40,7 +40,7 @@ pub(crate) struct Conn {
     pub limit: Due,
     /// When the outbox will have made no progress for too long.
     pub stalled: Due,
-    /// Since when it is not read by our own choice: `session` (but a browser's) and `limit` stand still.
+    /// Since when it is not read by our own choice: `session` and `limit` stand still.
     pub barred: Due,
     /// Its entry among the timers.
     pub entry: Due,
@@ -172,9 +172,7 @@ impl Conn {
             (None, true) => self.barred = Due::at(now),
             (Some(since), false) => {
                 let pause = now.saturating_sub(since);
-                if !self.session_runs() {
-                    self.session = self.session.put_off(pause);
-                }
+                self.session = self.session.put_off(pause);
                 self.limit = self.limit.put_off(pause);
                 self.barred = Due::NEVER;
             }
@@ -182,17 +180,9 @@ impl Conn {
         }
     }
 
-    /// Whether the session's clock runs. A browser's always does: it is barred while an answer waits for it to read, for which it could
-    /// else take for ever.
-    pub fn session_runs(&self) -> bool {
-        self.barred == Due::NEVER || self.lane == Lane::Http
-    }
-
     /// Its earliest deadline.
     pub fn earliest(&self) -> Due {
-        let session = if self.session_runs() { self.session } else { Due::NEVER };
-        let limit = if self.barred == Due::NEVER { self.limit } else { Due::NEVER };
-        session.min(limit).min(self.stalled)
+        if self.barred == Due::NEVER { self.session.min(self.limit).min(self.stalled) } else { self.stalled }
     }
 }
 

@@ -40,7 +40,7 @@ impl<A> Hub<A> {
                 self.due.push(id);
             } else if running && conn.limit.is_past(now) {
                 self.out.close_by_state(id);
-            } else if conn.session_runs() && conn.session.is_past(now) {
+            } else if running && conn.session.is_past(now) {
                 self.due.push(id);
             } else {
                 self.out.rearm(slot);

@@ -224,7 +224,7 @@ impl Outlet {
         let Some(c) = self.conns.get_mut(conn).filter(|c| c.is_live()) else { return };
         c.session = at.map_or(Due::NEVER, Due::at);
         // Set within a pause, it is counted from now: only what is left of the pause puts it off.
-        if let Some(since) = c.barred.mono().filter(|_| !c.session_runs()) {
+        if let Some(since) = c.barred.mono() {
             let passed = self.now.mono.saturating_sub(since);
             c.session = c.session.mono().map_or(Due::NEVER, |at| Due::at(at.saturating_sub(passed)));
         }

@@ -124,7 +124,8 @@ fn who_says_nothing_hears_nothing() {
     assert!(world.taken(conn).is_empty() && !world.is_open(conn));
 }
 
-/// Browsers that ask for much and read nothing, or a byte now and then, hold up themselves and nobody else, and not for ever.
+/// Browsers that ask for much and read nothing, or a byte now and then, hold up themselves and nobody else, and
+/// are cut.
 #[test]
 fn those_who_do_not_read_leave_tickets_to_the_others() {
     let mut world = world();
