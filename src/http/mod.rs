@@ -34,6 +34,7 @@ use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
 use rockpool_workers::jobs::Reads;
 
+use crate::config::Mode;
 use crate::http::access::Doors;
 use crate::http::chain::OwnShares;
 use crate::http::error::Code;
@@ -254,8 +255,8 @@ impl Pages {
         let class = Class::ALL.into_iter().find(|class| Some(payouts::class(*class)) == asked.text("class")).unwrap_or(Class::N12);
         let value = asked.number("value").unwrap_or(params.subsidy(height));
         let draw = self.draws.of(params, &of, class, height);
-        let you = asked.text("address").map(|address| You::of(draw, params, value, Worth::of(view), address)).transpose();
-        let you = you.map_err(|why| Reply::error(Code::BadParameter, &why))?;
+        let you = asked.text("address").map(|address| You::of(draw, params, value, Worth::of(view, status.mode), address)).transpose();
+        let you = you.map_err(|why| Reply::error(Code::BadParameter, &why))?.filter(|_| status.mode != Mode::Solo);
         Ok(Reply::json(&payouts::payouts(params, status.mode, draw, (value, height), you)))
     }
 

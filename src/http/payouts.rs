@@ -11,13 +11,13 @@ use rockpool_store::params::Params;
 use rockpool_store::payouts::Payouts;
 use rockpool_store::record::Record;
 use rockpool_store::rules::draw::{self, Drawn, Odds};
-use rockpool_store::rules::target;
 use rockpool_store::view::ChainView;
 use serde::Serialize;
 
 use crate::config::Mode;
 use crate::http::json::address;
 use crate::limits::DRAWS_KEPT;
+use crate::miners::pool::block_work;
 use crate::stratum::request::login;
 
 /// All satoshis that there will ever be.
@@ -93,7 +93,7 @@ pub struct PayoutsView {
     payees: usize,
     pays: Vec<Pay>,
     note: Option<&'static str>,
-    /// What the address that was asked for has of it.
+    /// What the address that was asked for has of it; nothing that could be told where the finder gets all.
     #[serde(skip_serializing_if = "Option::is_none")]
     you: Option<You>,
 }
@@ -118,16 +118,17 @@ pub struct You {
     /// Of a block on a parent that nobody knows yet: the chance that it pays this address at all. Pay is so much more where it is below 1
     /// that it comes to the same.
     chance: f64,
-    /// Its work in the window, in shares of the difficulty that is demanded now.
-    credit_shares: f64,
+    /// Its work in the window, in shares of the difficulty that is demanded now; null without a share chain.
+    credit_shares: Option<f64>,
     pending: Pending,
 }
 
 /// `pending` of `you`. Every block that is found while work is in the window pays for it.
 #[derive(Debug, Serialize)]
 struct Pending {
-    /// What its work in the window is worth at today's subsidy and Bitcoin's difficulty, before what blocks since have paid for it.
-    sats: u64,
+    /// What its work in the window is worth at today's subsidy and Bitcoin's difficulty, before what blocks since have paid for it; null
+    /// where every share is a block, so that no difficulty tells.
+    sats: Option<u64>,
     /// What a block pays it on average, whoever is drawn.
     block_sats: u64,
 }
@@ -135,17 +136,16 @@ struct Pending {
 /// What work is worth at present.
 #[derive(Clone, Copy, Debug)]
 pub struct Worth {
-    /// Work that the next share must have.
-    share: u128,
-    /// Work that the next Bitcoin block must have.
-    block: u128,
+    /// Work that the next share must have, if there is a share chain.
+    share: Option<u128>,
+    /// Work that the next Bitcoin block takes, if that says something.
+    block: Option<u128>,
 }
 
 impl Worth {
     /// At the tip.
-    pub fn of(view: &ChainView) -> Worth {
-        let block = view.bitcoin().best().map_or(0, |best| target::work(best.bits()));
-        Worth { share: view.confirmed_tip().demand().max(1), block: block.max(1) }
+    pub fn of(view: &ChainView, mode: Mode) -> Worth {
+        Worth { share: (mode == Mode::Chain).then(|| view.confirmed_tip().demand().max(1)), block: block_work(view) }
     }
 }
 
@@ -165,9 +165,9 @@ impl You {
             sats: outputs(draw, value).into_iter().find(|(of, _)| *of == script).map_or(0, |(_, sats)| sats),
             weight,
             chance: draw.odds().chance(own).min(1.0),
-            credit_shares: work / worth.share as f64,
+            credit_shares: worth.share.map(|share| work / share as f64),
             pending: Pending {
-                sats: ((work / worth.block as f64 * draw.subsidy as f64) as u64).min(SATS_MAX),
+                sats: worth.block.map(|block| ((work / block as f64 * draw.subsidy as f64) as u64).min(SATS_MAX)),
                 block_sats: (weight * value as f64) as u64,
             },
         })
@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn worth() -> Worth {
-        Worth { share: 100, block: 1_000_000 }
+        Worth { share: Some(100), block: Some(1_000_000) }
     }
 
     #[test]
@@ -308,6 +308,9 @@ mod tests {
         let draw = Draw::new(params, &many(3, 0), Class::N360, 100);
         let nobody = address(&Script::P2wpkh([9; 20]), params).unwrap();
         let you = You::of(&draw, params, 7, worth(), &nobody).unwrap();
+        let unknown = You::of(&draw, params, 7, Worth { share: None, block: None }, &nobody).unwrap();
+        let unknown = serde_json::to_value(unknown).unwrap();
+        assert_eq!((&unknown["credit_shares"], &unknown["pending"]["sats"]), (&Value::Null, &Value::Null));
         let view: Value = serde_json::to_value(payouts(params, Mode::Chain, &draw, (7, 100), Some(you))).unwrap();
         assert_eq!((&view["pays"], &view["you"]["weight"], &view["payees"]), (&Value::Array(Vec::new()), &0.0.into(), &0.into()));
     }

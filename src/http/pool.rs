@@ -7,13 +7,14 @@ use rockpool_store::params::Params;
 use rockpool_store::view::ChainView;
 use serde::Serialize;
 
+use crate::blocks::Blocks;
 use crate::config::Mode;
 use crate::http::json::address;
 use crate::http::miners::rounded;
 use crate::http::payouts::next_height;
 use crate::limits::LUCK_BLOCKS;
 use crate::miners::Miners;
-use crate::miners::pool::{PoolLine, chance, effort, hashes_of, height_at, seconds};
+use crate::miners::pool::{PoolLine, block_work, chance, effort, hashes_of, height_at, next_bits, seconds};
 use crate::miners::rates::{HASHES, HOUR};
 use crate::status::Facts;
 use crate::stratum::jobs::{own_payouts, share_difficulty};
@@ -95,8 +96,7 @@ struct Best {
 pub fn pool(params: &Params, now: Now, line: &PoolLine, miners: &Miners, facts: Facts<'_>) -> Pool {
     let (view, mode) = (&facts.chain.view, facts.status.mode);
     let is_chain = mode == Mode::Chain;
-    // Work of a Bitcoin block: ⌊2²⁵⁶ / (target + 1)⌋ of its bits.
-    let block = view.bitcoin().best().and_then(|best| hashes_of(best.bits()));
+    let block = block_work(view).map(|work| work as f64);
     let (own_rate, pool_rate) = (miners.totals().rates[HOUR], miners.pool_rate());
     let share_bits = view.confirmed_tip().allowed_bits;
     let share = Some(if share_bits == 0 { params.floor_bits } else { share_bits }).filter(|_| is_chain);
@@ -120,11 +120,11 @@ pub fn pool(params: &Params, now: Now, line: &PoolLine, miners: &Miners, facts: 
         // From the first share in it to now.
         window_s: begin.and_then(|begin| view.at_height(begin + 1)).map(|first| now.unix().saturating_sub(first.time)),
         // Difficulty as Bitcoin counts it: of the target, not of the work.
-        network_difficulty: view.bitcoin().best().map(|best| share_difficulty(best.bits())),
+        network_difficulty: next_bits(view).map(share_difficulty),
         network_rate: block.map(|work| rounded(work / BLOCK_INTERVAL_S)),
         block_height: view.bitcoin().best().map(|best| best.height),
         block_interval_s: BLOCK_INTERVAL_S,
-        luck: if is_chain { luck(line, view, block, facts) } else { Luck { effort_percent: None, since: None, blocks: Vec::new() } },
+        luck: if is_chain { luck(line, view, block, facts.blocks) } else { Luck { effort_percent: None, since: None, blocks: Vec::new() } },
         expect: Expect {
             pool_block_s: seconds(block, pool_rate),
             own_share_s: seconds(share.map(|bits| share_difficulty(bits) * HASHES), own_rate),
@@ -151,13 +151,13 @@ fn window_begin(line: &PoolLine, view: &ChainView) -> u32 {
 }
 
 /// How much work each block took: what the chain holds since the block before it, of what one takes on average by the difficulty at its
-/// height. Blocks that are no shares are not the pool's work.
-fn luck(line: &PoolLine, view: &ChainView, block: Option<f64>, facts: Facts<'_>) -> Luck {
+/// height. Blocks that are no shares are not the pool's work. `block` is the work of the next.
+fn luck(line: &PoolLine, view: &ChainView, block: Option<f64>, blocks: &Blocks) -> Luck {
     // A share tells its own place in the chain; an uncle, or one that is no longer kept, when it was heard of.
     let place = |found: &FoundBlock| view.get(&found.hash).map_or_else(|| height_at(view, found.time), |record| record.height);
     let lowest = view.lowest();
     let kept = |found: &FoundBlock| lowest.height == 0 || found.time > lowest.time;
-    let found: Vec<&FoundBlock> = facts.blocks.iter().filter(|found| found.is_share).take(LUCK_BLOCKS + 1).collect();
+    let found: Vec<&FoundBlock> = blocks.iter().filter(|found| found.is_share).take(LUCK_BLOCKS + 1).collect();
     let work = |found: &FoundBlock| line.at(view, place(found)).work;
     let all = found.iter().enumerate().take(LUCK_BLOCKS).map(|(at, newer)| {
         let before = match found.get(at + 1) {
@@ -165,7 +165,9 @@ fn luck(line: &PoolLine, view: &ChainView, block: Option<f64>, facts: Facts<'_>)
             // The first of all: since the chain began, if that is still known.
             None => (lowest.height == 0).then(|| line.at(view, 0).work),
         };
-        let takes = view.bitcoin().at_height(newer.height).and_then(|there| hashes_of(there.bits())).or(block);
+        // Of its period's first block: its own bits may be those of minimum difficulty.
+        let there = view.bitcoin().at_height(newer.height).and_then(|there| hashes_of(there.period_bits));
+        let takes = block.and(there.or(block));
         let effort_percent = before.filter(|_| kept(newer)).and_then(|before| effort((work(newer) - before).max(0.0), takes));
         LuckyBlock { height: newer.height, hash: newer.hash.to_string(), effort_percent, time: newer.time }
     });
@@ -214,6 +216,14 @@ mod tests {
         serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 
+    /// What is told of luck where a block takes so much work.
+    fn lucky(world: &World<Recorder>, block: Option<f64>) -> Value {
+        let view = &world.node.chain().view;
+        let mut line = PoolLine::default();
+        line.follow(view);
+        serde_json::to_value(luck(&line, view, block, &world.node.blocks)).unwrap()
+    }
+
     /// Efforts by hand: of every share's work between two blocks, of what a block takes on average.
     #[test]
     fn luck_is_work_between_blocks_of_what_one_takes() {
@@ -225,36 +235,42 @@ mod tests {
         };
         // Regtest's bits are 0x207fffff: ⌊2²⁵⁶ / (0x7fffff × 2²³² + 1)⌋ = 2 hashes a block.
         let percent = |work: f64| 100.0 * work / 2.0;
-        let before = pool(&mut world);
-        assert_eq!((&before["luck"]["effort_percent"], &before["luck"]["blocks"]), (&json!(percent(work(&world, 1, 60))), &json!([])));
-        assert_eq!(before["luck"]["since"], json!(shares[0].time), "since the chain began");
+        let before = lucky(&world, Some(2.0));
+        assert_eq!((&before["effort_percent"], &before["blocks"]), (&json!(percent(work(&world, 1, 60))), &json!([])));
+        assert_eq!(before["since"], json!(shares[0].time), "since the chain began");
         let conn = world.connect(STRATUM);
         for height in [5, 12, 30] {
             let share = shares[height as usize - 1].clone();
             world.mail(block_found(conn, share.id(), height, Some(share)), Vec::new());
         }
-        let told = pool(&mut world);
-        let blocks = told["luck"]["blocks"].as_array().unwrap();
+        let told = lucky(&world, Some(2.0));
+        let blocks = told["blocks"].as_array().unwrap();
         let efforts: Vec<_> = blocks.iter().map(|block| (block["height"].clone(), block["effort_percent"].as_f64().unwrap())).collect();
         let by_hand = [(30, 13, 30), (12, 6, 12), (5, 1, 5)].map(|(height, from, to)| (json!(height), percent(work(&world, from, to))));
         assert_eq!(efforts, by_hand);
-        assert_eq!(told["luck"]["effort_percent"], json!(percent(work(&world, 31, 60))));
+        assert_eq!(told["effort_percent"], json!(percent(work(&world, 31, 60))));
+
+        // Here every share is a block: nothing that follows from what a block takes is told.
+        let told = pool(&mut world);
+        let (expect, luck) = (&told["expect"], &told["luck"]);
+        for wrong in ["pool_block_s", "own_block_solo_s", "chance_day", "chance_week", "chance_year"] {
+            assert_eq!(expect[wrong], json!(null), "{wrong}");
+        }
+        assert_eq!((&luck["effort_percent"], &luck["blocks"][0]["effort_percent"]), (&json!(null), &json!(null)));
+        assert_eq!((&told["network_rate"], told["network_difficulty"].is_number()), (&json!(null), true));
 
         let (first, last) = (shares[0].time, told["time"].as_u64().unwrap() as u32);
         let rate = work(&world, 2, 60) / f64::from(last.max(shares[59].time) - first);
         assert!((told["pool_rate"].as_f64().unwrap() / rate - 1.0).abs() < 0.1, "{} and {rate}", told["pool_rate"]);
-        let pool_rate = world.node.server.miners.pool_rate();
-        assert_eq!(told["expect"]["pool_block_s"], json!(2.0 / pool_rate));
-        assert_eq!((&told["own_rate"], &told["expect"]["chance_day"]), (&json!(0.0), &json!(0.0)));
-        assert_eq!((&told["expect"]["own_share_s"], &told["expect"]["own_sats_next_block"]), (&json!(null), &json!(0)));
+        assert_eq!((&told["own_rate"], &expect["own_share_s"], &expect["own_sats_next_block"]), (&json!(0.0), &json!(null), &json!(0)));
         assert_eq!((&told["shares_in_window"], &told["miners_in_window"]), (&json!(60), &json!(1)));
-        assert_eq!((&told["network_rate"], &told["block_height"]), (&json!(0.003), &json!(0)));
+        assert_eq!(told["block_height"], json!(0));
         // As many as are told of, the newest.
         for share in &shares[30..60] {
             world.mail(block_found(conn, share.id(), share.height, Some(share.clone())), Vec::new());
         }
-        let told = pool(&mut world);
-        let blocks = told["luck"]["blocks"].as_array().unwrap();
+        let told = lucky(&world, Some(2.0));
+        let blocks = told["blocks"].as_array().unwrap();
         assert_eq!((blocks.len(), &blocks[0]["height"], &blocks[LUCK_BLOCKS - 1]["height"]), (LUCK_BLOCKS, &json!(60), &json!(41)));
         assert!(blocks.iter().all(|block| block["effort_percent"].as_f64().unwrap() > 0.0));
     }

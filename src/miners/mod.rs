@@ -289,6 +289,15 @@ impl Miners {
         slot.worker.as_ref().filter(|_| u64::from(slot.serial) == id.0 >> SERIAL_SHIFT).map(|worker| worker.tally.last_share)
     }
 
+    /// All together at this moment, but for how many are connected.
+    pub fn together(&self, now: Duration) -> Figures {
+        let mut rates = self.others.as_ref().map_or_else(Rate::default, |others| others.rate(now));
+        let workers = self.slots.iter().filter_map(|slot| slot.worker.as_ref()?.rates.as_ref());
+        workers.for_each(|worker| sum(&mut rates, &worker.rate(now)));
+        let best = self.best[1].as_ref().map_or(0.0, |best| best.difficulty);
+        Figures { rates, tally: self.totals, best, connected: 0 }
+    }
+
     /// All together, as of the last look.
     pub fn totals(&self) -> &Figures {
         &self.summed
@@ -356,13 +365,8 @@ impl Miners {
     /// Sums up, for those who ask and for the charts. `pool` is the pool's rate, or none where our miners are all of it.
     pub fn look(&mut self, now: Now, pool: Option<f64>, connected: usize) {
         self.look = now.mono + FIGURES_EVERY;
-        let mut rates = self.others.as_ref().map_or_else(Rate::default, |others| others.rate(now.mono));
-        self.slots
-            .iter()
-            .filter_map(|slot| slot.worker.as_ref()?.rates.as_ref())
-            .for_each(|worker| sum(&mut rates, &worker.rate(now.mono)));
-        let best = self.best[1].as_ref().map_or(0.0, |best| best.difficulty);
-        self.summed = Figures { rates, tally: self.totals, best, connected: u32::try_from(connected).unwrap_or(u32::MAX) };
+        self.summed = Figures { connected: u32::try_from(connected).unwrap_or(u32::MAX), ..self.together(now.mono) };
+        let rates = self.summed.rates;
         self.pool = pool.unwrap_or(rates[SHORT]);
         let since = *self.charted.get_or_insert(now.mono);
         if now.mono >= since + CHARTS_EVERY {

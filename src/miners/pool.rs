@@ -3,6 +3,7 @@
 //! Work is in hashes. A target of difficulty D takes D × 2³² hashes on average; how many it takes is exponentially distributed.
 
 use rockpool_net::id::ShareId;
+use rockpool_store::bitcoin::required_bits;
 use rockpool_store::record::Record;
 use rockpool_store::rules::target;
 use rockpool_store::view::ChainView;
@@ -122,6 +123,20 @@ pub fn height_at(view: &ChainView, unix: u32) -> u32 {
         if view.at_height(middle).is_some_and(|record| record.time <= unix) { low = middle } else { high = middle - 1 }
     }
     low
+}
+
+/// Bits that Bitcoin demands of its next block. They need not be the best block's: on testnet4 that may be one of minimum difficulty, and a
+/// retarget period may end with it.
+pub fn next_bits(view: &ChainView) -> Option<u32> {
+    let tree = view.bitcoin();
+    tree.best().map(|best| required_bits(tree.params(), best, best.time()))
+}
+
+/// Work that Bitcoin's next block takes on average. None where a share takes no less, as on regtest: there every share is a block, and
+/// what follows from a block's work alone is wrong.
+pub fn block_work(view: &ChainView) -> Option<u128> {
+    let share = view.confirmed_tip().demand().max(target::work(view.bitcoin().params().floor_bits));
+    next_bits(view).map(target::work).filter(|block| *block > share)
 }
 
 /// Hashes that a target takes on average, as a number to divide by.

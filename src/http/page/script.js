@@ -501,6 +501,8 @@ function renderStatus() {
 
 const ownRate = () => (data.status && data.status.rates ? data.status.rates.own : data.pool ? data.pool.own_rate : null);
 
+const SOLO = "solo: whoever finds a block is paid all of it";
+
 function renderRates() {
   const { status, pool } = data;
   const own = ownRate();
@@ -514,14 +516,13 @@ function renderRates() {
     put(`${id}-unit`, unit);
   }
   const share = isNumber(own) && all > 0 ? ` · ${part(Math.min(1, own / all))} of the pool` : "";
-  put("own-note", (status ? `${count(status.miners, "miner")} online` : "") + (chained() ? share : ""));
+  const alone = status && status.mode === "solo" ? SOLO : "standalone: this node’s own pool";
+  put("own-note", (status ? `${count(status.miners, "miner")} online` : "") + (chained() ? share : ` · ${alone}`));
   const members = pool
     ? `${count(pool.miners_in_window, "address", "addresses")} in the window · a share every ${span(pool.share_interval_s)}`
     : "\u00a0";
-  put(
-    "pool-note",
-    chained() ? members : status.mode === "solo" ? "solo: whoever finds a block is paid all of it" : "standalone: this node’s own pool",
-  );
+  put("pool-note", members);
+  show("whole-pool", chained());
   show("no-miner", Boolean(status && !status.miners && !(own > 0)));
 }
 
@@ -701,9 +702,18 @@ function renderPool() {
   renderRates();
   renderNext();
   put("block-time", span(expect.pool_block_s));
+  // Where every share is a block, as on regtest, what a block takes says nothing.
+  const toy = isNumber(pool.network_difficulty) && !isNumber(pool.network_rate);
+  show("tile-time", !toy);
+  show("tile-chance", !toy);
+  show("tile-effort", !toy && chained());
+  show("tile-share", chained());
+  show("tile-next", !data.status || data.status.mode !== "solo");
   put(
     "block-note",
-    `of the pool, on average${isNumber(expect.own_block_solo_s) ? `; your miners alone need ${span(expect.own_block_solo_s)}` : ""}`,
+    !chained()
+      ? "of your miners, on average"
+      : `of the pool, on average${isNumber(expect.own_block_solo_s) ? `; your miners alone need ${span(expect.own_block_solo_s)}` : ""}`,
   );
   const effort = luck.effort_percent;
   put("effort", effortText(effort));
@@ -1269,7 +1279,7 @@ function renderMine(error) {
   put(
     "mine-note",
     error ||
-      (mine
+      (data.status && data.status.mode === "solo" ? SOLO : mine
         ? "Only this browser remembers the address. The page’s own address has it too: bookmark it."
         : "What the next block pays an address. Only this browser remembers it."),
   );
@@ -1279,10 +1289,10 @@ function renderMine(error) {
   const facts = [
     ["Next block pays", coins(you.sats)],
     ["Part of the window’s work", part(you.weight || 0)],
-    ["Shares credited", isNumber(you.credit_shares) ? whole.format(Math.round(you.credit_shares * 100) / 100) : "–"],
+    ...(isNumber(you.credit_shares) ? [["Shares credited", whole.format(Math.round(you.credit_shares * 100) / 100)]] : []),
     ...(sure ? [] : [["Chance to be drawn", chance(you.chance)]]),
     ...(you.pending ? [["A block pays on average", coins(you.pending.block_sats)]] : []),
-    ...(you.pending ? [["Its work is worth", coins(you.pending.sats)]] : []),
+    ...(you.pending && isNumber(you.pending.sats) ? [["Its work is worth", coins(you.pending.sats)]] : []),
   ];
   keyed(
     $("mine-facts"),
