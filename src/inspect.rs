@@ -216,7 +216,7 @@ fn asked(addr: SocketAddr, path: &str) -> Result<String, Failure> {
 
 fn print(body: &str, json: bool, describe: fn(&Value) -> String, out: &mut impl Write) -> Result<(), Failure> {
     let value: Value = serde_json::from_str(body).map_err(|error| Failure::Fault(format!("the answer is no JSON: {error}")))?;
-    let text = if json { body.into() } else { describe(&value) };
+    let text = if json { body.into() } else { describe(&ask::plain(value)) };
     // A reader that has gone away is no reason to panic.
     let _ = writeln!(out, "{}", text.trim_end());
     Ok(())

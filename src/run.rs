@@ -123,7 +123,7 @@ pub fn status(json: bool, datadir: Option<&Path>, http: Option<&str>, out: &mut 
     let silent = |why: String| Failure::Mistake(format!("no Rockpool node answers at {addr} ({why}): is it running?"));
     let (code, body) = ask::get(addr, "/api/v1/status").map_err(|error| silent(error.to_string()))?;
     let status: Value = serde_json::from_str(&body).map_err(|_| silent(format!("HTTP {code}, but no status")))?;
-    let text = if json { body } else { describe(&status) };
+    let text = if json { body } else { describe(&ask::plain(status)) };
     let _ = writeln!(out, "{}", text.trim_end());
     Ok(())
 }

@@ -29,8 +29,22 @@ pub fn send(addr: SocketAddr, method: &str, path: &str, token: &str, body: &str)
 /// Why a node refuses a request, in its own words; `None` if these are not a node's.
 pub fn refusal(body: &str) -> Option<String> {
     let said: Value = serde_json::from_str(body).ok()?;
-    // What strangers say moves no cursor.
-    said["error"]["message"].as_str().map(|why| why.replace(char::is_control, " "))
+    said["error"]["message"].as_str().map(plain_text)
+}
+
+/// An answer for a terminal: what strangers call themselves in it moves no cursor, begins no line and turns none around.
+pub fn plain(answer: Value) -> Value {
+    match answer {
+        Value::String(text) => plain_text(&text).into(),
+        Value::Array(list) => list.into_iter().map(plain).collect(),
+        Value::Object(fields) => Value::Object(fields.into_iter().map(|(name, value)| (name, plain(value))).collect()),
+        other => other,
+    }
+}
+
+fn plain_text(text: &str) -> String {
+    let acts = |letter: char| letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.replace(acts, " ")
 }
 
 fn parse(answer: &[u8]) -> Option<(u16, String)> {
@@ -58,6 +72,12 @@ mod tests {
         for no in ["", "{}", "[]", r#"{"error": "text"}"#, r#"{"error": {"message": 7}}"#, "<html>"] {
             assert_eq!(refusal(no), None, "{no}");
         }
+    }
+
+    #[test]
+    fn what_strangers_call_themselves_is_plain() {
+        let said = serde_json::json!({ "list": [{ "name": "a\n\u{1b}[2Jb\u{9b}\u{202e}c é", "best": 7, "address": null }] });
+        assert_eq!(plain(said), serde_json::json!({ "list": [{ "name": "a  [2Jb  c é", "best": 7, "address": null }] }));
     }
 
     #[test]
