@@ -14,6 +14,7 @@ use rockpool_net::id::{ConnId, Lane, ShareId};
 use rockpool_net::time::Now;
 use rockpool_store::figures::FigureRows;
 use rockpool_store::handle::ChainStoreHandle;
+use rockpool_store::limits::HEADER_AHEAD_MAX_S;
 use rockpool_store::params::Params;
 use rockpool_store::peers::PeerRows;
 use rockpool_store::templates::TemplateLog;
@@ -349,6 +350,7 @@ impl<S: Stages> Node<S> {
             let view = &self.chain.view;
             self.line.follow(view);
             let pool = (self.config.mode == Mode::Chain).then(|| self.line.shown_rate(view, now.unix(), self.peers.ahead.is_some()));
+            self.server.miners.earliest = view.bitcoin().best().map_or(0, |best| best.time().saturating_sub(HEADER_AHEAD_MAX_S));
             self.server.miners.look(now, pool, self.sessions.miners());
         }
     }

@@ -148,8 +148,11 @@ pub struct Miners {
     charts: Charts,
     /// Since the charts last got what was seen.
     seen: Seen,
-    /// When that was.
-    charted: Option<Duration>,
+    /// When that was, and in which step of the finest chart.
+    charted: Option<(Duration, u32)>,
+    /// No time before this can be true. A machine without a clock of its own begins in 1970: charts wait until it is set, for by such a
+    /// time all that they hold would be of the future, and wrong.
+    pub earliest: u32,
     /// As they were when they were last summed up.
     summed: Figures,
     look: Duration,
@@ -368,13 +371,17 @@ impl Miners {
         self.summed = Figures { connected: u32::try_from(connected).unwrap_or(u32::MAX), ..self.together(now.mono) };
         let rates = self.summed.rates;
         self.pool = pool.unwrap_or(rates[SHORT]);
-        let since = *self.charted.get_or_insert(now.mono);
-        if now.mono >= since + CHARTS_EVERY {
+        // By the clock's steps: looks that come a little late each would leave one out now and then.
+        let step = now.unix() / CHARTS_EVERY.as_secs() as u32;
+        let (since, charted) = *self.charted.get_or_insert((now.mono, step));
+        if step != charted {
             let seen = std::mem::take(&mut self.seen);
             // What was not looked at for a while was asleep: its time says nothing.
             let millis = now.mono.saturating_sub(since).min(2 * CHARTS_EVERY).as_millis() as u32;
-            self.charts.add(now.unix(), &Seen { millis, own: rates[SHORT], pool: self.pool, miners: connected, ..seen });
-            self.charted = Some(now.mono);
+            if now.unix() >= self.earliest {
+                self.charts.add(now.unix(), &Seen { millis, own: rates[SHORT], pool: self.pool, miners: connected, ..seen });
+            }
+            self.charted = Some((now.mono, step));
         }
     }
 

@@ -131,6 +131,41 @@ fn what_was_done_survives_restarts_and_is_written_every_ten_minutes() {
     assert!(back.totals().rates[SHORT] > 0.9 * HASHES && back.totals().rates[SHORT] < 1.1 * HASHES);
 }
 
+/// The node looks a little more than a second after it looked last, and yet no step is without its point.
+#[test]
+fn late_looks_leave_no_gap_in_a_chart() {
+    let mut miners = Miners::default();
+    let begin = now(7);
+    for look in 0..3_000u64 {
+        let late = Duration::from_millis(1_037) * look as u32;
+        miners.look(Now { mono: begin.mono + late, wall: begin.wall + late }, Some(5e15), 1);
+    }
+    let times: Vec<u32> = miners.charts().points(0).map(|point| point.time).collect();
+    assert!(times.len() > 300 && times.windows(2).all(|two| two[1] - two[0] == 10), "{times:?}");
+    assert!(miners.charts().points(0).all(|point| (9_000..=12_000).contains(&point.observed_ms) || point.time == times[0]));
+}
+
+/// A machine without a battery begins in 1970, and has its clock set a little later.
+#[test]
+fn a_clock_that_is_not_yet_set_takes_nothing_from_the_charts() {
+    let (mut miners, kv) = (Miners::default(), MemKv::new());
+    (0..2_000).for_each(|second| miners.look(now(second), Some(5e15), 1));
+    miners.hurry();
+    write(&mut miners, 2_000, &kv);
+    let points = |miners: &Miners| miners.charts().points(1).copied().collect::<Vec<_>>();
+    let (mut back, before) = (again(&kv, 2_000), points(&miners));
+    assert!(before.len() > 5);
+    back.earliest = now(0).unix();
+    for second in 0..60 {
+        back.look(Now { mono: Duration::from_secs(second), wall: Duration::from_secs(second) }, Some(5e15), 1);
+    }
+    assert_eq!(points(&back), before);
+    for second in 60..90 {
+        back.look(Now { mono: Duration::from_secs(second), wall: now(2_000 + second).wall }, Some(5e15), 1);
+    }
+    assert!(points(&back).starts_with(&before[..before.len() - 1]) && points(&back).last().unwrap().observed_ms > 0);
+}
+
 /// What was rejected, found and counted comes back as it was.
 #[test]
 fn every_count_comes_back() {

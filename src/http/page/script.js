@@ -1129,7 +1129,7 @@ function renderMiners() {
       );
     }
     const blocks = miner.blocks ? ` · ${count(miner.blocks, "block")}` : "";
-    const online = miner.connected ? `${whole.format(miner.connected)} of ${count(miner.workers, "worker")} online` : "offline";
+    const online = `${count(miner.workers, "worker")}, ${miner.connected ? count(miner.connected, "connection") : "offline"}`;
     put(told, `${rate(miner.rates["15m"])} · ${online} · ${count(miner.shares, "share")}${blocks}`);
     put(button, open ? "Hide workers" : "Show workers").setAttribute("aria-expanded", String(open));
     workers.hidden = !open;
