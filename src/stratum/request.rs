@@ -370,7 +370,9 @@ pub fn login(user: &str, network: Network) -> Result<(Script, String), String> {
     };
     let parsed: bitcoin::Address<bitcoin::address::NetworkUnchecked> =
         address.parse().map_err(|_| format!("{} is not a Bitcoin address", shown(address)))?;
-    let parsed = parsed.require_network(chain).map_err(|_| format!("{} is an address of another network, not {chain}", shown(address)))?;
+    let parsed = parsed
+        .require_network(chain)
+        .map_err(|_| format!("{} is an address of another network, not {}", shown(address), network.name()))?;
     let script = payable(&parsed).ok_or("only P2WPKH, P2WSH and P2TR addresses can be paid (they begin with bc1, tb1 or bcrt1)")?;
     Ok((script, worker(user).to_owned()))
 }

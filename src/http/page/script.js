@@ -515,7 +515,8 @@ function renderRates() {
     put(`${id}-rate`, number);
     put(`${id}-unit`, unit);
   }
-  const share = isNumber(own) && all > 0 ? ` · ${part(Math.min(1, own / all))} of the pool` : "";
+  // Both over an hour: five minutes' luck is no part of a pool.
+  const share = pool && pool.pool_rate > 0 ? ` · ${part(Math.min(1, pool.own_rate / pool.pool_rate))} of the pool` : "";
   const alone = status && status.mode === "solo" ? SOLO : "standalone: this node’s own pool";
   put("own-note", (status ? `${count(status.miners, "miner")} online` : "") + (chained() ? share : ` · ${alone}`));
   const members = pool
@@ -543,7 +544,7 @@ function renderHealth() {
     checks.push([
       lonely ? "trouble" : status.peers ? "good" : "waiting",
       status.peers ? `${count(status.peers, "peer")} connected` : "No peer connected",
-      lonely ? trouble : status.peers ? "" : "this node mines alone until one is there",
+      lonely ? trouble : status.peers || status.network === "regtest" ? "" : "without --alone miners wait for one",
     ]);
     const [work] = working();
     checks.push([
