@@ -509,9 +509,7 @@ impl Kind {
     fn takes(&self, text: &str) -> bool {
         match self {
             // `parse` would take a sign.
-            Kind::Number { min, max, .. } => {
-                text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse().is_ok_and(|number: u64| (*min..=*max).contains(&number))
-            }
+            Kind::Number { min, max, .. } => !text.starts_with('+') && text.parse().is_ok_and(|of: u64| (*min..=*max).contains(&of)),
             Kind::Id => text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()),
             Kind::Choice { of, .. } => of.contains(&text),
             Kind::Text { bytes } => !text.is_empty() && text.len() <= *bytes && !text.contains(char::is_control),
