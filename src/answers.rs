@@ -25,7 +25,7 @@ use crate::limits::{BEHIND_NOTIFY, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_AL
 use crate::miners::WorkerId;
 use crate::node::{News, Node, Parts, Stopping};
 use crate::peer::relay::Push;
-use crate::peer::session::chain_tip;
+use crate::peer::relay::chain_tip;
 use crate::peer::{Peers, found, pulled};
 use crate::session::Session;
 use crate::status::Serving;

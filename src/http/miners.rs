@@ -164,16 +164,19 @@ fn miner(address: Option<String>, workers: usize, figures: &Figures) -> Miner {
 
 /// Addresses as they were summed up when somebody asked, at most once a second: to sum up thousands of workers takes a millisecond or more.
 #[derive(Debug, Default)]
-pub struct Summed(Option<(u64, Vec<Address>)>);
+pub struct Summed(Option<(u64, Vec<Address>, Figures)>);
 
 impl Summed {
     /// All of them, by script.
     fn all(&mut self, miners: &Miners, now: Now) -> &[Address] {
+        &self.made(miners, now).1
+    }
+
+    /// The second, all of them, and the totals: of one moment, so that who adds up finds the same.
+    fn made(&mut self, miners: &Miners, now: Now) -> &(u64, Vec<Address>, Figures) {
         let second = now.mono.as_secs();
-        if self.0.as_ref().is_none_or(|(made, _)| *made != second) {
-            self.0 = Some((second, miners.addresses(now.mono)));
-        }
-        self.0.as_ref().map_or(&[], |(_, all)| all)
+        let made = self.0.take().filter(|(made, ..)| *made == second);
+        self.0.insert(made.unwrap_or_else(|| (second, miners.addresses(now.mono), miners.together(now.mono))))
     }
 
     /// One of them. It may have come since.
@@ -189,19 +192,24 @@ impl Summed {
 
 /// All miners, by address.
 pub fn list(asked: &Asked<'_>, summed: &mut Summed, miners: &Miners, params: &Params, now: Now) -> Reply {
-    Reply::json(&all(miners, summed.all(miners, now), params, asked.text("sort"), asked.page()))
+    let (_, addresses, totals) = summed.made(miners, now);
+    Reply::json(&all(miners, (addresses, totals), params, asked.text("sort"), asked.page()))
 }
 
-/// These addresses, sorted by this and cut to this page: how many are left out, and how many are told of.
-pub fn all(miners: &Miners, all: &[Address], params: &Params, sort: Option<&str>, (offset, count): (usize, usize)) -> MinersView {
+/// These addresses with their totals, sorted by this and cut to this page: how many are left out, and how many are told of.
+pub fn all(
+    miners: &Miners,
+    (all, totals): (&[Address], &Figures),
+    params: &Params,
+    sort: Option<&str>,
+    (offset, count): (usize, usize),
+) -> MinersView {
     let mut list: Vec<&Address> = all.iter().collect();
     match sort {
         Some("best") => list.sort_by(|one, other| other.figures.tally.best.total_cmp(&one.figures.tally.best)),
         Some("name") => {}
         _ => list.sort_by(|one, other| other.figures.rates[SORTED_BY].total_cmp(&one.figures.rates[SORTED_BY])),
     }
-    // Of this moment as the list is: who adds up finds the same.
-    let totals = miners.together(now.mono);
     let shown = list.iter().skip(offset).take(count);
     MinersView {
         network: params.name,

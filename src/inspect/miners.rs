@@ -28,7 +28,7 @@ pub fn miners(of: &Place, address: Option<&str>, json: bool, out: &mut impl Writ
             miners.look(now, None, 0);
             let (page, all) = ((0, PEERS_LISTED_MAX), miners.addresses(now.mono));
             match address {
-                None => to_json(&told::all(&miners, &all, params, None, page))?,
+                None => to_json(&told::all(&miners, (&all, &miners.together(now.mono)), params, None, page))?,
                 Some(address) => {
                     let (script, _) = login(address, params.network).map_err(Failure::Mistake)?;
                     let one = all.iter().find(|of| of.script == script);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::payload::Payload;
+use rockpool_net::wire::message::{ChainTip, Message};
 
 use crate::limits::{KNOWN_MAX, PUSH_DEPTH};
 use crate::turn::Turn;
@@ -52,6 +53,14 @@ pub fn push(conn: ConnId, known: &mut Known, height: u32, shares: &[Push], turn:
         }
     }
     sent
+}
+
+/// Our `chaintip`, encoded once for all who are told.
+pub fn chain_tip(turn: &Turn<'_>) -> Arc<Payload> {
+    let tip = turn.chain.view.confirmed_tip();
+    let genesis = turn.config.params.genesis_id();
+    let message = Message::ChainTip(ChainTip { genesis, tip: tip.id, height: tip.height, score: tip.score, features: 0 });
+    super::encoded(&message, turn)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::peer::gate::budget::Budget;
 use crate::peer::gate::evict::Candidate;
 use crate::peer::gate::traits::Traits;
 use crate::peer::handshake::{self, State, Step};
-use crate::peer::relay::{Known, Push, push};
+use crate::peer::relay::{Known, Push, chain_tip, push};
 use crate::peer::serve::{Requests, Wanted};
 use crate::peer::sync::Claim;
 use crate::peer::{Peers, say};
@@ -520,14 +520,6 @@ impl Peer {
         };
         turn.out.set_timer(conn, Some(due));
     }
-}
-
-/// Our `chaintip`, encoded once for all who are told.
-pub fn chain_tip(turn: &Turn<'_>) -> Arc<Payload> {
-    let tip = turn.chain.view.confirmed_tip();
-    let genesis = turn.config.params.genesis_id();
-    let message = Message::ChainTip(ChainTip { genesis, tip: tip.id, height: tip.height, score: tip.score, features: 0 });
-    super::encoded(&message, turn)
 }
 
 fn misbehaviour(what: &str) -> CloseReason {
