@@ -19,6 +19,9 @@ use crate::turn::Turn;
 /// Nothing can be asked behind what has no end.
 const BEHIND_EVENTS: CloseReason = CloseReason::Done("a request behind that for events");
 
+/// The deadline of a connection that streams: it has none, and only half a request behind the one for events wakes its timer.
+const STREAMING: Duration = Duration::MAX;
+
 /// A browser or a script.
 #[derive(Debug)]
 pub struct Web {
@@ -67,6 +70,9 @@ impl Web {
 
     /// Its timer is due. Who has begun a request hears that it came too slowly.
     pub fn on_timer(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
+        if self.deadline == STREAMING {
+            return turn.out.close(conn, BEHIND_EVENTS);
+        }
         if self.reading.is_some() || !self.waiting.is_empty() || !turn.out.is_unfinished(conn) {
             return turn.out.close(conn, CloseReason::Timeout("idle HTTP connection"));
         }
@@ -119,6 +125,7 @@ impl Web {
         }
         // Nothing of requests is held while it lives.
         self.waiting = VecDeque::new();
+        self.deadline = STREAMING;
         turn.out.set_timer(conn, None);
         let status = desk.pages.status(facts(desk.status, desk.miners, turn));
         let news = desk.streams.open(conn, request.last_event, status.body(), turn);

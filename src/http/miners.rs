@@ -378,8 +378,9 @@ mod tests {
         let user = format!("{ADDRESS}.rig");
         let (conn, share) = miner(&mut world, &user);
         assert_eq!(submit(&mut world, conn, &user, &share)["result"], true);
+        world.pass(Duration::from_secs(1));
         let (_, all) = get(&mut world, "/api/v1/miners");
-        assert_eq!((&all["totals"]["accepted"], &all["totals"]["rates"]), (&json!(1), &all["list"][0]["rates"]), "at once");
+        assert_eq!((&all["totals"]["accepted"], &all["totals"]["rates"]), (&json!(1), &all["list"][0]["rates"]), "of one moment");
         assert_eq!(submit(&mut world, conn, &user, &share)["error"][0], 22, "once more");
         let [job, _, nonce] = &share;
         assert_eq!(submit(&mut world, conn, &user, &[job.clone(), "no time".into(), nonce.clone()])["error"][0], 20);

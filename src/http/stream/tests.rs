@@ -113,6 +113,15 @@ fn a_stream_outlives_the_deadline_of_idle_http_and_is_no_place_for_requests() {
 }
 
 #[test]
+fn half_a_request_on_a_stream_ends_it_without_a_word() {
+    let mut world = World::recorded(&[], true);
+    let (conn, _) = opened(&mut world, None);
+    world.feed(conn, b"GET / HTTP/1.1\r\nHo");
+    world.pass(HTTP_MAX);
+    assert!(!world.is_open(conn) && !text(&mut world, conn).contains("HTTP/1.1"));
+}
+
+#[test]
 fn the_head_alone_is_told_and_http_1_0_is_understood() {
     let mut world = World::recorded(&[], true);
     let (conn, said) = asked(&mut world, b"HEAD /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n");
