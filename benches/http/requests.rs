@@ -17,9 +17,9 @@ const CLIENTS: usize = 100;
 const REQUESTS: usize = 10_000;
 /// Requests of the long round.
 const MANY: usize = 200_000;
-/// Requests a second of the paced rounds.
-const PACE: f64 = 5_000.0;
-/// Time of a round of submits alone.
+/// Requests a second of the paced rounds: what is asked of the node at the most elsewhere, and its goal.
+const PACES: [f64; 2] = [5_000.0, 20_000.0];
+/// Time of a round of submits alone, and of a paced one.
 const ALONE: Duration = Duration::from_secs(2);
 /// Goals: 20,000 a second, and the slowest of a hundred.
 const US_PER_REQUEST: f64 = 50.0;
@@ -36,10 +36,10 @@ struct Seen {
     cpu: Vec<f64>,
     each: Vec<Duration>,
     bare_each: Vec<Duration>,
-    paced: Vec<Duration>,
-    /// Submits: alone, among requests at a pace, among as many requests as can be.
+    /// At each pace: requests, and the submits among them.
+    paced: [(Vec<Duration>, Vec<Duration>); PACES.len()],
+    /// Submits: alone, among as many requests as can be.
     alone: Vec<Duration>,
-    at_pace: Vec<Duration>,
     at_most: Vec<Duration>,
 }
 
@@ -48,7 +48,7 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
     let rounds = if asked.quick { 2 } else { 7 };
     let server = Server::start()?;
     // First, since mining takes its time and idle clients are closed.
-    let submits = rounds * 8 * (ALONE.as_millis() / EVERY.as_millis()) as usize;
+    let submits = rounds * 12 * (ALONE.as_millis() / EVERY.as_millis()) as usize;
     let mut probe = Probe::connect(server.stratum, submits.min(6_000))?;
     let (mut load, mut seen) = (Load::new()?, Seen::default());
     load.connect(server.http, CLIENTS)?;
@@ -71,12 +71,13 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
         let before = reactor(&server)?;
         seen.at_most.extend(submitted(&mut load, &mut probe, |load, probe| asked_for(load, 4 * REQUESTS, None, probe))?);
         seen.cpu.push((reactor(&server)? - before).as_secs_f64() * 1e6 / (4 * REQUESTS) as f64);
-        let paced = &mut seen.paced;
-        let among = submitted(&mut load, &mut probe, |load, probe| {
-            paced.extend(load.ask(REQUESTS, Some(PACE), Some(&mut *probe))?.each);
-            load.listen(EVERY, Some(probe))
-        })?;
-        seen.at_pace.extend(among);
+        for (pace, (requests, submits)) in PACES.into_iter().zip(&mut seen.paced) {
+            let many = (pace * ALONE.as_secs_f64()) as usize;
+            submits.extend(submitted(&mut load, &mut probe, |load, probe| {
+                requests.extend(load.ask(many, Some(pace), Some(&mut *probe))?.each);
+                load.listen(EVERY, Some(probe))
+            })?);
+        }
     }
     let many = load.ask(if asked.quick { MANY / 10 } else { MANY }, None, None)?;
     Ok(seen.told(body, many))
@@ -121,17 +122,18 @@ impl Seen {
             figures.push(bound(format!("{CLIENTS} clients: {name}"), share_of(&mut self.each, of)));
             figures.push(info(format!("{CLIENTS} clients: {name} of the bare loop"), share_of(&mut self.bare_each, of), "ms"));
             figures.push(bound(format!("{CLIENTS} clients, {} requests: {name}", many.each.len()), share_of(&mut many.each, of)));
-            figures.push(bound(format!("{PACE} requests a second: {name}"), share_of(&mut self.paced, of)));
+            for (pace, (requests, _)) in PACES.into_iter().zip(&mut self.paced) {
+                figures.push(bound(format!("{pace} requests a second: {name}"), share_of(requests, of)));
+            }
         }
         let us = per_request(&many);
         figures.push(goal(format!("{CLIENTS} clients, {} requests: time per request", many.each.len()), us, "us", US_PER_REQUEST));
         for (name, of) in [("p50", 500), ("p99", 990)] {
-            let rows = [
-                ("alone".to_owned(), &mut self.alone),
-                (format!("among {PACE} requests a second"), &mut self.at_pace),
-                (format!("among as many requests as {CLIENTS} clients can ask"), &mut self.at_most),
-            ];
-            for (among, times) in rows {
+            let paced =
+                PACES.into_iter().zip(&mut self.paced).map(|(pace, (_, submits))| (format!("among {pace} requests a second"), submits));
+            let most = format!("among as many requests as {CLIENTS} clients can ask");
+            let rows = [("alone".to_owned(), &mut self.alone), (most, &mut self.at_most)];
+            for (among, times) in rows.into_iter().chain(paced) {
                 figures.push(info(format!("submit to true, {among}: {name}"), share_of(times, of), "ms"));
             }
         }
