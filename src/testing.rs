@@ -317,7 +317,7 @@ impl World<Recorder> {
     }
 
     /// The organiser's word of a change.
-    fn organised(&mut self, change: ChainChange) {
+    pub(crate) fn organised(&mut self, change: ChainChange) {
         let organised = Answer::Organised {
             change: Some(Box::new(change)),
             refused: Vec::new(),

@@ -8,7 +8,7 @@ use rockpool_net::events::Event;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::limits::UNASKED_BYTES_MAX;
 use rockpool_net::wire::message::{GetHeaders, Message, Start};
-use rockpool_net::wire::share::Share;
+use rockpool_net::wire::share::{Script, Share};
 use rockpool_store::bitcoin::Block;
 use rockpool_store::chain::{Chain, Offer, Source};
 use rockpool_store::kv::MemKv;
@@ -16,8 +16,8 @@ use rockpool_store::testing::{ShareBuilder, bitcoin_header};
 use rockpool_workers::jobs::{Answer, BitcoinNews, OrganiseJob, ShareFate, Stages};
 
 use crate::limits::{
-    BASE_PROBE_MAX, BASE_PROBES_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, CLAIM_LOWERED_EVERY, PROGRESS_EVERY, PROGRESS_FROM,
-    SYNC_ANSWER_MAX, SYNC_HANDED_MAX, SYNC_HELP_MAX, SYNC_PARTS_MAX, SYNC_RANGE, SYNC_SHARES,
+    BASE_PROBE_MAX, BASE_PROBES_MAX, BTC_HEADERS_ALONG_MAX, BTC_HEADERS_UNASKED_MAX, CHAINTIP_EVERY, CLAIM_LOWERED_EVERY, PROGRESS_EVERY,
+    PROGRESS_FROM, SYNC_ANSWER_MAX, SYNC_HANDED_MAX, SYNC_HELP_MAX, SYNC_PARTS_MAX, SYNC_RANGE, SYNC_SHARES,
 };
 use crate::peer::Progress;
 use crate::peer::tests::{ALICE, asked, claim, organise, organised, peer, tip, tip_of};
@@ -478,6 +478,58 @@ fn who_comes_to_claim_less_is_held_to_that_once_in_a_while() {
     };
     assert!(rests(CLAIM_LOWERED_EVERY));
     assert!(!rests(CLAIM_LOWERED_EVERY / 2));
+}
+
+/// Two chains, the second of them better.
+fn rivals() -> (Vec<Share>, Vec<Share>) {
+    (Grower::new().grow_many(4, ALICE), Grower::new().grow_many(6, Script::P2wpkh([9; 20])))
+}
+
+/// What a peer is answered who asks for all, if it is answered.
+fn told(world: &mut World<Recorder>, conn: ConnId) -> Option<Vec<Share>> {
+    let told = |message| if let Message::ShareHeaders(shares) = message { Some(shares) } else { None };
+    world.messages(conn).into_iter().find_map(told)
+}
+
+const ALL: Message = Message::GetHeaders(GetHeaders { from: Start::Height(1), stop: ShareId([0; 32]) });
+
+/// What is left of the old chain would look as if it had ended there, below what we had claimed.
+#[test]
+fn who_asks_while_rows_are_read_and_we_reorganise_is_told_of_the_new_chain() {
+    let (before, after) = rivals();
+    let mut world = World::recorded(&[], true);
+    world.confirm_without_bytes(&before);
+    let conn = peer(&mut world);
+    world.say(conn, &ALL);
+    let read = world.node.stages_mut().jobs.read.remove(0);
+    world.confirm(&after);
+    let rows = before.iter().take(2).map(|share| Some(share.encode())).chain([None, None]).collect();
+    world.mail(Answer::Read { conn, tag: read.tag, rows }, vec![read.ticket]);
+    assert_eq!(told(&mut world, conn), Some(after));
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
+}
+
+/// While a better chain is confirmed we have less to give than the tip that the peer was told of: it waits until we have as much.
+#[test]
+fn who_asks_while_a_better_chain_is_confirmed_waits_for_that() {
+    let (before, after) = rivals();
+    let mut world = World::recorded(&[], true);
+    world.confirm(&before);
+    let conn = peer(&mut world);
+    let mut chain = Chain::open(regtest(), [1, 2], &MemKv::new()).unwrap();
+    for share in &after {
+        assert_eq!(chain.offer(at(Duration::from_secs(60)), share, Source::Peer), Offer::Taken);
+    }
+    chain.confirm(1);
+    world.organised(chain.take_change().unwrap().0);
+    world.messages(conn);
+    world.say(conn, &ALL);
+    assert_eq!(told(&mut world, conn), None);
+    chain.confirm(after.len());
+    world.organised(chain.take_change().unwrap().0);
+    world.pass(CHAINTIP_EVERY);
+    assert_eq!(told(&mut world, conn), Some(after));
+    assert_eq!(world.hub.outlet().tickets_out(), 0);
 }
 
 #[test]
