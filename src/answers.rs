@@ -87,6 +87,8 @@ impl<S: Stages> Node<S> {
             }
             Answer::Retry(requests) => self.ask(now, requests, out),
             Answer::Read { conn, tag, rows } => self.read(now, conn, tag, rows, out),
+            // Nothing is asked of that stage yet.
+            Answer::Told { .. } | Answer::MinedHeard => {}
             Answer::Bitcoin(news) => self.parts(now, out).turn.jobs.organise.push(OrganiseJob::Bitcoin(news)),
             Answer::Template(template) => self.template(template, out),
             // Told by the template that ended the outage.

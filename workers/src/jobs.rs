@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rockpool_net::frame::http::Request;
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::{ConnId, ShareId};
 use rockpool_net::wire::share::{Script, Share};
 pub use rockpool_store::blocks::Fate;
 use rockpool_store::kv::{Family, Op};
 use rockpool_store::organised::ChainChange;
+use rockpool_store::payouts::Payouts;
 use rockpool_store::pplns::PplnsShare;
 
+use crate::outside::call::{CallError, Order};
 use crate::template::Template;
 use crate::work::Work;
 
@@ -224,6 +227,44 @@ pub enum Reads {
     Keys(Family, Vec<Vec<u8>>),
 }
 
+/// What the `upstream` stage is given, which keeps portfolios and asks outside services.
+#[derive(Debug)]
+pub enum UpstreamJob {
+    /// A request that it answers: `Told` follows with the ticket.
+    Ask {
+        /// For whom.
+        conn: ConnId,
+        /// The caller's word for the request, given back with the answer.
+        tag: u64,
+        /// The request, whose route is known to be one of the stage's.
+        request: Box<Request>,
+        /// The request's ticket.
+        ticket: Ticket,
+    },
+    /// How the node's miners stand, in place of what was said before. One at a time: `MinedHeard` gives the credit back.
+    Mined(Box<Mined>),
+    /// An order is done.
+    Brought {
+        /// The stage's word for it.
+        order: u64,
+        /// The answer's bytes: JSON.
+        result: Result<Vec<u8>, CallError>,
+    },
+}
+
+/// How the node's miners stand.
+#[derive(Clone, Debug)]
+pub struct Mined {
+    /// What each script has of the window, at the share that work builds on.
+    pub payouts: Arc<Payouts>,
+    /// What the next block is worth, satoshis, as far as it is known.
+    pub value: u64,
+    /// Its height in Bitcoin's chain.
+    pub height: u32,
+    /// Found blocks on Bitcoin's best chain, newest last: hash, height in Bitcoin's chain, confirmations (1 for the best block itself).
+    pub blocks: Vec<(ShareId, u32, u32)>,
+}
+
 /// A found block on its way to bitcoind.
 #[derive(Clone, Debug)]
 pub struct SubmitJob {
@@ -331,6 +372,21 @@ pub enum Answer {
         /// The shares' bytes.
         rows: Vec<Option<Vec<u8>>>,
     },
+    /// What the `upstream` stage answers to a request.
+    Told {
+        /// For whom.
+        conn: ConnId,
+        /// The caller's word.
+        tag: u64,
+        /// The HTTP status.
+        status: u16,
+        /// JSON.
+        body: Vec<u8>,
+        /// Header lines of this answer alone.
+        lines: Vec<(&'static str, String)>,
+    },
+    /// The `upstream` stage has heard how miners stand: the next may come.
+    MinedHeard,
     /// Bitcoin's headers, for the organiser: those that a template builds on come before it.
     Bitcoin(BitcoinNews),
     /// New work from Bitcoin's side.
@@ -372,6 +428,8 @@ pub struct Jobs {
     pub fetch: Vec<FetchJob>,
     /// Cold reads.
     pub read: Vec<ReadJob>,
+    /// Requests about portfolios, and how miners stand; only where there are portfolios.
+    pub upstream: Vec<UpstreamJob>,
     /// Rows of an own template, and of found blocks. No ticket pays for them: given only while the node holds its credit for either, one
     /// message's worth at a time.
     pub write: Vec<WriteJob>,
@@ -413,6 +471,8 @@ pub struct Output {
     pub organise: Vec<OrganiseJob>,
     /// Batches, to the writer.
     pub write: Vec<WriteJob>,
+    /// Calls to outside services, each made beside all others.
+    pub orders: Vec<Order>,
     /// Answers, to the reactor, each with the tickets that come home with it.
     pub mail: Vec<(Answer, Vec<Ticket>)>,
 }
