@@ -365,6 +365,28 @@ pub const TOKEN_DAYS: u64 = 30;
 pub const TOKEN_CLI_S: u64 = 60;
 /// Seconds by which the clock of who made a token may differ from ours.
 pub const TOKEN_LEEWAY_S: u64 = 60;
+/// Bytes of a user's token: those of an identity provider, with all its claims, have one to two thousand.
+pub const USER_TOKEN_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a user's name in one (OpenID Connect §2).
+pub const USER_TOKEN_SUB_BYTES_MAX: usize = 255;
+/// Tokens that are known to be good, 2 MB: as many as there are users, each of whom has one at a time.
+pub const TOKENS_KNOWN_MAX: usize = 4_096;
+/// How often an identity provider's keys are fetched anew: so long does a token outlive the key that it was signed with.
+pub const JWKS_REFRESH: Duration = Duration::from_secs(3_600);
+/// Least time between two fetches of the keys, however many tokens name keys that are not there.
+pub const JWKS_AGAIN_MIN: Duration = Duration::from_secs(10);
+/// Time for one fetch.
+pub const JWKS_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of a set of keys: Keycloak's, with chains of certificates, have some 6 kB.
+pub const JWKS_BYTES_MAX: u64 = 256 << 10;
+/// Keys of a set that tokens can be verified with: Keycloak shows one or two, and a few more while they are changed.
+pub const JWKS_KEYS_MAX: usize = 16;
+/// Bytes of a key's name.
+pub const KEY_ID_BYTES_MAX: usize = 128;
+/// Bytes of an RSA key's modulus at least, 2,048 bits: shorter ones can be broken.
+pub const RSA_BYTES_MIN: usize = 256;
+/// At most, 8,192 bits: what a check may cost.
+pub const RSA_BYTES_MAX: usize = 1_024;
 
 // The node
 

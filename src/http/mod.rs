@@ -7,6 +7,7 @@ pub mod chain;
 pub mod error;
 pub mod history;
 pub mod json;
+pub mod jwks;
 pub mod metrics;
 pub mod miners;
 pub mod openapi;

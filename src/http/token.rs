@@ -8,7 +8,7 @@ use bitcoin::hashes::cmp::fixed_time_eq;
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S, TOKEN_SUB_BYTES_MAX};
+use crate::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S, TOKEN_SUB_BYTES_MAX, USER_TOKEN_BYTES_MAX};
 
 /// Whom a token is for: it is worth nothing where another service shares the secret.
 const AUDIENCE: &str = "rockpool";
@@ -87,6 +87,30 @@ pub enum Refusal {
     /// It will be good.
     #[error("the token's time lies ahead: one of the two clocks is wrong")]
     Ahead,
+    /// A user's token is longer than any.
+    #[error("the token has more than {USER_TOKEN_BYTES_MAX} bytes")]
+    UserTooLong,
+    /// It names a key of the identity provider, but is not signed as its keys sign.
+    #[error("the token names a key, but its header is not that of RS256")]
+    UserAlgorithm,
+    /// The identity provider shows no such key.
+    #[error("the key that the token names is none of the identity provider's")]
+    UnknownKey,
+    /// Another key, or no longer what was signed.
+    #[error("the token's signature is not by the key that it names")]
+    UserSignature,
+    /// It says too little or nonsense.
+    #[error("the token must claim sub, iss, aud and exp, and be an access token")]
+    UserClaims,
+    /// Of another provider, or another of its realms.
+    #[error("the token is of another issuer (iss) than --jwt-issuer")]
+    Issuer,
+    /// For somebody else.
+    #[error("the token is not for this node: its audience (aud) is not --jwt-audience")]
+    UserAudience,
+    /// It was good once.
+    #[error("the token has expired; get a new one where it came from")]
+    UserExpired,
 }
 
 /// The first part. A header with anything more, such as `crit` or `jwk`, asks for what is not done here.
@@ -174,7 +198,7 @@ fn mac(key: &[u8], text: &str) -> [u8; 32] {
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// base64url without padding (RFC 7515 §2).
-fn encode(bytes: &[u8]) -> String {
+pub(super) fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
@@ -184,7 +208,7 @@ fn encode(bytes: &[u8]) -> String {
 }
 
 /// The reverse, of what [`encode`] makes alone: no padding, no white space, no bits set that mean nothing.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
     for chunk in text.as_bytes().chunks(4) {
         let mut bits = 0u32;

@@ -1,5 +1,5 @@
-//! Everything outside this process that is asked over HTTP: bitcoind, and what tells owners of portfolios what they have and what it is worth.
-//! Nothing else may block on a socket.
+//! Everything outside this process that is asked over HTTP: bitcoind, and what tells owners of portfolios what they have and what it is
+//! worth. Nothing else may block on a socket.
 
 pub mod bitcoind;
 pub mod call;
