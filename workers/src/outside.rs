@@ -2,7 +2,10 @@
 //! worth. Nothing else may block on a socket.
 
 pub mod bitcoind;
+pub mod cache;
 pub mod call;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 
 pub use bitcoind::{BitcoindConfig, BitcoindMistake, Check};
 pub(crate) use bitcoind::{submit, watch};
