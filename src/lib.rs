@@ -21,6 +21,7 @@ pub mod miner;
 pub mod miners;
 pub mod node;
 pub mod peer;
+pub mod portfolio;
 pub mod process;
 mod rows;
 pub mod run;

@@ -16,6 +16,7 @@ pub mod organised;
 pub mod params;
 pub mod payouts;
 pub mod peers;
+pub mod portfolios;
 pub mod pplns;
 pub mod record;
 #[cfg(feature = "rocks")]

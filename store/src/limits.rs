@@ -122,3 +122,5 @@ pub const CHART_SPANS: usize = 4;
 pub const CHART_POINTS_ROW: usize = 60;
 /// Rows of all charts: 360 points of each, and one row more at either end.
 pub const CHART_ROWS_MAX: usize = CHART_SPANS * (360 / CHART_POINTS_ROW + 2);
+/// Places after the point of an amount: as many as digits of an amount can have.
+pub const AMOUNT_DECIMALS_MAX: u8 = 38;

@@ -1,0 +1,3 @@
+//! Users' portfolios: what they own elsewhere and here, what it is worth, and how both came about. Off unless configured.
+
+pub mod model;
