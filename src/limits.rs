@@ -532,3 +532,5 @@ pub const ROOM_EVERY: Duration = Duration::from_secs(1);
 pub const LUCK_BLOCKS: usize = 20;
 /// Bytes of an address in a path: the longest there are have 62, with some room for what is none.
 pub const ADDRESS_BYTES_MAX: usize = 128;
+/// Seconds after which it is written down again that an account was checked, though it holds what it held.
+pub const CHECKED_WRITE_EVERY_S: u64 = 3_600;

@@ -25,14 +25,25 @@ pub enum Family {
     Peers,
     /// kind u8 ‖ what it is of → figures of own miners and of the pool, over the years.
     Figures,
+    /// kind u8 ‖ what it is of → users' portfolios.
+    Portfolios,
     /// Small rows: format number, network, base, tip.
     Meta,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 8] =
-        [Family::Shares, Family::Bitcoin, Family::Templates, Family::Pplns, Family::Blocks, Family::Peers, Family::Figures, Family::Meta];
+    pub const ALL: [Family; 9] = [
+        Family::Shares,
+        Family::Bitcoin,
+        Family::Templates,
+        Family::Pplns,
+        Family::Blocks,
+        Family::Peers,
+        Family::Figures,
+        Family::Portfolios,
+        Family::Meta,
+    ];
 }
 
 /// One change of one row.

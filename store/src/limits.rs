@@ -124,3 +124,39 @@ pub const CHART_POINTS_ROW: usize = 60;
 pub const CHART_ROWS_MAX: usize = CHART_SPANS * (360 / CHART_POINTS_ROW + 2);
 /// Places after the point of an amount: as many as digits of an amount can have.
 pub const AMOUNT_DECIMALS_MAX: u8 = 38;
+/// Users whose portfolios are kept: beyond, the oldest without an account makes room.
+pub const USERS_MAX: usize = 4_096;
+/// Portfolios of a user.
+pub const PORTFOLIOS_MAX: usize = 8;
+/// Accounts of a user, in all his portfolios.
+pub const ACCOUNTS_MAX: usize = 32;
+/// Accounts of all users: 16 MiB of memory at worst, and as many as can be asked about within an hour.
+pub const ACCOUNTS_ALL_MAX: usize = 16_384;
+/// Holdings of an account: wallets with more hold what others threw at them.
+pub const HOLDINGS_MAX: usize = 256;
+/// Holdings of all accounts: 24 MiB of memory at worst.
+pub const HOLDINGS_ALL_MAX: usize = 65_536;
+/// Coins whose prices are kept: of those that are held, and no more.
+pub const PRICES_MAX: usize = 10_000;
+/// Currencies of a price or a value.
+pub const CURRENCIES_MAX: usize = 8;
+/// Top coins of a day.
+pub const COINS_MAX: usize = 100;
+/// Contracts of them: as many on each of ten chains.
+pub const CONTRACTS_MAX: usize = 1_000;
+/// Chains of one account.
+pub const EVM_CHAINS_MAX: usize = 16;
+/// Assets of a snapshot, those worth most: what a user can have written each day stays small.
+pub const SNAPSHOT_ASSETS_MAX: usize = 32;
+/// Days for which snapshots are kept: ten years.
+pub const SNAPSHOT_DAYS_MAX: u32 = 3_650;
+/// Confirmed found blocks whose outputs are kept: as many as are remembered, of our miners' and of peers'.
+pub const PAID_MAX: usize = 2 * BLOCKS_KEPT;
+/// Outputs of one of them that are kept, more than any class of coinbase has room for.
+pub const PAID_OUTPUTS_MAX: usize = 512;
+/// Bytes of a text in a portfolio's row: 64 characters of four bytes.
+pub const PORTFOLIO_TEXT_BYTES: usize = 256;
+/// Bytes of an exchange's keys, encrypted.
+pub const SEALED_BYTES_MAX: usize = 1_024;
+/// Changes of portfolios' rows that are written at once.
+pub const ROWS_PER_BATCH: usize = 100;

@@ -51,10 +51,11 @@ const PPLNS: &str = "pplns";
 const BLOCKS: &str = "blocks";
 const PEERS: &str = "peers";
 const FIGURES: &str = "figures";
+const PORTFOLIOS: &str = "portfolios";
 /// The family that RocksDB has anyway.
 const META: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
 /// All of them.
-const FAMILIES: [&str; 8] = [META, SHARES, BITCOIN, TEMPLATES, PPLNS, BLOCKS, PEERS, FIGURES];
+const FAMILIES: [&str; 9] = [META, SHARES, BITCOIN, TEMPLATES, PPLNS, BLOCKS, PEERS, FIGURES, PORTFOLIOS];
 
 /// Rows in RocksDB.
 pub struct RocksKv {
@@ -116,6 +117,7 @@ impl RocksKv {
             Family::Blocks => BLOCKS,
             Family::Peers => PEERS,
             Family::Figures => FIGURES,
+            Family::Portfolios => PORTFOLIOS,
             Family::Meta => META,
         };
         self.db.cf_handle(name).ok_or_else(|| StoreError::Damaged(format!("there is no column family {name}")))
@@ -150,7 +152,7 @@ impl Kv for RocksKv {
 
     fn scan(&self, family: Family, from: &[u8], row: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
         // One of an older format, opened to be read, has no such family yet.
-        if matches!(family, Family::Blocks | Family::Peers | Family::Figures) && self.family(family).is_err() {
+        if matches!(family, Family::Blocks | Family::Peers | Family::Figures | Family::Portfolios) && self.family(family).is_err() {
             return Ok(());
         }
         let mut options = ReadOptions::default();

@@ -8,8 +8,9 @@ use crate::limits::BATCH_OPS_MAX;
 use crate::params::{Network, Params, params};
 
 /// The format that this version writes and reads. Format 1 knew no Bitcoin headers.
-pub const FORMAT: u32 = 5;
-/// The oldest format that a store is taken over from as it is: it only knew no found blocks, 3 no peers, and 4 no figures of miners.
+pub const FORMAT: u32 = 6;
+/// The oldest format that a store is taken over from as it is: it only knew no found blocks, 3 no peers, 4 no figures of
+/// miners, and 5 no portfolios.
 pub const FORMAT_OLDEST: u32 = 2;
 
 const FORMAT_KEY: &[u8] = b"format";
@@ -104,8 +105,8 @@ pub fn open(kv: &dyn Kv, params: &Params, dir: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Deletes the share chain and nothing else: found blocks, peers, bans and figures stay. What a crash leaves half deleted has no tip any
-/// more.
+/// Deletes the share chain and nothing else: found blocks, peers, bans, figures and portfolios stay. What a crash leaves half deleted has no
+/// tip any more.
 pub fn forget_chain(kv: &dyn Kv) -> Result<(), StoreError> {
     kv.write(&[Op::Delete(Family::Meta, TIP_KEY.to_vec()), delete_base()], true)?;
     for family in [Family::Shares, Family::Bitcoin, Family::Templates] {

@@ -318,7 +318,14 @@ fn a_crash_after_any_change_of_a_row_leaves_a_whole_chain_and_every_own_share() 
                 Op::Put(Family::Shares, key, _) => own.insert(key.clone()),
                 Op::Delete(_, key) => own.remove(key),
                 Op::Put(
-                    Family::Meta | Family::Bitcoin | Family::Templates | Family::Pplns | Family::Blocks | Family::Peers | Family::Figures,
+                    Family::Meta
+                    | Family::Bitcoin
+                    | Family::Templates
+                    | Family::Pplns
+                    | Family::Blocks
+                    | Family::Peers
+                    | Family::Figures
+                    | Family::Portfolios,
                     ..,
                 ) => false,
             };
