@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::kv::{Family, Kv, MemKv};
 use crate::limits::{FAULTS_LISTED, REACH, UNCLE_DEPTH};
 use crate::params::{Network, Params, params};
+use crate::portfolios::rows;
 use crate::schema::{self, TipRow};
 
 /// What a check has found.
@@ -86,6 +87,7 @@ pub fn check(
     let Some(params) = whose(kv, wanted, dir, &mut report)? else { return Ok(report) };
     let mut check = Check { kv, params, report, chain: Chain::open(params, key, &MemKv::new())? };
     check.headers()?;
+    check.portfolios()?;
     if let Some(best) = check.rows()? {
         check.judge(&best, progress)?;
     }
@@ -154,6 +156,18 @@ impl Check<'_> {
             true
         });
         self.chain.take_change();
+        self.report.noted(read).map(drop)
+    }
+
+    /// Users' portfolios: rows decode. What a crash in the middle of a removal has left leads nowhere, and is no fault.
+    fn portfolios(&mut self) -> Result<(), StoreError> {
+        let report = &mut self.report;
+        let read = self.kv.scan(Family::Portfolios, &[], &mut |key, value| {
+            if rows::Row::decode(key, value).is_err() {
+                report.fault(format!("a row of portfolios does not decode: {} bytes under {}", value.len(), key.len()));
+            }
+            true
+        });
         self.report.noted(read).map(drop)
     }
 

@@ -444,3 +444,13 @@ fn rocksdb_is_checked_without_a_change() {
     let report = checked(&RocksKv::open_read_only(dir.path()).unwrap());
     assert!(!report.ok() && report.faults[0].contains("checksum"), "{:?}", report.faults);
 }
+
+#[test]
+fn rows_of_portfolios_decode_or_are_faults() {
+    use crate::portfolios::{Daily, rows::Row};
+    let made = Made::of(3);
+    made.kv.write(&[Row::Mark(Daily::Coins, 7).put()], true).unwrap();
+    assert!(checked(&made.kv).ok());
+    made.kv.write(&[Op::Put(Family::Portfolios, vec![1; 5], vec![2])], true).unwrap();
+    assert_eq!(checked(&made.kv).faults, ["a row of portfolios does not decode: 1 bytes under 5"]);
+}
