@@ -18,6 +18,7 @@ use crate::cli::table::Flag;
 use crate::http::access::Doors;
 use crate::http::token::Secret;
 use crate::limits::{FIRMWARE_RULES_MAX, PEERS_CONFIGURED_MAX, PEERS_DEFAULT, PEERS_MAX};
+use crate::portfolio::config::PortfolioConfig;
 use crate::stratum::firmware::Rule;
 
 /// Port on which nodes listen for each other (DESIGN §4).
@@ -64,6 +65,28 @@ pub struct Options {
     pub propose: Option<bool>,
     /// `--max-peers`.
     pub max_peers: Option<u64>,
+    /// `--portfolios`.
+    pub portfolios: Option<bool>,
+    /// `--portfolio-key`.
+    pub portfolio_key: Option<PathBuf>,
+    /// `--currency`, repeatable.
+    pub currency: Vec<String>,
+    /// `--coingecko`.
+    pub coingecko: Option<String>,
+    /// `--coingecko-key`.
+    pub coingecko_key: Option<String>,
+    /// `--okx`.
+    pub okx: Option<String>,
+    /// `--evm`, repeatable.
+    pub evm: Vec<String>,
+    /// `--outside`, repeatable.
+    pub outside: Vec<String>,
+    /// `--jwt-issuer`.
+    pub jwt_issuer: Option<String>,
+    /// `--jwt-audience`.
+    pub jwt_audience: Option<String>,
+    /// `--jwt-jwks`.
+    pub jwt_jwks: Option<String>,
 }
 
 /// Where an option is kept, by the kind of what it takes.
@@ -96,6 +119,17 @@ impl Options {
             "alone" => Slot::Switch(&mut self.alone),
             "propose" => Slot::Switch(&mut self.propose),
             "max-peers" => Slot::Number(&mut self.max_peers),
+            "portfolios" => Slot::Switch(&mut self.portfolios),
+            "portfolio-key" => Slot::Path(&mut self.portfolio_key),
+            "currency" => Slot::List(&mut self.currency),
+            "coingecko" => Slot::Text(&mut self.coingecko),
+            "coingecko-key" => Slot::Text(&mut self.coingecko_key),
+            "okx" => Slot::Text(&mut self.okx),
+            "evm" => Slot::List(&mut self.evm),
+            "outside" => Slot::List(&mut self.outside),
+            "jwt-issuer" => Slot::Text(&mut self.jwt_issuer),
+            "jwt-audience" => Slot::Text(&mut self.jwt_audience),
+            "jwt-jwks" => Slot::Text(&mut self.jwt_jwks),
             _ => return None,
         })
     }
@@ -172,6 +206,8 @@ pub struct Config {
     pub max_peers: usize,
     /// What it signs tokens with; drawn for this run, so that nobody has a token, if it is not read from the data directory.
     pub secret: Option<Secret>,
+    /// Portfolios and the services that they ask; off unless it says so.
+    pub portfolios: Option<PortfolioConfig>,
 }
 
 /// A mistake of the user: one line.
@@ -229,6 +265,12 @@ pub enum ConfigError {
     /// `--firmware`.
     #[error("--firmware: {0}")]
     Firmware(String),
+    /// A flag that says something of portfolios.
+    #[error("{0}")]
+    Portfolios(String),
+    /// The same, while they are off.
+    #[error("{0} is for portfolios: give --portfolios too")]
+    NeedsPortfolios(&'static str),
     /// A path that only a shell understands.
     #[error("{0}: {1:?} begins with ~, which only a shell understands: write the whole path")]
     Tilde(&'static str, PathBuf),
@@ -278,6 +320,7 @@ impl Config {
             alone: true,
             max_peers: 8,
             secret: None,
+            portfolios: None,
         }
     }
 
@@ -301,18 +344,14 @@ pub fn http_address(value: &str) -> Result<SocketAddr, ConfigError> {
 
 fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     let network = network(options.network.as_deref().unwrap_or("main"))?;
+    let portfolios = PortfolioConfig::new(&options)?;
     let (mode, flag) = match (options.solo == Some(true), options.standalone == Some(true)) {
         (false, false) => (Mode::Chain, ""),
         (true, false) => (Mode::Solo, "--solo"),
         (false, true) => (Mode::Standalone, "--standalone"),
         (true, true) => return Err(ConfigError::Excludes("--solo", "--standalone")),
     };
-    for (flag, path) in [("--datadir", &options.datadir), ("--bitcoind-cookie", &options.bitcoind_cookie)] {
-        // Else a directory named ~ would be made somewhere.
-        if let Some(path) = path.as_ref().filter(|path| path.starts_with("~")) {
-            return Err(ConfigError::Tilde(flag, path.clone()));
-        }
-    }
+    no_tilde(&options)?;
     // Whoever has no share chain has no use for its peers.
     for (other, given) in [("--peer", !options.peer.is_empty()), ("--p2p", options.p2p.is_some())] {
         if mode != Mode::Chain && given {
@@ -367,7 +406,19 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
         alone: mode != Mode::Chain || options.alone.unwrap_or(network == Network::Regtest),
         max_peers: max_peers as usize,
         secret: None,
+        portfolios,
     })
+}
+
+/// Paths that only a shell understands: else a directory named ~ would be made somewhere.
+fn no_tilde(options: &Options) -> Result<(), ConfigError> {
+    let key = ("--portfolio-key", &options.portfolio_key);
+    for (flag, path) in [("--datadir", &options.datadir), ("--bitcoind-cookie", &options.bitcoind_cookie), key] {
+        if let Some(path) = path.as_ref().filter(|path| path.starts_with("~")) {
+            return Err(ConfigError::Tilde(flag, path.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// `--datadir`, or the usual one of a network.

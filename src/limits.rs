@@ -532,5 +532,16 @@ pub const ROOM_EVERY: Duration = Duration::from_secs(1);
 pub const LUCK_BLOCKS: usize = 20;
 /// Bytes of an address in a path: the longest there are have 62, with some room for what is none.
 pub const ADDRESS_BYTES_MAX: usize = 128;
+
+// Portfolios
+
+/// Currencies in which prices are asked for: each is a number more in every row of a price.
+pub const CURRENCIES_MAX: usize = 8;
+/// Calls under way to one service at once, whatever the operator says: each has a thread that waits for it.
+pub const OUTSIDE_IN_FLIGHT_MAX: usize = 16;
+/// Most time between the starts of two calls to one service: prices are asked for once a minute.
+pub const OUTSIDE_DELAY_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a service's URL, or of what it knows the operator by: many times what there are.
+pub const OUTSIDE_TEXT_BYTES_MAX: usize = 512;
 /// Seconds after which it is written down again that an account was checked, though it holds what it held.
 pub const CHECKED_WRITE_EVERY_S: u64 = 3_600;

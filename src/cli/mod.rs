@@ -350,7 +350,9 @@ mod tests {
         let line = "run --network regtest --datadir d --bitcoind http://a --bitcoind http://b --bitcoind-cookie c --p2p 1:1 --peer 2:2 \
                     --peer 3:3 --stratum 4:4 --http 5:5 --standalone --alone --max-peers 7 --config f --solo \
                     --bitcoin-peer 6:6 --propose --firmware a=12 --firmware b=1 --http-host h.org \
-                    --http-origin https://o.org --resync";
+                    --http-origin https://o.org --resync --portfolios --portfolio-key k \
+                    --currency chf --coingecko http://c --coingecko-key CG \
+                    --okx http://o --evm bsc=http://e --outside okx=1,1 --jwt-issuer http://i --jwt-audience a --jwt-jwks http://j";
         let Command::Run { flags, config, resync: true, print: false } = parsed(line).unwrap() else { panic!("not run") };
         assert!(matches!(parsed("run --print-config").unwrap(), Command::Run { resync: false, print: true, .. }));
         assert_eq!(config, Some("f".into()));
@@ -374,6 +376,17 @@ mod tests {
                 alone: Some(true),
                 propose: Some(true),
                 max_peers: Some(7),
+                portfolios: Some(true),
+                portfolio_key: Some("k".into()),
+                currency: vec!["chf".into()],
+                coingecko: Some("http://c".into()),
+                coingecko_key: Some("CG".into()),
+                okx: Some("http://o".into()),
+                evm: vec!["bsc=http://e".into()],
+                outside: vec!["okx=1,1".into()],
+                jwt_issuer: Some("http://i".into()),
+                jwt_audience: Some("a".into()),
+                jwt_jwks: Some("http://j".into()),
             }
         );
     }

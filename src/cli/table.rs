@@ -1,6 +1,8 @@
 //! The one table of commands and flags. From it follow the parser, the help, the completions, the man page, the keys of the configuration
 //! file with the example of it, and the names of environment variables.
 
+use crate::portfolio::config::{COINGECKO, OKX};
+
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verb {
@@ -174,6 +176,63 @@ const RUN: &[Flag] = &[
         Takes::Text("ORIGIN"),
         "[\"https://stats.example.org\"]",
         "let pages from here read the API in a browser (CORS); none may unless named, and none may change anything",
+    ),
+    key(
+        "portfolios",
+        Takes::Nothing,
+        "no",
+        "false",
+        "keep portfolios for users with a token: accounts, holdings and what they are worth; the services below are asked for it",
+    ),
+    key(
+        "portfolio-key",
+        Takes::File,
+        "",
+        "\"/etc/rockpool/portfolio.key\"",
+        "the key that users' secrets are sealed with, for accounts at OKX; made if it is not there; outside the data directory",
+    ),
+    keys_of(
+        "currency",
+        Takes::Text("CODE"),
+        "[\"usd\", \"eur\", \"btc\"]",
+        "tell values in this currency, by CoinGecko's code; up to 8, the usual one first; usd, eur and btc if none is named",
+    ),
+    key("coingecko", Takes::Text("URL"), COINGECKO, "\"https://api.coingecko.com/api/v3\"", "ask for prices here"),
+    key(
+        "coingecko-key",
+        Takes::Text("KEY"),
+        "",
+        "\"CG-0123456789\"",
+        "your key of CoinGecko's demo API; keep it in the file or environment",
+    ),
+    key("okx", Takes::Text("URL"), OKX, "\"https://www.okx.com\"", "ask for balances of users' accounts at OKX here"),
+    keys_of(
+        "evm",
+        Takes::Text("CHAIN=URL"),
+        "[\"ethereum=http://127.0.0.1:8545\"]",
+        "ask for balances on this chain here and not at a public endpoint: ethereum, arbitrum, optimism, base, polygon or bsc",
+    ),
+    keys_of(
+        "outside",
+        Takes::Text("LIMITS"),
+        "[\"coingecko=5,2000\"]",
+        "how a service is asked: SERVICE=IN_FLIGHT,DELAY_MS; coingecko, okx, evm, identity or bitcoind; so many calls at once at \
+         most, so many milliseconds apart at least",
+    ),
+    key(
+        "jwt-issuer",
+        Takes::Text("URL"),
+        "",
+        "\"https://login.example.org/realms/home\"",
+        "take tokens that this issuer signs for users, Keycloak for one, beside the node's own",
+    ),
+    key("jwt-audience", Takes::Text("NAME"), "", "\"rockpool\"", "if they are for this audience"),
+    key(
+        "jwt-jwks",
+        Takes::Text("URL"),
+        "",
+        "\"https://login.example.org/realms/home/protocol/openid-connect/certs\"",
+        "with the issuer's keys from here",
     ),
     flag("config", Takes::File, "", "read this TOML file; in the environment ROCKPOOL_CONFIG"),
     flag("resync", Takes::Nothing, "", "delete the share chain first and fetch it anew"),

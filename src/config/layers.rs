@@ -14,6 +14,7 @@ use super::{Config, ConfigError, Options, Slot, one_line};
 use crate::cli::nearest::hint;
 use crate::cli::table::{Flag, Takes, keys};
 use crate::limits::CONFIG_BYTES_MAX;
+use crate::portfolio::config::{PortfolioConfig, without_path};
 
 /// What every environment variable that means the node begins with.
 const PREFIX: &str = "ROCKPOOL_";
@@ -109,12 +110,15 @@ impl Layers {
         let mut text = String::new();
         for flag in keys() {
             let value = match effective.slot(flag.name) {
+                Some(Slot::Text(Some(_))) if flag.name == "coingecko-key" => quoted("***"),
                 Some(Slot::Text(Some(value))) => quoted(value),
                 Some(Slot::Path(Some(path))) => quoted(&path.to_string_lossy()),
                 Some(Slot::Switch(Some(on))) => on.to_string(),
                 Some(Slot::Number(Some(number))) => number.to_string(),
                 Some(Slot::List(list)) => {
-                    format!("[{}]", list.iter().map(|value| quoted(&without_password(value))).collect::<Vec<_>>().join(", "))
+                    // The URL of a chain's endpoint may hold a key.
+                    let hide = if flag.name == "evm" { without_path } else { without_password };
+                    format!("[{}]", list.iter().map(|value| quoted(&hide(value))).collect::<Vec<_>>().join(", "))
                 }
                 _ => {
                     let _ = writeln!(text, "# {} is not set", flag.name);
@@ -176,8 +180,13 @@ fn read(file: &Path) -> Result<Layers, ConfigError> {
         take(&mut layers.options, flag, value.get_ref()).map_err(|why| mistake(value.span().start, why))?;
         layers.from.insert(flag.name, format!("{name}, line {}", line(key.span().start)));
     }
-    if mode & 0o004 != 0 && layers.options.bitcoind.iter().any(|url| url.contains('@')) {
-        layers.warning = Some(format!("{name} holds bitcoind's password and everybody on this machine may read it: chmod 640 {name}"));
+    let secrets = [
+        ("bitcoind's password", layers.options.bitcoind.iter().any(|url| url.contains('@'))),
+        ("CoinGecko's key", layers.options.coingecko_key.is_some()),
+        ("an endpoint that may be yours alone", layers.options.evm.iter().any(|url| without_path(url) != *url)),
+    ];
+    if let Some((what, _)) = secrets.into_iter().find(|(_, held)| *held && mode & 0o004 != 0) {
+        layers.warning = Some(format!("{name} holds {what} and everybody on this machine may read it: chmod 640 {name}"));
     }
     Ok(layers)
 }
@@ -237,6 +246,18 @@ fn effective(options: &Options, config: &Config) -> Options {
         alone: Some(config.alone),
         propose: Some(options.propose == Some(true)),
         max_peers: Some(config.max_peers as u64),
+        portfolios: Some(config.portfolios.is_some()),
+        ..config.portfolios.as_ref().map_or_else(|| options.clone(), |portfolios| with_portfolios(options, portfolios))
+    }
+}
+
+/// The same for those of portfolios, where they are on.
+fn with_portfolios(options: &Options, config: &PortfolioConfig) -> Options {
+    Options {
+        currency: config.currencies.clone(),
+        coingecko: Some(config.coingecko.clone()),
+        okx: Some(config.okx.clone()),
+        evm: config.chains.iter().map(|(chain, url)| format!("{}={url}", chain.name)).collect(),
         ..options.clone()
     }
 }
@@ -385,6 +406,36 @@ mod tests {
         assert!(layers.warning.as_deref().unwrap().contains("chmod 640 "));
         let said = layers.describe(&layers.config(Some(Path::new("/h"))).unwrap());
         assert!(said.contains("[\"http://rock:***@127.0.0.1:18443\"]") && !said.contains("cret"), "{said}");
+    }
+
+    #[test]
+    fn portfolios_are_printed_with_their_defaults_and_without_keys() {
+        let text =
+            "network = \"regtest\"\nportfolios = true\ncoingecko-key = \"CG-hush\"\nevm = [\"base=https://rpc.example.org/v3/hush\"]\n";
+        let read = |text: &str, mode| Layers::new(Options::default(), Some(file(text, mode).path()), []).unwrap();
+        let layers = read(text, 0o600);
+        let config = layers.config(Some(Path::new("/h"))).unwrap();
+        let said = layers.describe(&config);
+        for line in [
+            "coingecko-key = \"***\"",
+            "\"base=https://rpc.example.org/***\"",
+            "currency = [\"usd\", \"eur\", \"btc\"]",
+            "portfolios = true",
+        ] {
+            assert!(said.contains(line), "no {line} in\n{said}");
+        }
+        assert!(!said.contains("hush") && !format!("{config:?}").contains("hush"), "{said}\n{config:?}");
+        assert!(read(text, 0o644).warning.unwrap().contains("holds CoinGecko's key"));
+        assert!(
+            read("evm = [\"base=https://h/key\"]", 0o644).warning.is_some() && read("evm = [\"base=https://h\"]", 0o644).warning.is_none()
+        );
+        // What hides nothing is a configuration again, and the same one.
+        let on = Options { portfolios: Some(true), network: Some("regtest".into()), ..Options::default() };
+        let layers = Layers::new(on, None, []).unwrap();
+        let config = layers.config(Some(Path::new("/h"))).unwrap();
+        let shown = layers.describe(&config).replace("/***", "");
+        let again = read(&shown, 0o600).config(None).unwrap();
+        assert_eq!(again, config);
     }
 
     /// Every option is in the table, and every key of the table is an option: `Options` shows its fields by name.

@@ -2,5 +2,6 @@
 
 pub mod book;
 pub mod chains;
+pub mod config;
 pub mod model;
 mod text;

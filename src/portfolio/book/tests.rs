@@ -1,2 +1,1 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
-use super::*;
