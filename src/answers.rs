@@ -21,6 +21,7 @@ use rockpool_workers::jobs::{Answer, BitcoinNews, Claim, Fate, FetchJob, Missing
 use rockpool_workers::template::Template;
 
 use crate::blocks::finder;
+use crate::http::reply::Reply;
 use crate::limits::{BEHIND_NOTIFY, BTC_HEADERS_UNASKED_MAX, PUSH_DEPTH, REORG_ALARM};
 use crate::miners::WorkerId;
 use crate::node::{News, Node, Parts, Stopping};
@@ -87,8 +88,8 @@ impl<S: Stages> Node<S> {
             }
             Answer::Retry(requests) => self.ask(now, requests, out),
             Answer::Read { conn, tag, rows } => self.read(now, conn, tag, rows, out),
-            // Nothing is asked of that stage yet.
-            Answer::Told { .. } | Answer::MinedHeard => {}
+            Answer::Told { conn, tag, status, body, lines } => self.told(now, conn, tag, Reply::told(status, body, &lines), out),
+            Answer::MinedHeard => {}
             Answer::Bitcoin(news) => self.parts(now, out).turn.jobs.organise.push(OrganiseJob::Bitcoin(news)),
             Answer::Template(template) => self.template(template, out),
             // Told by the template that ended the outage.

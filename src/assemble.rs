@@ -152,7 +152,8 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, pplns, post, bitcoin }).map_err(no_thread)?;
     let (peers, bitcoin_peers, inbound_max) = (config.peers.clone(), config.bitcoin_peers.clone(), config.max_peers);
     let secret = config.secret.clone().map_or_else(secret::draw, Ok)?;
-    let node_config = NodeConfig { params, mode: config.mode, peers, inbound_max, bitcoin_peers, alone: config.alone, listen, secret };
+    let (mode, alone, portfolios) = (config.mode, config.alone, config.portfolios.is_some());
+    let node_config = NodeConfig { params, mode, peers, inbound_max, bitcoin_peers, alone, listen, secret, portfolios };
     let mut node = Node::new(node_config, handle, crew, fork(&seed, "node"));
     node.credited(credited);
     node.server.firmware.rules.clone_from(&config.firmware);

@@ -545,3 +545,7 @@ pub const OUTSIDE_DELAY_MAX: Duration = Duration::from_secs(60);
 pub const OUTSIDE_TEXT_BYTES_MAX: usize = 512;
 /// Seconds after which it is written down again that an account was checked, though it holds what it held.
 pub const CHECKED_WRITE_EVERY_S: u64 = 3_600;
+/// Letters of a currency's code: the longest that CoinGecko knows has as many.
+pub const CURRENCY_BYTES_MAX: usize = 5;
+/// Days of a portfolio's worth that are told at once: ten years.
+pub const HISTORY_DAYS_MAX: u64 = 3_650;

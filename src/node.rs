@@ -25,6 +25,7 @@ use crate::bitcoin::session::BitcoinNode;
 use crate::blocks::Blocks;
 use crate::config::Mode;
 use crate::fetch::FetchLine;
+use crate::http::reply::Reply;
 use crate::http::stream::Streams;
 use crate::http::token::Secret;
 use crate::http::{Desk, Pages, facts, json};
@@ -63,6 +64,8 @@ pub struct NodeConfig {
     pub listen: Listen,
     /// What it signs tokens with.
     pub secret: Secret,
+    /// Whether there is a stage `upstream`, which keeps portfolios.
+    pub portfolios: bool,
 }
 
 /// Why the node stops.
@@ -383,6 +386,13 @@ impl<S: Stages> Node<S> {
             Some(Session::Peer(peer)) => peer.on_read(conn, tag, rows, &mut turn),
             Some(Session::Web(_)) => self.web(now, conn, out, |web, desk, turn| web.on_read(conn, tag, &rows, desk, turn)),
             Some(Session::Miner(_) | Session::Bitcoin(_)) | None => {}
+        }
+    }
+
+    /// What the stage `upstream` answers to a request.
+    pub(crate) fn told(&mut self, now: Now, conn: ConnId, tag: u64, reply: Reply, out: &mut Outlet) {
+        if matches!(self.sessions.get_mut(conn), Some(Session::Web(_))) {
+            self.web(now, conn, out, |web, desk, turn| web.on_told(conn, tag, reply, desk, turn));
         }
     }
 

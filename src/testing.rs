@@ -171,6 +171,7 @@ impl Stages for Recorder {
         self.jobs.organise.append(&mut jobs.organise);
         self.jobs.fetch.append(&mut jobs.fetch);
         self.jobs.read.append(&mut jobs.read);
+        self.jobs.upstream.append(&mut jobs.upstream);
         self.jobs.write.append(&mut jobs.write);
         self.jobs.submit.append(&mut jobs.submit);
         self.jobs.blocknotify |= std::mem::take(&mut jobs.blocknotify);
@@ -202,6 +203,7 @@ impl Stages for Inline {
         self.jobs.organise.append(&mut jobs.organise);
         self.jobs.fetch.append(&mut jobs.fetch);
         self.jobs.read.append(&mut jobs.read);
+        self.jobs.upstream.append(&mut jobs.upstream);
         self.jobs.write.append(&mut jobs.write);
         self.jobs.submit.append(&mut jobs.submit);
         self.jobs.blocknotify |= std::mem::take(&mut jobs.blocknotify);
@@ -263,7 +265,8 @@ pub(crate) struct World<S> {
 fn config(peers: &[SocketAddr], alone: bool) -> NodeConfig {
     let (peers, bitcoin_peers) = (peers.to_vec(), Vec::new());
     let (listen, secret) = (Listen::default(), SECRET);
-    NodeConfig { params: regtest(), mode: Mode::Chain, peers, inbound_max: 64, bitcoin_peers, alone, listen, secret }
+    let (params, mode) = (regtest(), Mode::Chain);
+    NodeConfig { params, mode, peers, inbound_max: 64, bitcoin_peers, alone, listen, secret, portfolios: false }
 }
 
 fn hub() -> Hub<Answer> {

@@ -8,7 +8,7 @@ use rockpool_net::close::CloseReason;
 use rockpool_net::frame::http::{Bad, Method, Request};
 use rockpool_net::hub::tickets::Ticket;
 use rockpool_net::id::ConnId;
-use rockpool_workers::jobs::ReadJob;
+use rockpool_workers::jobs::{ReadJob, UpstreamJob};
 
 use crate::http::error::Code;
 use crate::http::reply::Reply;
@@ -29,11 +29,11 @@ pub struct Web {
     pub addr: SocketAddr,
     /// When it is closed if nothing more is heard.
     deadline: Duration,
-    /// Requests behind one that waits for the disk, with their tickets, which bound them.
+    /// Requests behind one that waits for a stage, with their tickets, which bound them.
     waiting: VecDeque<(Result<Request, Bad>, Ticket)>,
-    /// The request before them, for which rows are being read.
+    /// The request before them, for which rows are being read, or what is left of one that the stage `upstream` has.
     reading: Option<Request>,
-    /// Names the newest reading: an answer to another is none.
+    /// Names the newest that a stage was asked: an answer to another is none.
     reads: u64,
 }
 
@@ -68,6 +68,17 @@ impl Web {
         self.serve(conn, desk, turn);
     }
 
+    /// What the stage `upstream` answers.
+    pub fn on_told(&mut self, conn: ConnId, tag: u64, reply: Reply, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
+        let Some(request) = self.reading.take_if(|_| self.reads == tag) else { return };
+        if reply.status == Code::Unauthorized.status() {
+            turn.counters.tokens_refused.add(1);
+        }
+        let reply = desk.pages.doors.opened(&request, reply);
+        self.send(conn, &request, &reply, turn);
+        self.serve(conn, desk, turn);
+    }
+
     /// Its timer is due. Who has begun a request hears that it came too slowly.
     pub fn on_timer(&mut self, conn: ConnId, turn: &mut Turn<'_>) {
         if self.deadline == STREAMING {
@@ -85,7 +96,7 @@ impl Web {
         self.waiting.drain(..).for_each(|(_, ticket)| turn.out.home(ticket));
     }
 
-    /// Serves while there is room and nothing is being read.
+    /// Serves while there is room and no stage is being asked.
     pub fn serve(&mut self, conn: ConnId, desk: &mut Desk<'_>, turn: &mut Turn<'_>) {
         while self.reading.is_none() && turn.out.room(conn) {
             let Some((request, ticket)) = self.waiting.pop_front() else { return };
@@ -101,6 +112,13 @@ impl Web {
                     self.reads += 1;
                     self.reading = Some(request);
                     turn.jobs.read.push(ReadJob { conn, tag: self.reads, rows, ticket });
+                }
+                Answer::Upstream => {
+                    self.reads += 1;
+                    // The stage has the token and the body; what its answer needs stays.
+                    let (origin, keep_alive) = (request.origin.clone(), request.keep_alive);
+                    self.reading = Some(Request { origin, keep_alive, ..Request::new(request.method, "") });
+                    turn.jobs.upstream.push(UpstreamJob::Ask { conn, tag: self.reads, request: Box::new(request), ticket });
                 }
                 Answer::Stream(head) => {
                     self.stream(conn, &request, &head, desk, turn);
@@ -148,3 +166,6 @@ impl Web {
         turn.out.close_after_flush(conn, why);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,7 +98,8 @@ fn is_address(name: &str) -> bool {
 /// Whether who asks from this address is answered.
 pub fn may(access: Access, request: &Request, from: SocketAddr, turn: &Turn<'_>) -> Result<(), Reply> {
     match access {
-        Access::Open => Ok(()),
+        // Who comes to a stage is looked at there.
+        Access::Open | Access::User => Ok(()),
         Access::Token => caller(request, turn).and_then(|caller| within(&caller, Scope::Admin)),
         Access::Loopback => here(request, from),
     }

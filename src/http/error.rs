@@ -39,6 +39,8 @@ pub enum Code {
     Internal,
     /// As many as may be are served at this moment.
     Busy,
+    /// The disk has no room for what was to be changed.
+    DiskFull,
     /// Bodies come with a `Content-Length`, in no encoding.
     NotImplemented,
     /// Only HTTP/1.0 and HTTP/1.1 are spoken.
@@ -47,7 +49,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Code; 20] = [
+    pub const ALL: [Code; 21] = [
         Code::BadRequest,
         Code::BadParameter,
         Code::BadBody,
@@ -66,6 +68,7 @@ impl Code {
         Code::HeadTooLarge,
         Code::Internal,
         Code::Busy,
+        Code::DiskFull,
         Code::NotImplemented,
         Code::BadVersion,
     ];
@@ -91,6 +94,7 @@ impl Code {
             Code::HeadTooLarge => ("head_too_large", 431),
             Code::Internal => ("internal", 500),
             Code::Busy => ("busy", 503),
+            Code::DiskFull => ("disk_full", 503),
             Code::NotImplemented => ("not_implemented", 501),
             Code::BadVersion => ("bad_version", 505),
         }
@@ -111,6 +115,7 @@ impl Code {
 pub fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
         204 => "No Content",
         304 => "Not Modified",
         400 => "Bad Request",

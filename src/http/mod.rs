@@ -60,6 +60,8 @@ pub enum Answer {
     Send(Reply),
     /// The connection becomes a stream of events, which begins with this.
     Stream(Reply),
+    /// The stage `upstream` answers it.
+    Upstream,
     /// These rows must be read from disk: a job for the reader. With what it has read the same request is answered again.
     Read(Reads),
 }
@@ -102,7 +104,7 @@ pub fn answer(request: &Request, from: SocketAddr, rows: Rows<'_>, desk: &mut De
     match asked(request, from, desk, turn).map_or_else(Answer::Send, |asked| dispatch(&asked, rows, desk, turn)) {
         Answer::Send(reply) => desk.pages.doors.opened(request, reply.unless(request.has.as_deref())).into(),
         Answer::Stream(head) => Answer::Stream(desk.pages.doors.opened(request, head)),
-        read @ Answer::Read(_) => read,
+        other @ (Answer::Upstream | Answer::Read(_)) => other,
     }
 }
 
@@ -154,8 +156,23 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
             turn.jobs.blocknotify = true;
             Reply::json(&serde_json::json!({ "heard": true })).into()
         }
+        _ if !turn.config.portfolios => Reply::error(Code::NotFound, OFF).into(),
+        Route::Portfolios
+        | Route::AddPortfolio
+        | Route::Portfolio
+        | Route::RemovePortfolio
+        | Route::Accounts
+        | Route::AddAccount
+        | Route::RemoveAccount
+        | Route::Holdings
+        | Route::Worth
+        | Route::Coins => Answer::Upstream,
+        Route::Services => Reply::json(&serde_json::json!({ "list": [] })).into(),
     }
 }
+
+/// What is said of portfolios where there are none.
+const OFF: &str = "portfolios are off: start the node with --portfolios";
 
 /// What an answer may draw on.
 pub fn facts<'a>(status: &'a Status, miners: &'a Miners, turn: &'a Turn<'_>) -> Facts<'a> {

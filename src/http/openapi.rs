@@ -57,7 +57,7 @@ fn operation(row: &Row) -> Value {
     }
     match row.access {
         Access::Open => {}
-        Access::Token => operation["security"] = json!([{ "token": [] }]),
+        Access::Token | Access::User => operation["security"] = json!([{ "token": [] }]),
         Access::Loopback => operation["description"] = "Only who is on the same machine is heard.".into(),
     }
     operation
@@ -73,6 +73,8 @@ fn refusals(row: &Row) -> Vec<Code> {
     let access: &[Code] = match row.access {
         Access::Open => &[],
         Access::Token => &[Code::Unauthorized, Code::Forbidden],
+        // Portfolios may be off; the keys of whoever signs tokens may not be there yet; the users may be too many.
+        Access::User => &[Code::Unauthorized, Code::NotFound, Code::Busy],
         Access::Loopback => &[Code::Forbidden],
     };
     let body: &[Code] = if row.body.is_empty() { &[] } else { &[Code::BadBody, Code::UnsupportedMedia] };
@@ -82,9 +84,12 @@ fn refusals(row: &Row) -> Vec<Code> {
 fn responses(row: &Row) -> Value {
     let mut codes: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
     for code in refusals(row) {
-        codes.entry(code.status()).or_default().push(code.name());
+        let names = codes.entry(code.status()).or_default();
+        if !names.contains(&code.name()) {
+            names.push(code.name());
+        }
     }
-    let mut told = json!({ "200": { "description": reason(200), "content": content(row.kind, row.schema) } });
+    let mut told = json!({ row.status.to_string(): { "description": reason(row.status), "content": content(row.kind, row.schema) } });
     if row.route == Route::Health {
         told["503"] = json!({ "description": "miners are not served, and why", "content": content(row.kind, "") });
     }

@@ -62,6 +62,12 @@ impl Reply {
         Reply::new(200, JSON, Body::Own(body))
     }
 
+    /// What a stage answers: JSON, with its status and header lines.
+    pub fn told(status: u16, body: Vec<u8>, lines: &[(&'static str, String)]) -> Reply {
+        let reply = Reply::new(status, JSON, Body::Own(body));
+        lines.iter().fold(reply, |reply, (name, value)| reply.with(name, value))
+    }
+
     /// A refusal, as JSON: what happened and what to do.
     pub fn error(code: Code, message: &str) -> Reply {
         let body = json!({ "error": { "code": code.name(), "message": message } });

@@ -1,18 +1,20 @@
 //! The fixed table of routes: what is asked with which parameters, who may, and what comes back. Answering 404 and 405, checking
 //! parameters and describing the API (`/api/v1/openapi.json`) all follow from it.
 //!
-//! One more is a [`Route`], a row, an arm of `dispatch` in `src/http/mod.rs` and a schema in `src/http/schemas.txt`. Tests hold the row
-//! against what it answers, and `docs/api.md` against the table (`WRITE_PAPERS=1 cargo test --test install` writes it anew).
+//! One more is a [`Route`], a row (`src/http/routes/table.rs`), an arm of `dispatch` in `src/http/mod.rs` and a schema in
+//! `src/http/schemas.txt`. Tests hold the row against what it answers, and `docs/api.md` against the table (`WRITE_PAPERS=1 cargo test
+//! --test install` writes it anew).
+
+mod table;
 
 use std::borrow::Cow;
 
 use rockpool_net::frame::http::{Method, Request};
 use serde::Deserialize;
 
+pub use self::table::ROUTES;
 use crate::http::error::Code;
-use crate::http::payouts::SATS_MAX;
 use crate::http::reply::Reply;
-use crate::limits::{ADDRESS_BYTES_MAX, PEERS_LISTED_MAX, SHARES_LISTED, SHARES_LISTED_MAX, USER_BYTES_MAX};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,28 @@ pub enum Route {
     LiftBan,
     /// bitcoind has a new block.
     Blocknotify,
+    /// A user's portfolios.
+    Portfolios,
+    /// One more of them.
+    AddPortfolio,
+    /// One of them.
+    Portfolio,
+    /// One goes, with all that is in it.
+    RemovePortfolio,
+    /// Accounts of one.
+    Accounts,
+    /// One more account.
+    AddAccount,
+    /// An account goes.
+    RemoveAccount,
+    /// What is held in all accounts of one.
+    Holdings,
+    /// What it was worth.
+    Worth,
+    /// The most valued coins.
+    Coins,
+    /// Services outside, and how they are asked.
+    Services,
 }
 
 /// Who is answered.
@@ -78,6 +102,8 @@ pub enum Access {
     Open,
     /// Who has a token.
     Token,
+    /// Who has a token of any scope, of this node or of whom its operator names (`--jwt-issuer`). The stage `upstream` looks at it.
+    User,
     /// Who is on this machine, and no page that its browser shows.
     Loopback,
 }
@@ -85,7 +111,7 @@ pub enum Access {
 /// Where a parameter stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In the path. The last one takes all that is left of it.
+    /// In the path, up to the next slash. What is at its end and no number takes all that is left.
     Path,
     /// In the query.
     Query,
@@ -151,6 +177,8 @@ pub struct Row {
     pub params: &'static [Param],
     /// The name of the schema of the body that it takes; none if empty.
     pub body: &'static str,
+    /// The status of success.
+    pub status: u16,
     /// The content type of the answer.
     pub kind: &'static str,
     /// The name of the schema of the answer, where it is JSON.
@@ -179,247 +207,6 @@ const _: () = {
     }
 };
 
-const fn query(name: &'static str, kind: Kind, unit: &'static str, help: &'static str) -> Param {
-    Param { name, place: Place::Query, kind, unit, help }
-}
-
-const fn in_path(name: &'static str, kind: Kind, help: &'static str) -> Param {
-    Param { name, place: Place::Path, kind, unit: "", help }
-}
-
-/// `count`, of every list.
-pub const fn count(default: u64) -> Param {
-    let kind = Kind::Number { min: 0, max: PEERS_LISTED_MAX as u64, default: Some(default) };
-    query("count", kind, "rows", "How many are listed.")
-}
-
-/// `from`, of a list that goes down from a height.
-pub const FROM: Param = query(
-    "from",
-    Kind::Number { min: 0, max: u32::MAX as u64, default: None },
-    "height",
-    "The highest share that is listed; the newest if it is not given.",
-);
-
-/// `offset`, of any other list.
-pub const OFFSET: Param =
-    query("offset", Kind::Number { min: 0, max: u32::MAX as u64, default: Some(0) }, "rows", "How many are left out at the front.");
-
-const PAGE: &[Param] = &[OFFSET, count(PEERS_LISTED_MAX as u64)];
-// One bound for all lists.
-const _: () = assert!(SHARES_LISTED_MAX as usize == PEERS_LISTED_MAX);
-
-/// What most routes have in common: anybody may read JSON.
-const READ: Row = Row {
-    route: Route::Status,
-    method: Method::Get,
-    path: "",
-    access: Access::Open,
-    summary: "",
-    params: &[],
-    body: "",
-    kind: JSON,
-    schema: "",
-    errors: &[],
-};
-
-const CHANGE: Row = Row { method: Method::Post, access: Access::Token, ..READ };
-
-/// All routes, in the order of the documentation.
-pub static ROUTES: &[Row] = &[
-    Row { route: Route::Page, path: "/", kind: HTML, summary: "The dashboard.", ..READ },
-    Row { route: Route::Style, path: "/style.css", kind: "text/css; charset=utf-8", summary: "Its style.", ..READ },
-    Row { route: Route::Script, path: "/script.js", kind: "text/javascript; charset=utf-8", summary: "Its script.", ..READ },
-    Row {
-        route: Route::Health,
-        path: "/health",
-        kind: TEXT,
-        summary: "Whether miners are served: 200 and `ok`, or 503 and why not.",
-        ..READ
-    },
-    Row { route: Route::Metrics, path: "/metrics", kind: TEXT, summary: "Figures in Prometheus' text format.", ..READ },
-    Row { route: Route::OpenApi, path: "/api/v1/openapi.json", summary: "This API's description, OpenAPI 3.1.", ..READ },
-    Row { route: Route::Status, path: "/api/v1/status", schema: "Status", summary: "The node at this moment.", ..READ },
-    Row {
-        route: Route::Events,
-        path: "/api/v1/events",
-        kind: EVENTS,
-        summary: "What happens, as server-sent events: begins with `status`, and with what came after the `Last-Event-ID`, if it is still \
-                  known.",
-        errors: &[Code::Busy],
-        ..READ
-    },
-    Row {
-        route: Route::Chain,
-        path: "/api/v1/chain",
-        schema: "Chain",
-        summary: "The confirmed chain, the newest first, with the uncles that it credits and what stands beside it.",
-        params: &[FROM, count(SHARES_LISTED as u64)],
-        ..READ
-    },
-    Row {
-        route: Route::Headers,
-        path: "/api/v1/headers",
-        schema: "[Header]",
-        summary: "Headers of shares of the confirmed chain, the newest first, for scripts.",
-        params: &[FROM, count(SHARES_LISTED as u64)],
-        ..READ
-    },
-    Row {
-        route: Route::Shares,
-        path: "/api/v1/shares",
-        schema: "Shares",
-        summary: "Shares of the confirmed chain, the newest first.",
-        params: &[FROM, count(SHARES_LISTED as u64)],
-        ..READ
-    },
-    Row {
-        route: Route::Share,
-        path: "/api/v1/share/{id}",
-        schema: "Share",
-        summary: "One share.",
-        params: &[in_path("id", Kind::Id, "The share's id.")],
-        errors: &[Code::NotFound],
-        ..READ
-    },
-    Row {
-        route: Route::Payouts,
-        path: "/api/v1/payouts",
-        schema: "Payouts",
-        summary: "Whom a block pays that is found now, or was found on a parent of a moment ago.",
-        params: &[
-            query(
-                "value",
-                Kind::Number { min: 0, max: SATS_MAX, default: None },
-                "satoshis",
-                "What the block is worth; today's subsidy if it is not given.",
-            ),
-            query(
-                "class",
-                Kind::Choice { of: &["N12", "N46", "N144", "N360"], default: "N12" },
-                "",
-                "Class of the coinbase: how many payees it has room for.",
-            ),
-            query("parent", Kind::Id, "", "The share that is built on; that of the work that miners have if it is not given."),
-            query("address", Kind::Text { bytes: USER_BYTES_MAX }, "", "Tells as `you` what this address has of it."),
-        ],
-        errors: &[Code::NotFound],
-        ..READ
-    },
-    Row {
-        route: Route::Miners,
-        path: "/api/v1/miners",
-        schema: "Miners",
-        summary: "Own miners by address: hash rates in hashes per second, submits, best difficulties.",
-        params: &[
-            OFFSET,
-            count(PEERS_LISTED_MAX as u64),
-            query(
-                "sort",
-                Kind::Choice { of: &["rate", "best", "name"], default: "rate" },
-                "",
-                "By the rate over 15 minutes, by the best difficulty ever, or by the script that the address stands for.",
-            ),
-        ],
-        ..READ
-    },
-    Row {
-        route: Route::Miner,
-        path: "/api/v1/miners/{address}",
-        schema: "Miner",
-        summary: "One address and its workers.",
-        params: &[in_path("address", Kind::Text { bytes: ADDRESS_BYTES_MAX }, "The address."), OFFSET, count(PEERS_LISTED_MAX as u64)],
-        errors: &[Code::NotFound],
-        ..READ
-    },
-    Row {
-        route: Route::Sessions,
-        path: "/api/v1/sessions",
-        access: Access::Token,
-        schema: "Sessions",
-        summary: "Connections of miners, with their network addresses.",
-        params: PAGE,
-        ..READ
-    },
-    Row {
-        route: Route::Pool,
-        path: "/api/v1/pool",
-        schema: "Pool",
-        summary: "The whole pool: rates, luck, and what a miner may expect. What is not known is null.",
-        ..READ
-    },
-    Row {
-        route: Route::History,
-        path: "/api/v1/history",
-        schema: "History",
-        summary: "Points of a chart: time, own rate, pool's rate, miners, submits accepted, submits rejected.",
-        params: &[query("span", Kind::Choice { of: &["1h", "1d", "7d", "30d"], default: "1d" }, "", "How far back.")],
-        ..READ
-    },
-    Row {
-        route: Route::Blocks,
-        path: "/api/v1/blocks",
-        schema: "Blocks",
-        summary: "Found blocks and their fate, the newest first.",
-        params: &[OFFSET, count(SHARES_LISTED as u64)],
-        ..READ
-    },
-    Row {
-        route: Route::Peers,
-        path: "/api/v1/peers",
-        schema: "Peers",
-        summary: "Peers that are connected, and those that have left lately and why.",
-        params: PAGE,
-        ..READ
-    },
-    Row {
-        route: Route::AddPeer,
-        path: "/api/v1/peers",
-        body: "NewPeer",
-        schema: "PeerAdded",
-        summary: "Names one more peer to dial until the node stops.",
-        errors: &[Code::Conflict],
-        ..CHANGE
-    },
-    Row {
-        route: Route::Bans,
-        path: "/api/v1/bans",
-        schema: "Bans",
-        summary: "Addresses and networks that are banned.",
-        params: PAGE,
-        ..READ
-    },
-    Row {
-        route: Route::AddBan,
-        path: "/api/v1/bans",
-        body: "NewBan",
-        schema: "BanAdded",
-        summary: "Bans an address or a network, and closes its connections.",
-        errors: &[Code::Conflict],
-        ..CHANGE
-    },
-    Row {
-        route: Route::LiftBan,
-        method: Method::Delete,
-        path: "/api/v1/bans/{of}",
-        schema: "BanLifted",
-        summary: "Lifts a ban.",
-        params: &[in_path("of", Kind::Text { bytes: 64 }, "The address or network, as it is listed.")],
-        errors: &[Code::NotFound],
-        ..CHANGE
-    },
-    Row {
-        route: Route::Blocknotify,
-        path: "/api/v1/blocknotify",
-        access: Access::Loopback,
-        schema: "Heard",
-        summary: "bitcoind's option -blocknotify: there is a new block.",
-        params: &[query("hash", Kind::Text { bytes: 64 }, "", "What bitcoind calls the block; it is asked for it all the same.")],
-        ..CHANGE
-    },
-    Row { route: Route::Turns, path: "/api/v1/turns", schema: "Turns", summary: "The reactor's slowest turns.", ..READ },
-];
-
 /// A request whose route is known and whose parameters are as described.
 #[derive(Debug)]
 pub struct Asked<'a> {
@@ -436,17 +223,17 @@ impl<'a> Asked<'a> {
     pub fn find(request: &'a Request) -> Result<Asked<'a>, Reply> {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let method = if request.method == Method::Head { Method::Get } else { request.method };
-        let rest = |row: &Row| fits(row.path, path);
-        let Some((row, rest)) = ROUTES.iter().filter(|row| row.method == method).find_map(|row| Some((row, rest(row)?))) else {
-            let methods: Vec<&str> = ROUTES.iter().filter(|row| rest(row).is_some()).flat_map(|row| names(row.method)).copied().collect();
+        let Some((row, places)) = ROUTES.iter().filter(|row| row.method == method).find_map(|row| Some((row, fits(row, path)?))) else {
+            let there = ROUTES.iter().filter(|row| fits(row, path).is_some());
+            let methods: Vec<&str> = there.flat_map(|row| names(row.method)).copied().collect();
             if methods.is_empty() {
                 return Err(Reply::error(Code::NotFound, "there is nothing here; begin with / or /api/v1/status"));
             }
             return Err(Reply::not_allowed(&methods.join(", ")));
         };
         let mut asked = Asked { row, request, given: Default::default() };
-        if let Some(at) = row.params.iter().position(|param| param.place == Place::Path) {
-            asked.give(at, rest)?;
+        for (at, text) in places.into_iter().enumerate().filter(|(at, _)| is_in_path(row, *at)) {
+            asked.give(at, text)?;
         }
         for (name, text) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
             let known = |param: &Param| param.place == Place::Query && param.name == name;
@@ -522,6 +309,7 @@ impl Param {
     fn describe(&self) -> String {
         let name = self.name;
         match self.kind {
+            Kind::Number { min, max, .. } if self.unit.is_empty() => format!("{name} is a number from {min} to {max}"),
             Kind::Number { min, max, .. } => format!("{name} is a number from {min} to {max} ({})", self.unit),
             Kind::Id => format!("{name} is an id, 64 hexadecimal digits"),
             Kind::Choice { of, .. } => format!("{name} is one of {}", of.join(", ")),
@@ -536,12 +324,26 @@ fn unknown(row: &Row) -> Reply {
     Reply::error(Code::BadParameter, &format!("{known} understood here"))
 }
 
-/// What a path has in the place of the pattern's last parameter; nothing if it has none. `None` if it is another path.
-fn fits<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
-    match pattern.split_once('{') {
-        None => (pattern == path).then_some(""),
-        Some((front, _)) => path.strip_prefix(front).filter(|rest| !rest.is_empty()),
+fn is_in_path(row: &Row, at: usize) -> bool {
+    row.params.get(at).is_some_and(|param| param.place == Place::Path)
+}
+
+/// What a path has in the places of a row's parameters, which stand first in the row. `None` if it is another path.
+fn fits<'a>(row: &Row, path: &'a str) -> Option<[&'a str; PARAMS_MAX]> {
+    let (mut places, mut rest, mut pattern) = ([""; PARAMS_MAX], path, row.path);
+    for (at, place) in places.iter_mut().enumerate().take_while(|(at, _)| is_in_path(row, *at)) {
+        let (front, behind) = pattern.split_once('{')?;
+        let (_, behind) = behind.split_once('}')?;
+        rest = rest.strip_prefix(front)?;
+        let takes_all = behind.is_empty() && !matches!(row.params[at].kind, Kind::Number { .. });
+        let end = if takes_all { rest.len() } else { rest.find('/').unwrap_or(rest.len()) };
+        (*place, rest) = rest.split_at(end);
+        if place.is_empty() {
+            return None;
+        }
+        pattern = behind;
     }
+    (pattern == rest).then_some(places)
 }
 
 fn names(method: Method) -> &'static [&'static str] {

@@ -10,7 +10,7 @@ use rockpool_workers::outside::call::Service;
 use super::chains::{CHAINS, Chain, by_name};
 use crate::config::{ConfigError, Options};
 use crate::http::jwks::Identity;
-use crate::limits::{CURRENCIES_MAX, OUTSIDE_DELAY_MAX, OUTSIDE_IN_FLIGHT_MAX, OUTSIDE_TEXT_BYTES_MAX};
+use crate::limits::{CURRENCIES_MAX, CURRENCY_BYTES_MAX, OUTSIDE_DELAY_MAX, OUTSIDE_IN_FLIGHT_MAX, OUTSIDE_TEXT_BYTES_MAX};
 
 /// Currencies in which values are told unless the operator names others, the usual one first.
 pub const CURRENCIES: [&str; 3] = ["usd", "eur", "btc"];
@@ -149,8 +149,8 @@ fn checked(options: &Options) -> Result<PortfolioConfig, String> {
 fn currencies(given: &[String]) -> Result<Vec<String>, String> {
     let mut all = Vec::new();
     for code in given.iter().map(|code| code.to_ascii_lowercase()) {
-        if !(3..=5).contains(&code.len()) || !code.bytes().all(|letter| letter.is_ascii_lowercase()) {
-            return Err(format!("--currency: {code:?} is no code of a currency: give one like usd, of 3 to 5 letters"));
+        if !(3..=CURRENCY_BYTES_MAX).contains(&code.len()) || !code.bytes().all(|letter| letter.is_ascii_lowercase()) {
+            return Err(format!("--currency: {code:?} is no code of a currency: give one like usd, of 3 to {CURRENCY_BYTES_MAX} letters"));
         }
         once("--currency", &code, &mut all)?;
     }

@@ -149,7 +149,8 @@ impl Machine {
         let listen = Listen { p2p: Some(Net::addr(self.at, P2P)), ..Listen::default() };
         let peers = self.peers.clone();
         let (inbound_max, bitcoin_peers, secret) = (24, Vec::new(), Secret([7; 32]));
-        let node_config = NodeConfig { params, mode: Mode::Chain, peers, inbound_max, bitcoin_peers, alone: true, listen, secret };
+        let (mode, alone, portfolios) = (Mode::Chain, true, false);
+        let node_config = NodeConfig { params, mode, peers, inbound_max, bitcoin_peers, alone, listen, secret, portfolios };
         let stages = Inline::new(params, chain, &kv, self.pace, fork(rng));
         let node = Node::new(node_config, handle, Given::default(), fork(rng));
         let config = HubConfig { magic: params.magic, listeners, dials_max: 16, bitcoin_magic: [0; 4], bitcoin_dials_max: 0 };
