@@ -149,7 +149,8 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let post = postbox.clone();
     let post = Arc::new(move |mail| post.post(mail).is_ok());
-    let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, pplns, post, bitcoin }).map_err(no_thread)?;
+    let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, pplns, post, bitcoin, upstream: None })
+        .map_err(no_thread)?;
     let (peers, bitcoin_peers, inbound_max) = (config.peers.clone(), config.bitcoin_peers.clone(), config.max_peers);
     let secret = config.secret.clone().map_or_else(secret::draw, Ok)?;
     let (mode, alone, portfolios) = (config.mode, config.alone, config.portfolios.is_some());

@@ -29,8 +29,9 @@ use rockpool_store::testing::bitcoin_header;
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::emission::EmissionWorker;
 use rockpool_workers::fetcher::BlockFetcher;
-use rockpool_workers::jobs::{Answer, BitcoinNews, Jobs, OrganiseJob, Output, Stage, Stages, SubmitJob, WriteJob};
+use rockpool_workers::jobs::{Answer, BitcoinNews, Jobs, OrganiseJob, Output, Stage, Stages, SubmitJob, UpstreamJob, WriteJob};
 use rockpool_workers::organise::OrganiseWorker;
+use rockpool_workers::outside::call::Order;
 use rockpool_workers::reader::Reader;
 use rockpool_workers::work::{Roll, Work, meets};
 use rockpool_workers::writer::StoreWriter;
@@ -186,6 +187,10 @@ pub(crate) struct Inline {
     writer: StoreWriter,
     fetcher: BlockFetcher,
     reader: Reader,
+    /// Portfolios, if there are any.
+    pub(crate) upstream: Option<Box<dyn Stage<Job = UpstreamJob>>>,
+    /// Calls that it wants made.
+    pub(crate) orders: Vec<Order>,
     /// Blocks that were found.
     pub(crate) found: usize,
     /// The disk hangs: what is written waits.
@@ -218,8 +223,14 @@ impl Inline {
 
     /// Whether it was given nothing since it last ran.
     fn rests(&self) -> bool {
-        let Jobs { emission, organise, fetch, read, write, submit, .. } = &self.jobs;
-        submit.is_empty() && emission.is_empty() && organise.is_empty() && fetch.is_empty() && read.is_empty() && write.is_empty()
+        let Jobs { emission, organise, fetch, read, write, submit, upstream, .. } = &self.jobs;
+        upstream.is_empty()
+            && submit.is_empty()
+            && emission.is_empty()
+            && organise.is_empty()
+            && fetch.is_empty()
+            && read.is_empty()
+            && write.is_empty()
     }
 
     /// Runs every stage until none has anything to do now. What they answer.
@@ -235,6 +246,12 @@ impl Inline {
             // The fetcher answers every message, and speaks when a deadline has passed.
             if !self.jobs.fetch.is_empty() || self.fetcher.due().is_some_and(|due| due <= now.mono) {
                 self.fetcher.step(now, &mut self.jobs.fetch, &mut out);
+            }
+            if let Some(upstream) = &mut self.upstream
+                && (!self.jobs.upstream.is_empty() || upstream.due().is_some_and(|due| due <= now.mono))
+            {
+                upstream.step(now, &mut self.jobs.upstream, &mut out);
+                self.orders.append(&mut out.orders);
             }
             write.append(&mut out.write);
             write.append(&mut self.jobs.write);
@@ -386,6 +403,8 @@ impl World<Inline> {
             writer: StoreWriter::new(kv),
             fetcher: BlockFetcher::new(),
             reader: Reader::new(store),
+            upstream: None,
+            orders: Vec::new(),
             found: 0,
             hangs: false,
             waits: Vec::new(),

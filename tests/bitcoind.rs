@@ -75,6 +75,7 @@ impl Node {
             pplns: Pplns::default(),
             post,
             bitcoin: Bitcoin::Nodes(bitcoinds),
+            upstream: None,
         });
         Node { crew: Some(crew.unwrap()), mailbox }
     }

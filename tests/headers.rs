@@ -62,6 +62,7 @@ impl Node {
             pplns: Pplns::default(),
             post,
             bitcoin: Bitcoin::Nodes(vec![config]),
+            upstream: None,
         });
         Node { crew: Some(crew.unwrap()), mailbox, tree: Tree::new(regtest), invalid: Vec::new(), sizes: Vec::new(), upon: (0, None) }
     }

@@ -48,6 +48,8 @@ impl Stages for Given {
         self.0.organise.append(&mut jobs.organise);
         self.0.fetch.append(&mut jobs.fetch);
         self.0.read.append(&mut jobs.read);
+        // There are no portfolios, but what a turn has for them must not stay with it.
+        self.0.upstream.append(&mut jobs.upstream);
         self.0.write.append(&mut jobs.write);
         self.0.submit.append(&mut jobs.submit);
     }

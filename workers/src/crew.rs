@@ -17,16 +17,20 @@ use rockpool_store::kv::Kv;
 use rockpool_store::params::Params;
 use rockpool_store::pplns::Pplns;
 
+use crate::callers::{self, Upstream};
 use crate::embedded::{self, EmbeddedChain};
 use crate::emission::EmissionWorker;
 use crate::fetcher::BlockFetcher;
-use crate::jobs::{Answer, EmissionJob, Fate, FetchJob, Jobs, OrganiseJob, Output, Queue, ReadJob, Stage, Stages, SubmitJob, WriteJob};
+use crate::jobs::{
+    Answer, EmissionJob, Fate, FetchJob, Jobs, OrganiseJob, Output, Queue, ReadJob, Stage, Stages, SubmitJob, UpstreamJob, WriteJob,
+};
 use crate::limits::{
     BITCOINDS_MAX, EMISSION_MAX, EMISSION_SLOTS, FETCH_SLOTS, ORGANISE_FREE_SLOTS, ORGANISE_SLOTS, READ_SLOTS, REPORT_TRIES, RETRY_MIN,
-    STOP_SUBMIT_MAX, SUBMIT_SLOTS, WRITE_SLOTS,
+    STOP_SUBMIT_MAX, SUBMIT_SLOTS, UPSTREAM_SLOTS, WRITE_SLOTS,
 };
 use crate::organise::OrganiseWorker;
-use crate::outside::{self, BitcoindConfig};
+use crate::outside::call::{Order, Service};
+use crate::outside::{self, BitcoindConfig, Outside};
 use crate::reader::Reader;
 use crate::writer::StoreWriter;
 
@@ -60,6 +64,14 @@ pub struct CrewConfig {
     pub post: Post,
     /// Bitcoin's side.
     pub bitcoin: Bitcoin,
+    /// Portfolios, if there are any.
+    pub upstream: Option<Upstream>,
+}
+
+/// The way to the stage `upstream`, and what it asks by.
+struct Portfolios {
+    jobs: Arc<Sender<Vec<UpstreamJob>>>,
+    outside: Arc<Outside>,
 }
 
 /// The node's threads beside the reactor.
@@ -70,6 +82,7 @@ pub struct Crew {
     fetch: Sender<Vec<FetchJob>>,
     read: Sender<Vec<ReadJob>>,
     write: Sender<Vec<WriteJob>>,
+    upstream: Option<Portfolios>,
     /// To who watches Bitcoin: there may be a new block.
     blocknotify: Sender<()>,
     /// Without a ticket, while the organiser was busy.
@@ -87,7 +100,7 @@ pub struct Crew {
 impl Crew {
     /// Spawns all threads.
     pub fn start(config: CrewConfig) -> io::Result<Crew> {
-        let CrewConfig { params, clock, cores, kv, chain, pplns, post, bitcoin } = config;
+        let CrewConfig { params, clock, cores, kv, chain, pplns, post, bitcoin, upstream } = config;
         let (stop, stopped) = bounded(0);
         let (submit_alive, submits_done) = bounded(0);
         let locator = chain.bitcoin().locator();
@@ -113,16 +126,35 @@ impl Crew {
         threads.push(spawn(Driven::new("fetcher", BlockFetcher::new(), fetch_inbox, Outlets::new(&post)), clock)?);
         let reader = Reader::new(StoreHandle::new(kv.clone()));
         threads.push(spawn(Driven::new("reader", reader, read_inbox, Outlets::new(&post)), clock)?);
+        let upstream = upstream.map(|upstream| spawn_upstream(upstream, clock, &post, &mut threads)).transpose()?;
         let emission = emission_jobs;
         let organise_held = Vec::new();
-        Ok(Crew { submit, emission, organise, fetch, read, write, blocknotify, organise_held, threads, stop, submits_done, kv, post })
+        Ok(Crew {
+            submit,
+            emission,
+            organise,
+            fetch,
+            read,
+            write,
+            upstream,
+            blocknotify,
+            organise_held,
+            threads,
+            stop,
+            submits_done,
+            kv,
+            post,
+        })
     }
 
     /// Ends the stages in the order of their data's way, each after it has done what it was given; then makes the rows safe. Threads that
     /// wait for outsiders are not joined, but found blocks that are on their way get a moment.
     pub fn stop(self) -> Result<(), StoreError> {
-        let Crew { submit, emission, organise, fetch, read, write, threads, stop, submits_done, kv, .. } = self;
-        drop((submit, emission, organise, fetch, read, write));
+        let Crew { submit, emission, organise, fetch, read, write, upstream, threads, stop, submits_done, kv, .. } = self;
+        if let Some(upstream) = &upstream {
+            upstream.outside.stop();
+        }
+        drop((submit, emission, organise, fetch, read, write, upstream));
         for thread in threads {
             // `run` has caught and reported a panic already.
             let _ = thread.join();
@@ -163,6 +195,9 @@ impl Stages for Crew {
         self.send("fetcher", &self.fetch, std::mem::take(&mut jobs.fetch));
         self.send("reader", &self.read, std::mem::take(&mut jobs.read));
         self.send("writer", &self.write, std::mem::take(&mut jobs.write));
+        if let Some(upstream) = &self.upstream {
+            self.send("upstream", &upstream.jobs, std::mem::take(&mut jobs.upstream));
+        }
         if std::mem::take(&mut jobs.blocknotify) {
             // One that was not heard yet says as much. The embedded chain needs none.
             let _ = self.blocknotify.try_send(());
@@ -170,14 +205,16 @@ impl Stages for Crew {
     }
 
     fn queues(&self) -> Vec<Queue> {
-        vec![
+        let mut queues = vec![
             queue("emission", &self.emission),
             queue("organiser", std::slice::from_ref(&self.organise)),
             queue("fetcher", std::slice::from_ref(&self.fetch)),
             queue("reader", std::slice::from_ref(&self.read)),
             queue("writer", std::slice::from_ref(&self.write)),
             queue("submit", &self.submit),
-        ]
+        ];
+        queues.extend(self.upstream.as_ref().map(|upstream| queue("upstream", std::slice::from_ref(&*upstream.jobs))));
+        queues
     }
 }
 
@@ -192,8 +229,18 @@ const SUBMIT_NAMES: [&str; BITCOINDS_MAX] = ["submit-0", "submit-1", "submit-2",
 
 /// Spawns a thread with a name of at most 15 characters (the system cuts longer ones), and reports its death if it panics.
 fn run(name: &'static str, post: &Post, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    run_as(name.into(), name, post, body)
+}
+
+/// The same for one of several that are told of by one name.
+pub(crate) fn run_as(
+    thread_name: String,
+    name: &'static str,
+    post: &Post,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let post = post.clone();
-    thread::Builder::new().name(name.into()).spawn(move || {
+    thread::Builder::new().name(thread_name).spawn(move || {
         // What the body owned is dropped with it; nobody sees it half-changed.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             let why = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
@@ -229,7 +276,7 @@ fn submit_all(to: &[Sender<SubmitJob>], jobs: impl Iterator<Item = SubmitJob>) -
 }
 
 /// Tells the reactor that a stage cannot go on. Waits for room: this must not be lost.
-fn report(post: &Post, stage: &'static str, why: String) {
+pub(crate) fn report(post: &Post, stage: &'static str, why: String) {
     let (_never, wait) = bounded::<()>(0);
     for _ in 0..REPORT_TRIES {
         if post(vec![Mail { answer: Answer::Died { stage, why: why.clone() }, tickets: Vec::new() }]) {
@@ -241,7 +288,7 @@ fn report(post: &Post, stage: &'static str, why: String) {
 }
 
 /// Hands one message over without waiting. Nothing is no message. A receiver that is gone has been reported by itself.
-fn give<J>(to: &Sender<Vec<J>>, jobs: Vec<J>) -> Result<(), String> {
+pub(crate) fn give<J>(to: &Sender<Vec<J>>, jobs: Vec<J>) -> Result<(), String> {
     if jobs.is_empty() {
         return Ok(());
     }
@@ -336,6 +383,16 @@ fn spawn_outsiders(
     }
 }
 
+/// Spawns the stage `upstream`, and the callers that make the calls that it orders.
+fn spawn_upstream(upstream: Upstream, clock: Clock, post: &Post, threads: &mut Vec<JoinHandle<()>>) -> io::Result<Portfolios> {
+    let Upstream { stage, outside } = upstream;
+    let (jobs, inbox) = bounded(UPSTREAM_SLOTS);
+    let jobs = Arc::new(jobs);
+    let orders = callers::spawn(&outside, &jobs, post)?;
+    threads.push(spawn(Driven::new("upstream", stage, inbox, Outlets { orders, ..Outlets::new(post) }), clock)?);
+    Ok(Portfolios { jobs, outside })
+}
+
 /// Where a stage's output goes.
 struct Outlets {
     submit: Vec<Sender<SubmitJob>>,
@@ -343,12 +400,14 @@ struct Outlets {
     write: Option<Sender<Vec<WriteJob>>>,
     /// Rows that no ticket pays for, and so without a right to a slot of their own.
     write_held: Vec<WriteJob>,
+    /// One for each service.
+    orders: Vec<(Service, Sender<Order>)>,
     post: Post,
 }
 
 impl Outlets {
     fn new(post: &Post) -> Outlets {
-        Outlets { submit: Vec::new(), organise: None, write: None, write_held: Vec::new(), post: post.clone() }
+        Outlets { submit: Vec::new(), organise: None, write: None, write_held: Vec::new(), orders: Vec::new(), post: post.clone() }
     }
 
     /// In the order that [`Output`] promises.
@@ -360,6 +419,7 @@ impl Outlets {
             return Err("the mailbox is full, a defect".into());
         }
         self.organise.as_ref().map_or(Ok(()), |to| give(to, std::mem::take(&mut out.organise)))?;
+        callers::order(&self.orders, out.orders.drain(..))?;
         let Some(to) = &self.write else { return Ok(()) };
         self.write_held.append(&mut out.write);
         let ticketed = self.write_held.iter().any(|job| !job.tickets.is_empty());
@@ -512,6 +572,7 @@ mod tests {
                 pplns: Pplns::default(),
                 post,
                 bitcoin,
+                upstream: None,
             };
             let crew = Crew::start(config).unwrap();
             Node { crew, kv, permits: Some(permit), waits, mail, open: Vec::new(), view, template: None, home: Vec::new() }

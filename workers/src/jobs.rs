@@ -495,3 +495,19 @@ pub trait Stage {
         true
     }
 }
+
+impl<S: Stage + ?Sized> Stage for Box<S> {
+    type Job = S::Job;
+
+    fn step(&mut self, now: rockpool_net::time::Now, jobs: &mut Vec<S::Job>, out: &mut Output) {
+        (**self).step(now, jobs, out);
+    }
+
+    fn due(&self) -> Option<Duration> {
+        (**self).due()
+    }
+
+    fn owes(&self) -> bool {
+        (**self).owes()
+    }
+}

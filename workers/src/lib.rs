@@ -1,5 +1,6 @@
 //! The stages as pure steps, the one thread runner, and `outside`, the one file that may block on a socket.
 
+pub mod callers;
 mod credits;
 pub mod crew;
 pub mod embedded;

@@ -88,6 +88,15 @@ pub const TEMPLATE_SLOTS: usize = 1;
 pub const ROW_SLOTS: usize = 3;
 /// Messages to the fetcher: the node holds one credit.
 pub const FETCH_SLOTS: usize = 1;
+/// Messages to the stage `upstream`: each holds a ticket of an HTTP request, says how miners stand (the node holds one credit), or brings
+/// what came of an order.
+pub const UPSTREAM_SLOTS: usize = TICKETS_HTTP + MINED_SLOTS + ORDERS_MAX;
+/// Messages that say how miners stand: the node holds one credit.
+pub const MINED_SLOTS: usize = 1;
+/// Orders that the stage `upstream` may have out of which nothing has come back.
+pub const ORDERS_MAX: usize = 64;
+/// Those of them for one service: what its channel holds.
+pub const ORDERS_PER_SERVICE_MAX: usize = 16;
 /// Messages to the reader: each holds a ticket of a peer's frame or of an HTTP request.
 pub const READ_SLOTS: usize = TICKETS_PEER + TICKETS_HTTP;
 /// Found blocks that wait for one bitcoind.
@@ -113,7 +122,8 @@ pub const UNASKED_SLOTS: usize = in_a_turn(PROGRESS_MIN)
     + EMISSION_MAX
     + 16;
 /// Messages that the mailbox must hold. The root builds the reactor with it.
-pub const MAILBOX_SLOTS: usize = ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + TEMPLATE_SLOTS + ROW_SLOTS + UNASKED_SLOTS;
+pub const MAILBOX_SLOTS: usize =
+    ANSWERS_PER_TICKET_MAX * TICKETS_ALL + FETCH_SLOTS + TEMPLATE_SLOTS + ROW_SLOTS + MINED_SLOTS + UNASKED_SLOTS;
 
 const fn in_a_turn(every: Duration) -> usize {
     (TURN_MAX.as_millis() / every.as_millis()) as usize + 1
@@ -131,6 +141,10 @@ const _: () = {
         "all shares, and what no ticket pays for, must find room at the organiser"
     );
     assert!(READ_SLOTS >= TICKETS_PEER + TICKETS_HTTP, "each cold read must find room at the reader");
+    assert!(UPSTREAM_SLOTS >= TICKETS_HTTP + MINED_SLOTS + ORDERS_MAX, "requests, miners and all that is brought must find room upstream");
+    assert!(ORDERS_PER_SERVICE_MAX <= ORDERS_MAX && WAITING_MAX > IN_FLIGHT_MAX, "an order must find room at its service");
+    assert!(CIRCUIT_MIN.as_secs() <= CIRCUIT_MAX.as_secs() && RETRY_AFTER_MAX.as_secs() <= CIRCUIT_MAX.as_secs());
+    assert!(BITCOIND_CALLERS < BITCOIND_IN_FLIGHT, "templates must find room at bitcoind beside portfolios");
     assert!(MAILBOX_SLOTS > ANSWERS_PER_TICKET_MAX * TICKETS_ALL, "all answers must find room in the mailbox");
     assert!(FETCH_PEER_MAX <= rockpool_net::limits::GETDATA_MAX, "one getdata must hold all that a peer is asked for");
     assert!(BRANCHES_MAX * BRANCH_WALK_MAX <= HEADERS_MAX, "the branches told of at once are one message");
@@ -218,3 +232,37 @@ pub const EMBEDDED_REFRESH: Duration = Duration::from_secs(20);
 pub const EMBEDDED_HEADERS_KEPT: usize = 8_192;
 /// Blocks that the embedded chain remembers: more than any branch is deep, and the eleven that its median time asks for.
 pub const EMBEDDED_KEPT: usize = 288;
+
+// Services outside
+
+/// Calls of one service under way at once, whatever is configured: each has a thread.
+pub const IN_FLIGHT_MAX: usize = 16;
+/// Calls that wait for one service's bulkhead: more than the node has threads that call.
+pub const WAITING_MAX: usize = 128;
+/// How long a call waits for its start: the last of [`ORDERS_PER_SERVICE_MAX`] orders at CoinGecko's two seconds between two.
+pub const ACQUIRE_MAX: Duration = Duration::from_secs(40);
+/// Tries of a call that may be tried again.
+pub const CALL_TRIES: u32 = 3;
+/// Time from a call's coming to its end, all tries and pauses included; a call whose own deadline is longer has that, and one try.
+pub const CALL_TIME_MAX: Duration = Duration::from_secs(120);
+/// Longest pause before the second try; doubled with each, and each drawn from nothing up to it.
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before any try.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(20);
+/// Longest wish of a service that a call waits for (`Retry-After`); who wishes for more is told of as down.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Failures in a row after which an endpoint is left alone.
+pub const CIRCUIT_FAILURES: u32 = 5;
+/// For how long at first; doubled with each probe that fails.
+pub const CIRCUIT_MIN: Duration = Duration::from_secs(30);
+/// Longest time for which an endpoint is left alone, whatever it wishes: one that is back is found so soon.
+pub const CIRCUIT_MAX: Duration = Duration::from_secs(300);
+/// What is told of the time left while a probe is under way.
+pub const CIRCUIT_PROBE_LOOK: Duration = Duration::from_secs(1);
+/// Calls of one bitcoind under way at once, found blocks and the long poll apart.
+pub const BITCOIND_IN_FLIGHT: usize = 4;
+/// Calls of bitcoind for portfolios at once. Some take minutes and hold one of bitcoind's threads, of which an older one has four: beside
+/// them are the long poll, the watch for new blocks, and one that must be free for a found block.
+pub const BITCOIND_CALLERS: usize = 1;
+/// Time for a connection to a service outside to stand, TLS included.
+pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);

@@ -8,25 +8,32 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bitcoin::hex::DisplayHex;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rockpool_net::reactor::Clock;
 use rockpool_net::sha256::sha256d;
 use rockpool_store::bitcoin::rules;
 use rockpool_store::params::Network;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::crew::Outsider;
 use crate::jobs::{Answer, Fate, SubmitJob};
 use crate::limits::{
-    ANSWER_BYTES_MAX, COOKIE_BYTES_MAX, REASON_BYTES_MAX, RETRY_MAX, RETRY_MIN, RPC_CHECK_DEADLINE, RPC_CONNECT, RPC_DEADLINE,
+    ANSWER_BYTES_MAX, BITCOIND_CALLERS, COOKIE_BYTES_MAX, RETRY_MAX, RETRY_MIN, RPC_CHECK_DEADLINE, RPC_CONNECT, RPC_DEADLINE,
     SUBMIT_SLOTS, SUBMIT_TIME_MAX,
 };
 
+use super::call::{CallError, Service};
+use super::door::Door;
+use super::gate::Limits;
+use super::short;
 pub(crate) use watch::watch;
 
 /// Where a bitcoind is, and how it knows us.
@@ -39,6 +46,8 @@ pub struct BitcoindConfig {
     /// Whether it is asked to judge each template as a block before miners get it.
     pub proposals: bool,
     auth: Auth,
+    /// Its bulkhead, which all copies share.
+    pub(super) door: Arc<Door>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -140,7 +149,28 @@ impl BitcoindConfig {
             (None, Some(file)) => Auth::Cookie(file),
             (None, None) => Auth::None,
         };
-        Ok(BitcoindConfig { host: format!("{name}:{port}"), network, proposals: false, auth })
+        let door = Arc::new(Door::new(Service::Bitcoind, Limits::of(Service::Bitcoind), Clock::start()));
+        Ok(BitcoindConfig { host: format!("{name}:{port}"), network, proposals: false, auth, door })
+    }
+
+    /// The same with other limits of calls; but there is always a place beside the one that portfolios may hold for minutes.
+    #[must_use]
+    pub fn limited(self, limits: Limits) -> BitcoindConfig {
+        let limits = Limits { in_flight: limits.in_flight.max(BITCOIND_CALLERS + 1), ..limits };
+        BitcoindConfig { door: Arc::new(Door::new(Service::Bitcoind, limits, Clock::start())), ..self }
+    }
+
+    /// One call whose place in the bulkhead the caller has. Its `result`, as JSON.
+    pub(super) fn ask(&self, method: &str, params: &Value, deadline: Duration, bytes_max: u64) -> Result<Vec<u8>, CallError> {
+        let result = Rpc::new(self.clone()).call_beside::<Value>(method, params.clone(), deadline, bytes_max);
+        result.map(|result| result.to_string().into_bytes()).map_err(|why| match why {
+            RpcError::Refused(..) | RpcError::Unauthorized => CallError::Refused(why.to_string()),
+            RpcError::Garbled(why) => CallError::Garbled(why),
+            RpcError::Timeout => CallError::Timeout,
+            RpcError::Cookie(_) | RpcError::WarmingUp(_) | RpcError::Behind | RpcError::Unreachable(_) => {
+                CallError::Unreachable(why.to_string())
+            }
+        })
     }
 
     /// Asks once whether this bitcoind is the right one. The root does so at start, before anything else is begun.
@@ -183,13 +213,19 @@ enum RpcError {
 /// bitcoind's word for "not yet" (RPC_IN_WARMUP).
 const WARMING_UP: i64 = -28;
 
+/// The node's own calls as an endpoint. Nothing is said of its health, so its circuit never opens: templates are asked for again at once.
+const OWN: &str = "node";
+
+/// The node's own calls end by themselves.
+static GOES_ON: AtomicBool = AtomicBool::new(false);
+
 /// bitcoind's word for a block whose parent it does not know.
 const NO_PARENT: &str = "prev-blk-not-found";
 
 #[derive(Deserialize)]
 struct Reply<T> {
     #[serde(default)]
-    id: serde_json::Value,
+    id: Value,
     result: Option<T>,
     error: Option<ReplyError>,
 }
@@ -205,7 +241,7 @@ impl<T: DeserializeOwned> Reply<T> {
     }
 }
 
-fn request(id: serde_json::Value, method: &str, params: &serde_json::Value) -> serde_json::Value {
+fn request(id: Value, method: &str, params: &Value) -> Value {
     json!({"jsonrpc": "1.0", "id": id, "method": method, "params": params})
 }
 
@@ -281,23 +317,22 @@ impl Rpc {
     }
 
     /// One call.
-    fn call<T: DeserializeOwned>(
-        &mut self,
-        method: &str,
-        params: serde_json::Value,
-        deadline: Duration,
-        bytes_max: u64,
-    ) -> Result<T, RpcError> {
-        self.post::<Reply<T>>(&request(json!("rockpool"), method, &params), deadline, bytes_max)?.result()
+    fn call<T: DeserializeOwned>(&mut self, method: &str, params: Value, deadline: Duration, bytes_max: u64) -> Result<T, RpcError> {
+        self.post::<Reply<T>>(&request(json!("rockpool"), method, &params), deadline, bytes_max, true)?.result()
+    }
+
+    /// One call that nothing may hold up: a found block, or the long poll, which would hold a place for hours.
+    fn call_beside<T: DeserializeOwned>(&mut self, method: &str, params: Value, deadline: Duration, bytes_max: u64) -> Result<T, RpcError> {
+        self.post::<Reply<T>>(&request(json!("rockpool"), method, &params), deadline, bytes_max, false)?.result()
     }
 
     /// Calls of one method in one request: a result for each, in their order. What is refused is told apart from a request that failed.
-    fn batch<T: DeserializeOwned>(&mut self, method: &str, params: &[serde_json::Value]) -> Result<Vec<Result<T, RpcError>>, RpcError> {
+    fn batch<T: DeserializeOwned>(&mut self, method: &str, params: &[Value]) -> Result<Vec<Result<T, RpcError>>, RpcError> {
         if params.is_empty() {
             return Ok(Vec::new());
         }
         let calls = params.iter().enumerate().map(|(id, params)| request(json!(id), method, params)).collect();
-        let mut replies: Vec<Reply<T>> = self.post(&serde_json::Value::Array(calls), self.small, ANSWER_BYTES_MAX)?;
+        let mut replies: Vec<Reply<T>> = self.post(&Value::Array(calls), self.small, ANSWER_BYTES_MAX, true)?;
         // JSON-RPC allows any order.
         replies.sort_by_key(|reply| reply.id.as_u64());
         if !replies.iter().map(|reply| reply.id.as_u64()).eq((0..params.len() as u64).map(Some)) {
@@ -306,9 +341,14 @@ impl Rpc {
         Ok(replies.into_iter().map(Reply::result).collect())
     }
 
-    /// One request. A cookie that is refused is read again once.
-    fn post<R: DeserializeOwned>(&mut self, body: &serde_json::Value, deadline: Duration, bytes_max: u64) -> Result<R, RpcError> {
+    /// One request, through the bulkhead or beside it. A cookie that is refused is read again once.
+    fn post<R: DeserializeOwned>(&mut self, body: &Value, deadline: Duration, bytes_max: u64, through: bool) -> Result<R, RpcError> {
         let body = body.to_string();
+        let door = Arc::clone(&self.config.door);
+        let endpoint = Arc::from(OWN);
+        // The node's own threads and the one that asks for portfolios are no more than there are places, so none of them waits unless the
+        // configuration wants it.
+        let _place = if through { Some(door.start(&endpoint, deadline, &GOES_ON).map_err(|_| RpcError::Timeout)?) } else { None };
         let had_cookie = self.cookie.is_some();
         match self.post_once(&body, deadline, bytes_max) {
             Err(RpcError::Unauthorized) if had_cookie => {
@@ -431,7 +471,8 @@ fn worth_a_retry(waited: Duration, others: usize) -> bool {
 
 /// One try. An error means that nobody knows whether it arrived.
 fn submit_once(rpc: &mut Rpc, job: &SubmitJob) -> Result<Fate, RpcError> {
-    let verdict = rpc.call::<Option<String>>("submitblock", json!([job.block.to_lower_hex_string()]), RPC_DEADLINE, ANSWER_BYTES_MAX);
+    let block = json!([job.block.to_lower_hex_string()]);
+    let verdict = rpc.call_beside::<Option<String>>("submitblock", block, RPC_DEADLINE, ANSWER_BYTES_MAX);
     match verdict {
         Ok(None) => Ok(Fate::Accepted),
         // A try before this one arrived, or another way was faster.
@@ -460,11 +501,6 @@ fn failed(why: ureq::Error) -> RpcError {
     }
 }
 
-/// What others say, short enough for a log's line and without control characters.
-fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(REASON_BYTES_MAX).collect()
-}
-
 /// RFC 4648, for the one header that needs it.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -484,18 +520,17 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
     use std::thread;
 
+    use Value;
     use crossbeam_channel::{Sender, bounded, never};
     use rockpool_net::hub::io::Mail;
-    use serde_json::Value;
 
     use super::watch::{Watch, watch_all};
     use super::*;
     use crate::crew::outsider;
     use crate::jobs::{BitcoinNews, Tips};
-    use crate::limits::TEMPLATE_BYTES_MAX;
+    use crate::limits::{REASON_BYTES_MAX, TEMPLATE_BYTES_MAX};
     use crate::template::tests::answer;
     use crate::testing::id;
 

@@ -362,11 +362,12 @@ impl Rpc {
         if self.config.network == Network::Signet {
             rules.push("signet");
         }
-        let (request, deadline) = match longpollid {
-            Some(id) => (json!([{"rules": rules, "longpollid": id}]), LONGPOLL_DEADLINE),
-            None => (json!([{"rules": rules}]), RPC_DEADLINE),
+        let method = "getblocktemplate";
+        let template = match longpollid {
+            Some(id) => self.call_beside(method, json!([{"rules": rules, "longpollid": id}]), LONGPOLL_DEADLINE, TEMPLATE_BYTES_MAX),
+            None => self.call(method, json!([{"rules": rules}]), RPC_DEADLINE, TEMPLATE_BYTES_MAX),
         };
-        self.call("getblocktemplate", request, deadline, TEMPLATE_BYTES_MAX).map_err(Trouble::Later)
+        template.map_err(Trouble::Later)
     }
 }
 

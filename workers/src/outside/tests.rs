@@ -1,0 +1,236 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
+use crossbeam_channel::bounded;
+use serde_json::json;
+
+use super::fake::{FakeService, Fault, Reply};
+use super::*;
+use crate::limits::{ACQUIRE_MAX, CALL_TRIES, CIRCUIT_FAILURES, IN_FLIGHT_MAX};
+
+/// A client whose EVM calls have these limits.
+fn outside(in_flight: usize, delay: Duration, tries: u32) -> Outside {
+    let limits = Limits { in_flight, delay, acquire: ACQUIRE_MAX, tries };
+    Outside::new(OutsideConfig { clock: Clock::start(), seed: 1, limits: vec![(Service::Evm, limits)], bitcoind: None })
+}
+
+fn plain() -> Outside {
+    outside(5, Duration::ZERO, CALL_TRIES)
+}
+
+fn get(url: &str) -> Call {
+    let what = What::Http { url: url.to_owned(), headers: Arc::new(|_| Vec::new()), body: None };
+    let deadline = Duration::from_secs(20);
+    Call { service: Service::Evm, endpoint: "chain".into(), what, idempotent: true, deadline, bytes_max: 1_000 }
+}
+
+/// Asked at once again.
+fn at_once(reply: Reply) -> Reply {
+    reply.header("retry-after", "0")
+}
+
+#[test]
+fn what_is_asked_is_what_comes_and_headers_are_made_for_each_try() {
+    let service = FakeService::start(|asked| match asked.number {
+        0 => at_once(Reply::status(503)),
+        _ => Reply::text("Application/Problem+JSON; charset=utf-8", &json!({"got": asked.json()}).to_string()),
+    });
+    let outside = plain();
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&made);
+    let headers: call::Headers = Arc::new(move |wall| {
+        assert!(wall > Duration::from_secs(1_700_000_000), "the time of day");
+        vec![("x-try", counted.fetch_add(1, SeqCst).to_string())]
+    });
+    let url = format!("{}/v1/x?ids=a,b", service.url());
+    let what = What::Http { url, headers, body: Some(json!([1]).to_string()) };
+    let brought = outside.call(&Call { what, ..get("") }).unwrap();
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&brought).unwrap(), json!({"got": [1]}));
+    let asked = service.asked();
+    assert_eq!([0, 1].map(|n| asked[n].header("x-try").unwrap()), ["0", "1"]);
+    let fields = ["content-type", "accept", "user-agent"].map(|name| asked[0].header(name).unwrap());
+    assert_eq!(fields, ["application/json", "application/json", concat!("rockpool/", env!("CARGO_PKG_VERSION"))]);
+    assert_eq!((asked[0].method.as_str(), asked[0].path(), asked[0].query("ids")), ("POST", "/v1/x", Some("a,b")));
+    outside.call(&get(&service.url())).unwrap();
+    assert_eq!(service.asked()[2].method, "GET");
+    assert!(outside.tls.get().is_none(), "no certificate was read for that");
+}
+
+#[test]
+fn every_fault_has_its_word() {
+    let service = FakeService::start(|_| Reply::json(&json!({})));
+    let elsewhere = FakeService::start(|_| Reply::json(&json!({})));
+    let moved = Reply::status(302).header("location", &format!("{}/secret", elsewhere.url()));
+    let status = |status, said: &str, after| CallError::Status { status, said: Some(said.to_owned()), retry_after: after };
+    let zero = Some(Duration::ZERO);
+    let long = json!("x".repeat(2_000));
+    let cases: Vec<(Reply, usize, CallError)> = vec![
+        (at_once(Reply::status(429)), 3, status(429, r#"{"error":429}"#, zero)),
+        (at_once(Reply::status(500)), 3, status(500, r#"{"error":500}"#, zero)),
+        (Reply::status(429).header("retry-after", "86400"), 1, status(429, r#"{"error":429}"#, Some(Duration::from_secs(86_400)))),
+        (Reply::status(404), 1, status(404, r#"{"error":404}"#, None)),
+        (moved, 1, status(302, &format!("moved to {}/secret", elsewhere.url()), None)),
+        (Reply::text("text/html", "{}"), 1, CallError::Garbled("content type text/html".into())),
+        (Reply::text("", "{}"), 1, CallError::Garbled("no content type".into())),
+        (Reply::text("application/json", "{\"a\":"), 1, CallError::Garbled("EOF while parsing a value at line 1 column 5".into())),
+        (Reply::json(&long), 1, CallError::TooLong(1_000)),
+        (Reply::json(&json!({})).fault(Fault::Endless), 1, CallError::TooLong(1_000)),
+    ];
+    for (reply, calls, why) in cases {
+        let before = service.calls();
+        service.answer(move |_| reply.clone());
+        // A client of its own, so that no circuit opens.
+        assert_eq!(plain().call(&get(&service.url())), Err(why.clone()));
+        assert_eq!(service.calls() - before, calls, "{why}");
+    }
+    assert_eq!(elsewhere.calls(), 0, "no redirect is followed");
+    // What the connection does is told in the system's words, and tried again only after a pause: one try here.
+    let once = outside(1, Duration::ZERO, 1);
+    for fault in [Fault::Cut, Fault::HangUp] {
+        service.answer(move |_| Reply::json(&json!({"a": "long enough to be cut"})).fault(fault.clone()));
+        let result = once.call(&get(&service.url()));
+        assert!(matches!(result, Err(CallError::Unreachable(_))), "{result:?}");
+    }
+    assert!(matches!(once.call(&get(&FakeService::refused())), Err(CallError::Unreachable(_))));
+    let short = Duration::from_millis(200);
+    for fault in [Fault::Hang, Fault::SlowHead(short * 50), Fault::SlowBody(short)] {
+        service.answer(move |_| Reply::json(&json!("a slow answer")).fault(fault.clone()));
+        let call = Call { deadline: short, endpoint: format!("{short:?}").into(), ..get(&service.url()) };
+        assert_eq!(once.call(&call), Err(CallError::Timeout));
+    }
+    assert!(matches!(once.call(&get("nonsense")), Err(CallError::Refused(_) | CallError::Unreachable(_))));
+    let odd: call::Headers = Arc::new(|_| vec![("x-key", "two\nlines".into())]);
+    let what = What::Http { url: service.url(), headers: odd, body: None };
+    assert!(matches!(once.call(&Call { what, ..get("") }), Err(CallError::Refused(_))));
+}
+
+#[test]
+fn what_changes_something_is_asked_once() {
+    let service = FakeService::start(|_| at_once(Reply::status(503)));
+    let outside = plain();
+    let _ = outside.call(&Call { idempotent: false, ..get(&service.url()) });
+    assert_eq!(service.calls(), 1);
+    let _ = outside.call(&get(&service.url()));
+    assert_eq!(service.calls(), 1 + CALL_TRIES as usize);
+}
+
+#[test]
+fn an_endpoint_that_fails_again_and_again_is_left_alone_and_no_other_is() {
+    let service = FakeService::start(|asked| if asked.path() == "/sick" { at_once(Reply::status(502)) } else { Reply::json(&json!(1)) });
+    let outside = outside(5, Duration::ZERO, 1);
+    let sick = Call { endpoint: "sick".into(), ..get(&format!("{}/sick", service.url())) };
+    for _ in 0..CIRCUIT_FAILURES {
+        assert!(matches!(outside.call(&sick), Err(CallError::Status { status: 502, .. })));
+    }
+    for _ in 0..100 {
+        assert!(matches!(outside.call(&sick), Err(CallError::Open { failures: CIRCUIT_FAILURES, .. })));
+    }
+    assert_eq!(service.calls(), CIRCUIT_FAILURES as usize);
+    assert_eq!(outside.call(&get(&service.url())), Ok(b"1".to_vec()));
+    let gauges = outside.gauges();
+    let evm = &gauges[Service::Evm as usize];
+    let count = |name| evm.calls.iter().find(|(outcome, _)| *outcome == name).unwrap().1;
+    assert_eq!((evm.service, evm.open, evm.in_flight, evm.waiting), (Service::Evm, 1, 0, 0));
+    assert_eq!((count("ok"), count("status"), count("open")), (1, CIRCUIT_FAILURES.into(), 100));
+    assert_eq!(evm.calls.iter().map(|(_, calls)| calls).sum::<u64>(), 101 + u64::from(CIRCUIT_FAILURES));
+}
+
+#[test]
+fn ten_thousand_calls_from_many_threads_break_no_limit() {
+    const CALLS: usize = 10_000;
+    const THREADS: usize = 64;
+    let (places, delay) = (7, Duration::from_micros(200));
+    let service = FakeService::start(|asked| match asked.number % 50 {
+        // Some fail, and are tried again; some connections end.
+        7 => at_once(Reply::status(500)),
+        _ => Reply::json(&json!(asked.number)).fault(Fault::SlowHead(Duration::from_millis(1))),
+    });
+    let outside = outside(places, delay, 9);
+    let door = outside.door(Service::Evm);
+    door.watched.lock().unwrap().replace(Vec::new());
+    let left = AtomicUsize::new(CALLS);
+    let most = AtomicUsize::new(0);
+    let url = service.url();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+                    outside.call(&get(&url)).unwrap();
+                    most.fetch_max(outside.gauges()[Service::Evm as usize].in_flight, SeqCst);
+                }
+            });
+        }
+    });
+    let starts = door.watched.lock().unwrap().take().unwrap();
+    let least = |times: &[Duration]| times.windows(2).map(|two| two[1] - two[0]).min().unwrap();
+    let calls = service.calls();
+    println!(
+        "{calls} tries of {CALLS} calls by {THREADS} threads: {} at once at the server, {} by the client, {places} at most; \
+         two starts {:?} apart at least by the client's clock as they start, {:?} by the server's, {delay:?} wanted",
+        service.most_in_flight(),
+        most.load(SeqCst),
+        least(&starts),
+        least(&service.starts()),
+    );
+    assert!(calls > CALLS && calls == starts.len());
+    assert_eq!(service.most_in_flight(), places, "never more, and not too quiet to show it");
+    assert!(most.load(SeqCst) <= places);
+    assert!(least(&starts) >= delay);
+    let gauges = outside.gauges();
+    assert_eq!(gauges[Service::Evm as usize].calls[0], ("ok", CALLS as u64));
+}
+
+/// How long six chains take, of which as many are asked at once as may be.
+fn six_chains(in_flight: usize, threads: usize) -> (Duration, usize) {
+    let latency = Duration::from_millis(150);
+    let service = FakeService::start(move |_| Reply::json(&json!("0x0")).fault(Fault::SlowHead(latency)));
+    // A tenth of the latencies and of the delay that are usual.
+    let outside = outside(in_flight, Duration::from_millis(5), 1);
+    let clock = Clock::start();
+    let left = AtomicUsize::new(6);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+                    outside.call(&get(&service.url())).unwrap();
+                }
+            });
+        }
+    });
+    (clock.mono(), service.most_in_flight())
+}
+
+#[test]
+fn six_chains_are_asked_beside_each_other() {
+    let (one, _) = six_chains(1, 1);
+    for (in_flight, most) in [(6, 6), (5, 5)] {
+        let (time, at_once) = six_chains(in_flight, 6);
+        println!("six chains, {in_flight} in flight: {time:?} for {one:?} one after the other, {:.3}", time.div_duration_f64(one));
+        assert_eq!(at_once, most);
+        assert!(time * 2 < one);
+    }
+}
+
+#[test]
+fn who_waits_when_the_node_stops_is_told() {
+    let (_gate, closed) = bounded(0);
+    let service = FakeService::start(move |_| Reply::json(&json!(1)).fault(Fault::Gate(closed.clone())));
+    let outside = Arc::new(outside(1, Duration::ZERO, 1));
+    let (told, results) = bounded(IN_FLIGHT_MAX);
+    for _ in 0..4 {
+        let (outside, told, url) = (Arc::clone(&outside), told.clone(), service.url());
+        thread::Builder::new().spawn(move || told.send(outside.call(&get(&url)))).unwrap();
+    }
+    let gauges = || outside.gauges()[Service::Evm as usize].clone();
+    while gauges().waiting < 3 || gauges().in_flight < 1 {
+        thread::yield_now();
+    }
+    outside.stop();
+    for _ in 0..3 {
+        assert_eq!(results.recv().unwrap(), Err(CallError::Stopped));
+    }
+    assert_eq!(outside.call(&get(&service.url())), Err(CallError::Stopped));
+    drop(service);
+    assert!(results.recv().unwrap().is_err(), "the one under way ends by itself");
+}
