@@ -56,6 +56,7 @@ const UNTESTED: &[(&str, &str, &str)] = &[
     ("workers", "UNASKED_SLOTS", "a sum of sizes; crew/property.rs shows that the mailbox is never full"),
     ("workers", "RPC_DEADLINE", "a minute of a real socket's wait"),
     ("workers", "RPC_CHECK_DEADLINE", "seconds of a real socket's wait"),
+    ("workers", "OUTSIDE_CONNECT", "seconds of a real socket's wait"),
     ("workers", "LONGPOLL_DEADLINE", "a day of a real socket's wait"),
     ("workers", "TEMPLATE_AGE_MAX", "a minute and a half of the real clock"),
     ("workers", "STOP_SUBMIT_MAX", "a wait of the real clock at the process' end"),

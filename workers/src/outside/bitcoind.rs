@@ -1275,4 +1275,31 @@ mod tests {
         thread.join().unwrap();
         assert_eq!(answers.iter().filter(|answer| matches!(answer, Answer::Fate { fate: Fate::Unreachable(_), .. })).count(), 3);
     }
+
+    #[test]
+    fn found_blocks_and_the_long_poll_wait_for_no_place_and_all_else_does() {
+        let host = fake(|method, _, _| match method {
+            "submitblock" => result(Value::Null),
+            "getblocktemplate" => result(answer(&[])),
+            _ => regtest_info(),
+        });
+        let limits = Limits { in_flight: BITCOIND_CALLERS + 1, ..Limits::of(Service::Bitcoind) };
+        let config = config(&host).limited(limits);
+        assert_eq!(config.clone().limited(Limits { in_flight: 1, ..limits }), config, "one beside portfolios at least");
+        let endpoint = Arc::from("portfolios");
+        let mut places: Vec<_> = (0..=BITCOIND_CALLERS).map(|_| config.door.start(&endpoint, SOON, &GOES_ON).unwrap()).collect();
+        let mut rpc = Rpc::new(config.clone());
+        let moment = Duration::from_millis(20);
+        let info = |rpc: &mut Rpc, deadline| rpc.call::<Value>("getblockchaininfo", json!([]), deadline, ANSWER_BYTES_MAX);
+        assert!(matches!(info(&mut rpc, moment), Err(RpcError::Timeout)));
+        let job = SubmitJob { hash: id(1), height: 1, block: Arc::from([1]), own: true };
+        assert!(matches!(submit_once(&mut rpc, &job), Ok(Fate::Accepted)));
+        assert!(rpc.template(Some("x")).is_ok());
+        assert_eq!(config.door.gauges().in_flight, places.len(), "counted beside it");
+        // What fails for portfolios, again and again, is nothing to the node.
+        for _ in 0..20 {
+            places.pop().into_iter().for_each(|place| place.ends(crate::outside::circuit::Health::Bad(None)));
+        }
+        assert!(info(&mut rpc, SOON).is_ok());
+    }
 }

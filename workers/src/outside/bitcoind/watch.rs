@@ -357,7 +357,7 @@ impl Rpc {
     }
 
     /// A template: at once, or, with a `longpollid`, when there is something new.
-    fn template(&mut self, longpollid: Option<&str>) -> Result<RawTemplate, Trouble> {
+    pub(super) fn template(&mut self, longpollid: Option<&str>) -> Result<RawTemplate, Trouble> {
         let mut rules = vec!["segwit"];
         if self.config.network == Network::Signet {
             rules.push("signet");
