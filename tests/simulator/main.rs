@@ -16,6 +16,7 @@ mod drawn;
 mod faults;
 mod host;
 mod miner;
+mod outside;
 mod rogue;
 mod stages;
 mod world;

@@ -91,11 +91,12 @@ impl Outside {
 
     fn try_it(&self, call: &Call, door: &Door) -> Result<Vec<u8>, CallError> {
         let mut tries = Tries::new(call, &door.limits, door.now().mono);
-        let mut failed = None;
         loop {
             let acquire = tries.within(door.limits.acquire, door.now().mono);
-            // What went wrong says more than that it is left alone for it.
-            let started = door.start(&call.endpoint, acquire, &self.stopped).map_err(|why| failed.take().unwrap_or(why))?;
+            let started = match door.start(&call.endpoint, acquire, &self.stopped) {
+                Ok(started) => started,
+                Err(why) => return Err(tries.never(why)),
+            };
             let now = door.now();
             let result = match tries.within(call.deadline, now.mono) {
                 Duration::ZERO => Err(CallError::Timeout),
@@ -108,7 +109,6 @@ impl Outside {
             if !door.pause(pause, &self.stopped) {
                 return Err(CallError::Stopped);
             }
-            failed = Some(why);
         }
     }
 

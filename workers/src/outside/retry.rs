@@ -13,6 +13,8 @@ pub struct Tries {
     /// Tries that are left, this one apart.
     left: u32,
     made: u32,
+    /// What the last try came to.
+    failed: Option<CallError>,
 }
 
 impl Tries {
@@ -20,12 +22,25 @@ impl Tries {
     pub fn new(call: &Call, limits: &Limits, now: Duration) -> Tries {
         // The first has its whole time in any case: some calls of bitcoind take minutes.
         let ends = now + CALL_TIME_MAX.max(limits.acquire + call.deadline);
-        Tries { ends, left: if call.idempotent { limits.tries.max(1) - 1 } else { 0 }, made: 0 }
+        Tries { ends, left: if call.idempotent { limits.tries.max(1) - 1 } else { 0 }, made: 0, failed: None }
     }
 
     /// How long something may take that takes so long at most.
     pub fn within(&self, time: Duration, now: Duration) -> Duration {
         time.min(self.ends.saturating_sub(now))
+    }
+
+    /// When the call ends at the latest.
+    pub fn ends(&self) -> Duration {
+        self.ends
+    }
+
+    /// A try may not start, for this reason. What the call comes to: what went wrong before says more than that it is left alone for it.
+    pub fn never(self, why: CallError) -> CallError {
+        match why {
+            CallError::Stopped => why,
+            why => self.failed.unwrap_or(why),
+        }
     }
 
     /// A try has failed. The pause before the next, if there is one: full jitter by a drawn number, or what the service wishes.
@@ -44,6 +59,7 @@ impl Tries {
             Some(wished) => wished,
             None => Duration::from_nanos(drawn % (most.as_nanos() as u64 + 1)),
         };
+        self.failed = Some(why.clone());
         (now + pause < self.ends).then_some(pause)
     }
 }
@@ -101,6 +117,8 @@ mod tests {
         let mut few = tries();
         assert!(few.again(&CallError::Timeout, 1, s(1)).is_some() && few.again(&CallError::Timeout, 1, s(2)).is_some());
         assert_eq!(few.again(&CallError::Timeout, 1, s(3)), None, "three tries");
+        let open = CallError::Open { endpoint: "x".into(), failures: 5, left: s(30) };
+        assert_eq!((tries().never(open.clone()), few.never(open.clone())), (open.clone(), CallError::Timeout));
     }
 
     #[test]
