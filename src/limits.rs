@@ -549,3 +549,7 @@ pub const CHECKED_WRITE_EVERY_S: u64 = 3_600;
 pub const CURRENCY_BYTES_MAX: usize = 5;
 /// Days of a portfolio's worth that are told at once: ten years.
 pub const HISTORY_DAYS_MAX: u64 = 3_650;
+/// Bytes of each of the three texts that OKX knows a user by: its own have some 36.
+pub const OKX_KEY_BYTES_MAX: usize = 128;
+/// Characters of the name of a portfolio or an account.
+pub const NAME_CHARS_MAX: usize = 64;

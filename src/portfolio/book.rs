@@ -15,9 +15,10 @@ use bitcoin::hashes::{Hash, HashEngine, sha256};
 use rockpool_net::id::ShareId;
 use rockpool_net::time::Now;
 use rockpool_net::wire::share::Script;
-use rockpool_store::kv::Op;
-use rockpool_store::limits::{ACCOUNTS_ALL_MAX, ACCOUNTS_MAX, PORTFOLIOS_MAX, USERS_MAX};
-use rockpool_store::portfolios::rows::Row;
+use rockpool_store::error::StoreError;
+use rockpool_store::kv::{Family, Kv, Op};
+use rockpool_store::limits::{ACCOUNTS_ALL_MAX, ACCOUNTS_MAX, PORTFOLIOS_MAX, ROWS_PER_BATCH, USERS_MAX};
+use rockpool_store::portfolios::rows::{Row, snapshot_key, snapshot_of};
 
 use super::model::{Account, AccountKey, Coin, Contract, Daily, Holding, Portfolio, Price, Source, User, UserId};
 use changes::Changes;
@@ -80,6 +81,19 @@ pub struct Book {
     changes: Changes,
 }
 
+/// What deletes the snapshots of a portfolio that is gone, at most a batch of them: asked again until there are none.
+pub fn gone_rows(kv: &dyn Kv, user: &UserId, portfolio: u32) -> Result<Vec<Op>, StoreError> {
+    let mut ops = Vec::new();
+    kv.scan(Family::Portfolios, &snapshot_key(user, portfolio, 0), &mut |key, _| {
+        let mine = snapshot_of(key).is_some_and(|(of, which, _)| (of, which) == (*user, portfolio));
+        if mine {
+            ops.push(Op::Delete(Family::Portfolios, key.to_vec()));
+        }
+        mine && ops.len() < ROWS_PER_BATCH
+    })?;
+    Ok(ops)
+}
+
 /// The id of who is `sub` at `issuer`.
 pub fn user_id(issuer: &str, sub: &str) -> UserId {
     let tag = sha256::Hash::hash(b"rockpool/user").to_byte_array();
@@ -90,8 +104,8 @@ pub fn user_id(issuer: &str, sub: &str) -> UserId {
 }
 
 impl Book {
-    /// Rows of what has changed since this was last asked, in batches of at most [`rockpool_store::limits::ROWS_PER_BATCH`]: each is one
-    /// write, in this order.
+    /// Rows of what has changed since this was last asked, in batches of at most [`ROWS_PER_BATCH`]: each is one write, in this
+    /// order.
     pub fn take(&mut self) -> Vec<Vec<Op>> {
         self.changes.take()
     }

@@ -101,6 +101,11 @@ impl Book {
         &self.coins
     }
 
+    /// A top coin, by CoinGecko's id.
+    pub fn coin(&self, id: &str) -> Option<&Coin> {
+        self.coins.iter().find(|coin| coin.id == id)
+    }
+
     /// The top coins of a day, which is marked behind them.
     pub fn set_coins(&mut self, day: u32, mut coins: Vec<Coin>) {
         coins.retain(|coin| is_key(&coin.id));
