@@ -553,3 +553,5 @@ pub const HISTORY_DAYS_MAX: u64 = 3_650;
 pub const OKX_KEY_BYTES_MAX: usize = 128;
 /// Characters of the name of a portfolio or an account.
 pub const NAME_CHARS_MAX: usize = 64;
+/// How often a disk that had no room for rows of portfolios is tried again.
+pub const UNWRITTEN_RETRY: Duration = Duration::from_secs(1);

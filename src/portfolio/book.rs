@@ -21,6 +21,7 @@ use rockpool_store::limits::{ACCOUNTS_ALL_MAX, ACCOUNTS_MAX, PORTFOLIOS_MAX, ROW
 use rockpool_store::portfolios::rows::{Row, snapshot_key, snapshot_of};
 
 use super::model::{Account, AccountKey, Coin, Contract, Daily, Holding, Portfolio, Price, Source, User, UserId};
+use super::text::cut;
 use changes::Changes;
 
 /// The portfolio that everybody begins with.
@@ -115,6 +116,11 @@ impl Book {
         !self.changes.is_empty()
     }
 
+    /// How many collections of changes there ever were: another number than before says that something has changed.
+    pub fn noted(&self) -> u64 {
+        self.changes.noted
+    }
+
     /// Portfolios that are gone, whose snapshots are still to be deleted from disk: once.
     pub fn take_gone(&mut self) -> Vec<(UserId, u32)> {
         self.changes.take_gone()
@@ -142,7 +148,7 @@ impl Book {
             let oldest = idle.min_by_key(|member| (member.user.since, member.user.id)).map(|member| member.user.id);
             self.forget(&oldest.ok_or(Full::Users)?);
         }
-        let user = User { id, issuer: issuer.to_owned(), sub: sub.to_owned(), since: now, last_portfolio: 1, last_account: 0 };
+        let user = User { id, issuer: cut(issuer), sub: cut(sub), since: now, last_portfolio: 1, last_account: 0 };
         let first = Portfolio { id: 1, name: FIRST_PORTFOLIO.to_owned(), since: now };
         self.changes.note(vec![Row::User(user.clone()).put(), Row::Portfolio(id, first.clone()).put()]);
         self.members.insert(id, Member { user, portfolios: BTreeMap::from([(1, first)]), looked: None, accounts: 0 });

@@ -123,7 +123,7 @@ impl Desk<'_> {
         let currency = self.currency(currency)?;
         let told = match question {
             Question::List => self.list(user, &currency),
-            Question::Add(new) => return self.add(user, &new.name, &currency),
+            Question::Add(new) => return self.add(user, &new.name),
             Question::Remove(id) if self.book.remove_portfolio(user, id) => json!({ "removed": id }),
             Question::Remove(_) => return Err(no_portfolio()),
             Question::Show(id) => self.show(user, id, &currency)?,
@@ -188,10 +188,10 @@ impl Desk<'_> {
         json!({ "user": who, "currency": currency, "portfolios": list })
     }
 
-    fn add(&mut self, user: &UserId, wanted: &str, currency: &str) -> Told {
+    fn add(&mut self, user: &UserId, wanted: &str) -> Told {
         let id = self.book.add_portfolio(user, name(wanted)?, self.now)?;
         let portfolio = self.portfolio(user, id)?;
-        Ok((201, self.of_portfolio(user, portfolio, currency)))
+        Ok((201, json!({ "id": id, "name": portfolio.name, "since": portfolio.since })))
     }
 
     fn show(&self, user: &UserId, id: u32, currency: &str) -> Result<Json, Refused> {
@@ -203,7 +203,7 @@ impl Desk<'_> {
                 "asset": part.asset,
                 "symbol": symbol,
                 "name": name,
-                "amount": part.amount.map(|amount| amount.to_string()),
+                "amount": part.amount.to_string(),
                 "price": part.price.map(|(price, _)| price),
                 "price_age_s": part.price.map(|(_, at)| self.age(at)),
                 "value": part.value,
@@ -286,7 +286,7 @@ impl Desk<'_> {
         };
         let list: Vec<_> = self.book.coins().iter().map(coin).collect();
         let day = self.book.mark(super::model::Daily::Coins).map(|day| u64::from(day) * DAY_S);
-        json!({ "day": day, "currency": currency, "list": list })
+        json!({ "day": day, "list": list })
     }
 }
 

@@ -56,8 +56,8 @@ pub fn price(book: &Book, asset: &str, currency: &str) -> Option<(f64, u64)> {
 pub struct Part {
     /// What.
     pub asset: String,
-    /// How much; `None` if that is more than can be told.
-    pub amount: Option<Amount>,
+    /// How much.
+    pub amount: Amount,
     /// What one of it is worth, and when that was said.
     pub price: Option<(f64, u64)>,
     /// What all of it is worth.
@@ -68,11 +68,12 @@ pub struct Part {
 
 /// What a portfolio consists of, by value, the most first; what has no price comes last.
 pub fn allocation(book: &Book, user: &UserId, portfolio: u32, currency: &str) -> Vec<Part> {
-    let mut sums: BTreeMap<&str, (Option<Amount>, f64)> = BTreeMap::new();
+    let mut sums: BTreeMap<&str, (Amount, f64)> = BTreeMap::new();
     for (key, _) in book.accounts_in(user, portfolio) {
         for holding in book.holdings(&key).iter().filter(|holding| holding.counted) {
-            let (sum, about) = sums.entry(&holding.asset).or_insert((Some(Amount::default()), 0.0));
-            *sum = sum.and_then(|sum| sum.plus(&holding.amount));
+            let (sum, about) = sums.entry(&holding.asset).or_insert((Amount::default(), 0.0));
+            // More than can be told is as much as can be.
+            *sum = sum.plus(&holding.amount).unwrap_or(Amount { units: u128::MAX, decimals: sum.decimals });
             *about += holding.amount.to_f64();
         }
     }
@@ -93,7 +94,7 @@ pub fn snapshot(book: &Book, user: &UserId, portfolio: u32, day: u32, currencies
     let in_currency = |currency: &String| Some((currency.clone(), value(book, book.accounts_in(user, portfolio), currency).amount?));
     let values = currencies.iter().filter_map(in_currency).collect();
     let parts = currencies.first().map(|currency| allocation(book, user, portfolio, currency)).unwrap_or_default();
-    Snapshot { day, values, assets: parts.into_iter().filter_map(|part| Some((part.asset, part.amount?))).collect() }
+    Snapshot { day, values, assets: parts.into_iter().map(|part| (part.asset, part.amount)).collect() }
 }
 
 /// Symbol and name of an asset, as far as they are known.

@@ -10,11 +10,13 @@ use crate::portfolio::model::UserId;
 pub(super) struct Changes {
     batches: Vec<Vec<Op>>,
     gone: Vec<(UserId, u32)>,
+    pub(super) noted: u64,
 }
 
 impl Changes {
     /// Notes changes that belong together: where a batch has room for all of them, they are in one.
     pub(super) fn note(&mut self, ops: Vec<Op>) {
+        self.noted += u64::from(!ops.is_empty());
         if let Some(last) = self.batches.last_mut()
             && last.len() + ops.len() <= ROWS_PER_BATCH
         {
