@@ -533,6 +533,37 @@ pub const LUCK_BLOCKS: usize = 20;
 /// Bytes of an address in a path: the longest there are have 62, with some room for what is none.
 pub const ADDRESS_BYTES_MAX: usize = 128;
 
+// What portfolios are collected from
+
+/// Time for one try of a call to an outside service: free endpoints take seconds at bad times.
+pub const OUTSIDE_TRY_MAX: Duration = Duration::from_secs(20);
+/// Bytes of an answer of the usual kind: prices of a hundred coins in eight currencies are a twentieth of it.
+pub const OUTSIDE_ANSWER_BYTES: u64 = 1 << 20;
+/// Coins whose prices are asked for in one call: the address is still shorter than what servers take.
+pub const PRICES_PER_CALL: usize = 100;
+/// The highest price of one coin that is believed, in any currency.
+pub const PRICE_MAX: f64 = 1e15;
+/// Bytes of CoinGecko's list of all coins with their contracts: four times what it is.
+pub const COINS_LIST_BYTES: u64 = 16 << 20;
+/// Entries of that list: five times what there are.
+pub const COINS_LISTED_MAX: usize = 100_000;
+/// Requests in one JSON-RPC batch, the most that public endpoints take.
+pub const EVM_BATCH_MAX: usize = 100;
+/// Contracts that are asked of on each chain, those of the best ranked coins: with the chain's id and its own coin they fill one batch.
+pub const TOKENS_PER_CHAIN: usize = EVM_BATCH_MAX - 2;
+/// Characters of a coin's symbol at OKX: twice the longest.
+pub const OKX_SYMBOL_MAX: usize = 32;
+/// Places of an amount at OKX that are kept: as many as any chain has.
+pub const OKX_PLACES_MAX: usize = 18;
+/// Time for a scan of all unspent outputs: twenty minutes on a small machine with a slow disk.
+pub const SCAN_TIME_MAX: Duration = Duration::from_secs(1_800);
+/// Bytes of what it finds: some 40,000 outputs.
+pub const SCAN_ANSWER_BYTES: u64 = 16 << 20;
+/// Bytes of the names of a block's transactions, or of its first: the most transactions that fit a block have names of 1.2 MB.
+pub const BLOCK_ANSWER_BYTES: u64 = 4 << 20;
+/// Confirmations with which a block's payments can be spent: Bitcoin's rule.
+pub const MATURE_DEPTH: u32 = 100;
+
 // Portfolios
 
 /// Currencies in which prices are asked for: each is a number more in every row of a price.

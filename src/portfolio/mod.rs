@@ -6,6 +6,7 @@ pub mod address;
 pub mod book;
 pub mod chains;
 pub mod config;
+pub mod connect;
 pub mod desk;
 mod keccak;
 pub mod model;
