@@ -89,7 +89,7 @@ impl<S: Stages> Node<S> {
             Answer::Retry(requests) => self.ask(now, requests, out),
             Answer::Read { conn, tag, rows } => self.read(now, conn, tag, rows, out),
             Answer::Told { conn, tag, status, body, lines } => self.told(now, conn, tag, Reply::told(status, body, &lines), out),
-            Answer::MinedHeard => {}
+            Answer::MinedHeard => self.mined.credit(),
             Answer::Bitcoin(news) => self.parts(now, out).turn.jobs.organise.push(OrganiseJob::Bitcoin(news)),
             Answer::Template(template) => self.template(template, out),
             // Told by the template that ended the outage.
@@ -118,6 +118,7 @@ impl<S: Stages> Node<S> {
 
     /// The end of a turn: claims and dials, then new jobs for miners, one each whatever has changed.
     pub(crate) fn look_around(&mut self, now: Now, out: &mut Outlet) {
+        let mined = self.tell_mined(now);
         let Parts { sessions, peers, bitcoin, mut turn, .. } = self.parts(now, out);
         peers.compare(sessions, &mut turn);
         peers.on_time(&mut turn);
@@ -127,7 +128,7 @@ impl<S: Stages> Node<S> {
         peers.dial_book(sessions, &mut turn);
         peers.relay_addrs(sessions, &mut turn);
         bitcoin.look(sessions, &mut turn);
-        let wake = peers.due(turn.config.inbound_max).into_iter().chain(bitcoin.dials.due()).min();
+        let wake = peers.due(turn.config.inbound_max).into_iter().chain(bitcoin.dials.due()).chain(mined).min();
         out.set_wake(wake);
         let serving = self.serving();
         let before = std::mem::replace(&mut self.server.serving, serving);
@@ -150,6 +151,22 @@ impl<S: Stages> Node<S> {
                 miner.issue(conn, clean, server, &mut turn);
             }
         }
+    }
+
+    /// Tells the stage `upstream`, where there is one, how miners stand; or when it may be told.
+    fn tell_mined(&mut self, now: Now) -> Option<Duration> {
+        if !self.config.portfolios {
+            return None;
+        }
+        let (view, params) = (&self.chain.view, self.config.params);
+        let said = self.mined.look(now.mono, view, &self.server.boards, &self.blocks, params);
+        said.map_or_else(
+            |due| due,
+            |job| {
+                self.jobs.upstream.push(job);
+                None
+            },
+        )
     }
 
     /// The end of a turn while the node stops: nothing new is read, and what waits to be served is not.

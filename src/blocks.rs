@@ -149,7 +149,7 @@ impl Blocks {
     }
 
     /// All, newest first.
-    pub fn iter(&self) -> impl Iterator<Item = &FoundBlock> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &FoundBlock> {
         self.log.iter().rev()
     }
 

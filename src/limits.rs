@@ -586,3 +586,5 @@ pub const OKX_KEY_BYTES_MAX: usize = 128;
 pub const NAME_CHARS_MAX: usize = 64;
 /// How often a disk that had no room for rows of portfolios is tried again.
 pub const UNWRITTEN_RETRY: Duration = Duration::from_secs(1);
+/// How often the stage of portfolios is told how miners stand at most: a sync brings hundreds of tips a second.
+pub const MINED_EVERY: Duration = Duration::from_secs(1);

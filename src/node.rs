@@ -37,6 +37,7 @@ use crate::peer::Peers;
 use crate::peer::gate::bans::Bans;
 use crate::peer::gate::{BANNED, Gate};
 use crate::peer::session::Peer;
+use crate::portfolio::mined::MinedLine;
 use crate::session::{Session, Sessions};
 use crate::status::{Counters, Listen, Status, Tip};
 use crate::stratum::session::Miner;
@@ -102,7 +103,9 @@ pub struct Node<S> {
     line: PoolLine,
     /// What was kept of miners, until the first input tells the time.
     figures: Option<FigureRows>,
-    jobs: Jobs,
+    /// What the stage `upstream` is told of miners.
+    pub(crate) mined: MinedLine,
+    pub(crate) jobs: Jobs,
     pub(crate) counters: Arc<Counters>,
     /// The monotonic time of the first input.
     started: Option<Duration>,
@@ -183,6 +186,7 @@ impl<S: Stages> Node<S> {
             templates: Templates::new(log),
             line,
             figures: Some(figures),
+            mined: MinedLine::default(),
             jobs: Jobs { submit, ..Jobs::default() },
             counters: Arc::default(),
             started: None,

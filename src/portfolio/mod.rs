@@ -9,6 +9,7 @@ pub mod config;
 pub mod connect;
 pub mod desk;
 mod keccak;
+pub mod mined;
 pub mod model;
 pub mod seal;
 #[cfg(test)]

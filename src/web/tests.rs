@@ -30,9 +30,14 @@ fn get(path: &str) -> String {
 #[track_caller]
 fn asked(world: &mut World<Recorder>) -> (ConnId, u64, Box<Request>, Ticket) {
     let mut jobs = std::mem::take(&mut world.node.stages_mut().jobs.upstream);
+    jobs.retain(is_ask);
     let Some(UpstreamJob::Ask { conn, tag, request, ticket }) = jobs.pop() else { panic!("nothing is asked") };
     assert!(jobs.is_empty(), "{jobs:?}");
     (conn, tag, request, ticket)
+}
+
+fn is_ask(job: &UpstreamJob) -> bool {
+    matches!(job, UpstreamJob::Ask { .. })
 }
 
 fn told(conn: ConnId, tag: u64, status: u16, body: &str) -> Word {
@@ -132,7 +137,7 @@ fn a_stop_waits_for_the_stage() {
     world.mail(told(conn, tag, 200, "{}"), vec![ticket]);
     assert!(said(&mut world, conn).ends_with("{}") && world.node.finished());
     assert_eq!(out(&mut world), 0);
-    assert!(world.node.stages_mut().jobs.upstream.is_empty());
+    assert!(!world.node.stages_mut().jobs.upstream.iter().any(is_ask));
 }
 
 #[test]
@@ -199,7 +204,7 @@ fn only_what_is_as_described_comes_to_the_stage() {
         let body: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
         assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {text}");
         assert!(body["error"]["message"].as_str().unwrap().contains(says), "{line}: {body}");
-        assert!(world.node.stages_mut().jobs.upstream.is_empty(), "{line}");
+        assert!(!world.node.stages_mut().jobs.upstream.iter().any(is_ask), "{line}");
     }
     for line in [
         "GET /api/v1/portfolios?currency=eur",
