@@ -1,8 +1,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
+use bitcoin::hex::FromHex;
 use crossbeam_channel::bounded;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 
 use super::fake::{FakeService, Fault, Reply};
@@ -233,4 +237,80 @@ fn who_waits_when_the_node_stops_is_told() {
     assert_eq!(outside.call(&get(&service.url())), Err(CallError::Stopped));
     drop(service);
     assert!(results.recv().unwrap().is_err(), "the one under way ends by itself");
+}
+
+/// A root certificate, good until 2120.
+const ROOT: &str = "\
+    308201213081c8a003020102020101300a06082a8648ce3d040302300f310d300b06035504030c04726f6f743020170d3230303130313030303030305a180f3231\
+    3230303130313030303030305a300f310d300b06035504030c04726f6f743059301306072a8648ce3d020106082a8648ce3d03010703420004d5a29dad2ee9dd4a\
+    0e22268605371ed4a30a87635e90e005dd7f7e4c957b78b0bd8317098c4770d2e0b204c7a5f28c7b85cf93f74eb29e7e0503458c5b22f199a3133011300f060355\
+    1d130101ff040530030101ff300a06082a8648ce3d0403020348003045022100d9970ab3ab5149aab6498345d30c71f64419c13ddc3b64ceb5c32b86c9e1e48f02\
+    2078df834e707a2339f78649a2e1eaaa34ec8e37f048b6ddb0045122c3694b1da9";
+/// A certificate for localhost, signed by it.
+const LEAF: &str = "\
+    308201273081cda003020102020102300a06082a8648ce3d040302300f310d300b06035504030c04726f6f743020170d3230303130313030303030305a180f3231\
+    3230303130313030303030305a300f310d300b06035504030c046c6561663059301306072a8648ce3d020106082a8648ce3d03010703420004b356ff1cb5a489a9\
+    3ad7475b4b619a0b0f07c400556736cedaa931ebefa3e6f0fae99ad9de93573b4e7ee9ba43eac1379baed2ff350f2190714a5a3b098b3909a31830163014060355\
+    1d11040d300b82096c6f63616c686f7374300a06082a8648ce3d0403020349003046022100c3923cc222b7a188b86bf92444c5c06488dba7122d0b8d7568eaf2cf\
+    709df2c002210088f6737c2775fc95040fa711d51941d955157dd0d91373dc2d95119224c42660";
+/// Its key: PKCS#8.
+const KEY: &str = "\
+    308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420cc03d1a9b67867b61989a7907201c42ec7343d9f3ea863fa7b2b2ddb5d\
+    0aa577a14403420004b356ff1cb5a489a93ad7475b4b619a0b0f07c400556736cedaa931ebefa3e6f0fae99ad9de93573b4e7ee9ba43eac1379baed2ff350f2190\
+    714a5a3b098b3909";
+
+fn der(hex: &str) -> Vec<u8> {
+    Vec::from_hex(hex).unwrap()
+}
+
+/// A server that answers each connection once, over TLS. Its port.
+fn tls_server() -> u16 {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = PrivateKeyDer::Pkcs8(der(KEY).into());
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![der(LEAF).into()], key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Ends with the test's process; it waits for nobody.
+    thread::Builder::new()
+        .spawn(move || {
+            for tcp in listener.incoming().flatten() {
+                let mut stream = rustls::StreamOwned::new(rustls::ServerConnection::new(Arc::clone(&config)).unwrap(), tcp);
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                    head.push(byte[0]);
+                }
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 4\r\n\r\ntrue");
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        })
+        .unwrap();
+    port
+}
+
+#[test]
+fn over_tls_only_who_can_prove_to_be_it_is_heard() {
+    let port = tls_server();
+    let url = |host: &str| get(&format!("https://{host}:{port}/"));
+    let trusting = outside(1, Duration::ZERO, 1);
+    let _ = trusting.tls.set(Ok(agent(Some(vec![Certificate::from_der(&der(ROOT)).to_owned()]))));
+    assert_eq!(trusting.call(&url("localhost")), Ok(b"true".to_vec()));
+    // A certificate for somebody else, and one of nobody whom the system knows.
+    let doubted = |outside: &Outside, host: &str| match outside.call(&url(host)) {
+        Err(CallError::Unreachable(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let why = doubted(&trusting, "127.0.0.1");
+    assert!(why.contains("not valid for name"), "{why}");
+    let stranger = outside(1, Duration::ZERO, 1);
+    let _ = stranger.tls.set(Ok(agent(Some(vec![Certificate::from_der(&der(LEAF)).to_owned()]))));
+    let why = doubted(&stranger, "localhost");
+    assert!(why.contains("UnknownIssuer") || why.contains("invalid peer certificate"), "{why}");
+    // With the system's own certificates, or none on this machine: read at the first call, and it is none of theirs.
+    let usual = outside(1, Duration::ZERO, 1);
+    doubted(&usual, "localhost");
+    assert!(usual.tls.get().is_some());
 }
