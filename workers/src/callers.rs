@@ -95,7 +95,7 @@ mod tests {
     use crate::crew::{Bitcoin, Crew, CrewConfig};
     use crate::embedded::EmbeddedChain;
     use crate::jobs::{Answer, Jobs, Output, Stages};
-    use crate::limits::{BITCOIND_IN_FLIGHT, MAILBOX_SLOTS, MINED_SLOTS, ORDERS_MAX, UPSTREAM_SLOTS};
+    use crate::limits::{BITCOIND_IN_FLIGHT, IN_FLIGHT_MAX, MAILBOX_SLOTS, MINED_SLOTS, ORDERS_MAX, UPSTREAM_SLOTS};
     use crate::outside::call::{Call, CallError, What};
     use crate::outside::fake::{FakeService, Fault, Reply};
     use crate::outside::gate::Limits;
@@ -240,6 +240,13 @@ mod tests {
         assert!(order(&orders, some(1)).unwrap_err().ends_with("evm, a defect"));
         drop(waiting);
         assert_eq!(order(&orders, some(1)), Ok(()), "whoever was to make it is gone, and told of");
+    }
+
+    #[test]
+    fn names_fit_into_what_the_system_keeps() {
+        for service in Service::ALL {
+            assert!(format!("{}-{}", service.name(), IN_FLIGHT_MAX - 1).len() <= 15, "{}", service.name());
+        }
     }
 
     #[test]

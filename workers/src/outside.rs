@@ -24,7 +24,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 pub use bitcoind::{BitcoindConfig, BitcoindMistake, Check};
 pub(crate) use bitcoind::{submit, watch};
-use call::{Call, CallError, Service, What};
+use call::{Call, CallError, Service, What, site};
 use circuit::Health;
 use door::Door;
 pub use door::{Gauges, OUTCOMES};
@@ -196,7 +196,9 @@ fn answer(mut response: ureq::http::Response<ureq::Body>, bytes_max: u64) -> Res
     let status = response.status().as_u16();
     let field = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if !(200..300).contains(&status) {
-        let moved = field("location").filter(|_| status < 400).map(|to| format!("moved to {to}"));
+        // A path may hold a secret.
+        let moved =
+            field("location").filter(|_| status < 400).map(|to| format!("moved to {}", site(&to)).trim_end_matches(" to ").to_owned());
         // Seconds; nobody whom we ask tells a date.
         let retry_after = field("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         let mut said = Vec::new();
@@ -221,7 +223,7 @@ fn failed(why: ureq::Error) -> CallError {
     match why {
         ureq::Error::Timeout(_) => CallError::Timeout,
         // Nobody was asked.
-        why @ (ureq::Error::Http(_) | ureq::Error::BadUri(_)) => CallError::Refused(short(&why.to_string())),
+        ureq::Error::Http(_) | ureq::Error::BadUri(_) => CallError::Refused("the URL or a header line is none".into()),
         ureq::Error::Io(why) if why.kind() == io::ErrorKind::TimedOut => CallError::Timeout,
         why => CallError::Unreachable(short(&why.to_string())),
     }

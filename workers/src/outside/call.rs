@@ -63,13 +63,21 @@ pub enum What {
 }
 
 impl fmt::Debug for What {
-    /// Without header lines and bodies, which may hold secrets.
+    /// Without what may hold secrets: header lines, bodies, and all of the URL but where it leads. Some services have their keys in the path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            What::Http { url, body, .. } => write!(f, "{} {url}", if body.is_some() { "POST" } else { "GET" }),
+            What::Http { url, body, .. } => write!(f, "{} {}", if body.is_some() { "POST" } else { "GET" }, site(url)),
             What::Rpc { method, .. } => write!(f, "bitcoind {method}"),
         }
     }
+}
+
+/// Scheme, host and port of a URL; nothing of one that has no host.
+pub(super) fn site(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}")
 }
 
 /// A call.
@@ -149,4 +157,28 @@ pub enum CallError {
     /// The node stops.
     #[error("the node stops")]
     Stopped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_in_what_logs_say_of_a_call() {
+        let headers: Headers = Arc::new(|_| vec![("x-key", "secret".into())]);
+        let what = |url: &str, body: Option<&str>| What::Http { url: url.into(), headers: headers.clone(), body: body.map(str::to_owned) };
+        let call = Call {
+            service: Service::Evm,
+            endpoint: "base".into(),
+            what: what("https://user:secret@rpc.example:8545/v3/secret?key=secret#secret", Some("secret")),
+            idempotent: true,
+            deadline: Duration::ZERO,
+            bytes_max: 0,
+        };
+        let told = format!("{:?}", Order { id: 7, call });
+        assert!(told.contains("POST https://rpc.example:8545") && !told.contains("secret"), "{told}");
+        assert_eq!(format!("{:?}", what("/secret", None)), "GET ");
+        let rpc = What::Rpc { method: "scantxoutset", params: "secret".into() };
+        assert_eq!(format!("{rpc:?}"), "bitcoind scantxoutset");
+    }
 }

@@ -65,6 +65,7 @@ fn what_is_asked_is_what_comes_and_headers_are_made_for_each_try() {
 fn every_fault_has_its_word() {
     let service = FakeService::start(|_| Reply::json(&json!({})));
     let elsewhere = FakeService::start(|_| Reply::json(&json!({})));
+    let within = Reply::status(308).header("location", "/secret");
     let moved = Reply::status(302).header("location", &format!("{}/secret", elsewhere.url()));
     let status = |status, said: &str, after| CallError::Status { status, said: Some(said.to_owned()), retry_after: after };
     let zero = Some(Duration::ZERO);
@@ -74,7 +75,8 @@ fn every_fault_has_its_word() {
         (at_once(Reply::status(500)), 3, status(500, r#"{"error":500}"#, zero)),
         (Reply::status(429).header("retry-after", "86400"), 1, status(429, r#"{"error":429}"#, Some(Duration::from_secs(86_400)))),
         (Reply::status(404), 1, status(404, r#"{"error":404}"#, None)),
-        (moved, 1, status(302, &format!("moved to {}/secret", elsewhere.url()), None)),
+        (moved, 1, status(302, &format!("moved to {}", elsewhere.url()), None)),
+        (within, 1, status(308, "moved", None)),
         (Reply::text("text/html", "{}"), 1, CallError::Garbled("content type text/html".into())),
         (Reply::text("", "{}"), 1, CallError::Garbled("no content type".into())),
         (Reply::text("application/json", "{\"a\":"), 1, CallError::Garbled("EOF while parsing a value at line 1 column 5".into())),
