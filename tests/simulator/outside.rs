@@ -123,7 +123,7 @@ impl World {
         let call = Call { service: Service::Evm, endpoint: name, what, idempotent, deadline, bytes_max: 1 };
         let tries = Tries::new(&call, &self.limits, self.now);
         let caller = Caller { id: self.next, endpoint, call, tries, state: State::Pauses(self.now) };
-        assert!(caller.tries.ends() <= self.now + CALL_TIME_MAX.max(self.limits.acquire + caller.call.deadline));
+        assert!(caller.tries.ends() <= self.now + CALL_TIME_MAX.max(self.limits.acquire() + caller.call.deadline));
         self.callers.push(caller);
         self.next
     }
@@ -155,7 +155,7 @@ impl World {
         match &mut caller.state {
             State::Pauses(until) if *until > now => (true, false),
             State::Pauses(_) => {
-                let acquire = caller.tries.within(self.limits.acquire, now);
+                let acquire = caller.tries.within(self.limits.acquire(), now);
                 match self.gate.enter(&caller.call.endpoint, acquire, now) {
                     Ok(waiter) => {
                         caller.state = State::Waits(waiter, now);

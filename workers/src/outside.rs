@@ -92,7 +92,7 @@ impl Outside {
     fn try_it(&self, call: &Call, door: &Door) -> Result<Vec<u8>, CallError> {
         let mut tries = Tries::new(call, &door.limits, door.now().mono);
         loop {
-            let acquire = tries.within(door.limits.acquire, door.now().mono);
+            let acquire = tries.within(door.limits.acquire(), door.now().mono);
             let started = match door.start(&call.endpoint, acquire, &self.stopped) {
                 Ok(started) => started,
                 Err(why) => return Err(tries.never(why)),

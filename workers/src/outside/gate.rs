@@ -16,7 +16,7 @@ pub struct Limits {
     pub in_flight: usize,
     /// Time between two starts.
     pub delay: Duration,
-    /// How long a call waits for its start.
+    /// How long a call waits for its start; see [`Limits::acquire`].
     pub acquire: Duration,
     /// Tries of a call that may be tried again.
     pub tries: u32,
@@ -38,6 +38,11 @@ impl Limits {
     /// Within what the node has threads for.
     pub fn places(&self) -> usize {
         self.in_flight.clamp(1, IN_FLIGHT_MAX)
+    }
+
+    /// How long a call waits for its start: long enough for as many as may be under way to start before it, however far apart.
+    pub fn acquire(&self) -> Duration {
+        self.acquire.max(self.delay * (self.places() as u32 + 1))
     }
 }
 
@@ -153,6 +158,8 @@ mod tests {
         assert!(Service::ALL.map(Limits::of).iter().all(|limits| limits.acquire == ACQUIRE_MAX && limits.tries == CALL_TRIES));
         let odd = |in_flight| Limits { in_flight, ..Limits::of(Service::Okx) }.places();
         assert_eq!((odd(0), odd(1_000)), (1, IN_FLIGHT_MAX));
+        let slow = Limits { delay: ms(60_000), ..Limits::of(Service::CoinGecko) };
+        assert_eq!((slow.acquire(), Limits::of(Service::CoinGecko).acquire()), (ms(360_000), ACQUIRE_MAX));
     }
 
     #[test]

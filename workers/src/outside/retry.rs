@@ -21,7 +21,7 @@ impl Tries {
     /// Those of a call that begins now.
     pub fn new(call: &Call, limits: &Limits, now: Duration) -> Tries {
         // The first has its whole time in any case: some calls of bitcoind take minutes.
-        let ends = now + CALL_TIME_MAX.max(limits.acquire + call.deadline);
+        let ends = now + CALL_TIME_MAX.max(limits.acquire() + call.deadline);
         Tries { ends, left: if call.idempotent { limits.tries.max(1) - 1 } else { 0 }, made: 0, failed: None }
     }
 
@@ -149,7 +149,7 @@ mod tests {
         // A long call has its time, and no second one.
         let long = CALL_TIME_MAX * 3;
         let mut tries = Tries::new(&call(true, long), &limits(9), s(0));
-        assert_eq!(tries.within(long, limits(9).acquire), long);
-        assert_eq!(tries.again(&CallError::Timeout, u64::MAX, long + limits(9).acquire), None);
+        assert_eq!(tries.within(long, limits(9).acquire()), long);
+        assert_eq!(tries.again(&CallError::Timeout, u64::MAX, long + limits(9).acquire()), None);
     }
 }
