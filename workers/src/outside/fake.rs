@@ -217,6 +217,11 @@ impl FakeService {
         self.shared.count.lock().unwrap().asked.clone()
     }
 
+    /// The time by its monotonic clock.
+    pub fn now(&self) -> Duration {
+        self.shared.began.elapsed()
+    }
+
     /// When each call came, by the service's monotonic clock.
     pub fn starts(&self) -> Vec<Duration> {
         self.shared.count.lock().unwrap().asked.iter().map(|asked| asked.at).collect()
