@@ -261,11 +261,14 @@ fn a_hundred_prices_are_one_write_and_a_second_run_is_none() {
 fn step(book: &mut Book, rng: &mut ChaCha12Rng, now: u64) {
     let mut draw = |below: usize| rng.next_u32() as usize % below;
     let user = book.meet("i", &draw(5).to_string(), now).unwrap();
-    let portfolio = 1 + draw(4) as u32;
-    let key = AccountKey { user, portfolio, account: 1 + draw(12) as u32 };
+    // One that is there, if any is.
+    let ids: Vec<_> = book.portfolios(&user).map(|portfolio| portfolio.id).collect();
+    let portfolio = ids.get(draw(ids.len().max(1))).copied().unwrap_or(1);
+    let keys: Vec<_> = book.accounts_in(&user, portfolio).map(|(key, _)| key).collect();
+    let key = keys.get(draw(keys.len().max(1))).copied().unwrap_or(AccountKey { user, portfolio, account: 1 });
     match draw(12) {
         0 => drop(book.add_portfolio(&user, format!("p{now}"), now)),
-        1 => assert!(!book.remove_portfolio(&user, portfolio) || book.accounts_in(&user, portfolio).count() == 0),
+        1 if draw(2) == 0 => assert!(!book.remove_portfolio(&user, portfolio) || book.accounts_in(&user, portfolio).count() == 0),
         2 if draw(2) == 0 => {
             book.remove_account(&key);
         }
@@ -294,7 +297,7 @@ fn what_is_written_is_found_again() {
             assert_eq!(shape(&again), shape(&book), "seed {seed} step {n}");
             assert!(!again.is_changed(), "nothing is left over");
         }
-        assert!(book.accounts().count() > 5, "{}", book.accounts().count());
+        assert!(book.accounts().count() > 2, "{}", book.accounts().count());
     }
 }
 
@@ -302,11 +305,11 @@ fn what_is_written_is_found_again() {
 #[test]
 fn a_crash_between_batches_leaves_nothing_that_a_start_refuses() {
     let mut cleaned = 0;
-    for seed in 100..140 {
+    for seed in 100..160 {
         let (mut rng, mut book, kv) = (ChaCha12Rng::seed_from_u64(seed), Book::default(), MemKv::new());
-        for n in 0..60 {
+        for n in 0..80 {
             step(&mut book, &mut rng, NOW + n);
-            if rng.next_u32() % 4 > 0 {
+            if rng.next_u32() % 2 > 0 {
                 save(&mut book, &kv);
                 kv.flush().unwrap();
                 continue;
@@ -330,7 +333,7 @@ fn a_crash_between_batches_leaves_nothing_that_a_start_refuses() {
         })
         .unwrap();
     }
-    assert!(cleaned > 3, "{cleaned} crashes left anything over");
+    assert!(cleaned > 2, "{cleaned} crashes left anything over");
 }
 
 #[test]
