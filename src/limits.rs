@@ -563,6 +563,44 @@ pub const SCAN_ANSWER_BYTES: u64 = 16 << 20;
 pub const BLOCK_ANSWER_BYTES: u64 = 4 << 20;
 /// Confirmations with which a block's payments can be spent: Bitcoin's rule.
 pub const MATURE_DEPTH: u32 = 100;
+/// How long an endpoint is left alone after its first failure; doubled with each that follows.
+pub const ENDPOINT_PAUSE_MIN: Duration = Duration::from_secs(60);
+/// Longest time for which an endpoint is left alone: one that is back is found so soon.
+pub const ENDPOINT_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Orders for one service that are out at once: those of the four services and one for keys are all that a stage may have out.
+pub const COLLECT_ORDERS_MAX: usize = 15;
+/// Orders for bitcoind that are out at once: it has more important things to do.
+pub const BITCOIND_ORDERS_MAX: usize = 1;
+/// Least time between two looks at what is due: a look passes over all accounts.
+pub const COLLECT_MIN: Duration = Duration::from_secs(1);
+/// Most time between two looks.
+pub const COLLECT_MAX: Duration = Duration::from_secs(60);
+/// How old prices are when they are asked for again.
+pub const PRICES_EVERY: Duration = Duration::from_secs(60);
+/// Coins whose prices are known to be new: as many as prices are kept.
+pub const PRICED_MAX: usize = 10_000;
+/// How long what a chain told is new: whoever else wants the same gets it.
+pub const CHAIN_DATA_FOR: Duration = Duration::from_secs(30);
+/// Addresses on chains of which what they told is kept.
+pub const CHAIN_DATA_MAX: usize = 1_000;
+/// How long after somebody looked his accounts are asked for often.
+pub const LOOKED_FOR: Duration = Duration::from_secs(600);
+/// How often that is.
+pub const LOOKED_EVERY: Duration = Duration::from_secs(60);
+/// How often accounts are asked for at which nobody looks.
+pub const IDLE_EVERY: Duration = Duration::from_secs(3_600);
+/// How soon something is asked again whose endpoint failed, so that others have their turn before it.
+pub const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Least time between two scans of all unspent outputs.
+pub const SCAN_EVERY: Duration = Duration::from_secs(600);
+/// Addresses that one scan looks for.
+pub const SCAN_ADDRESSES_MAX: usize = 100;
+/// Least time between two tries of what is done once a day.
+pub const DAILY_EVERY: Duration = Duration::from_secs(600);
+/// Longest time for which the day's snapshots wait for prices and balances.
+pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
+/// Portfolios of which a snapshot is made in one look.
+pub const SNAPSHOTS_AT_ONCE: usize = 100;
 
 // Portfolios
 

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod book;
 pub mod chains;
+pub mod collect;
 pub mod config;
 pub mod connect;
 pub mod desk;

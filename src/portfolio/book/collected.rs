@@ -19,7 +19,12 @@ impl Book {
 
     /// What an account holds, found out at this time: in place of what was known before. Its trouble is over, unless there is no room for
     /// all of it; nothing happens if the account has gone meanwhile.
-    pub fn set_holdings(&mut self, key: &AccountKey, now: u64, mut holdings: Vec<Holding>) {
+    pub fn set_holdings(&mut self, key: &AccountKey, now: u64, holdings: Vec<Holding>) {
+        self.set_collected(key, now, holdings, None);
+    }
+
+    /// The same, where not all could be found out, or not all of it told: its trouble is this one.
+    pub fn set_collected(&mut self, key: &AccountKey, now: u64, mut holdings: Vec<Holding>, trouble: Option<String>) {
         let others = self.holdings - self.holdings(key).len();
         let Some(kept) = self.accounts.get_mut(key) else { return };
         holdings.retain(|holding| !holding.amount.is_zero() && is_key(&holding.asset) && is_key(&holding.place));
@@ -28,7 +33,8 @@ impl Book {
         let room = HOLDINGS_MAX.min(HOLDINGS_ALL_MAX.saturating_sub(others));
         let more = holdings.len().saturating_sub(room);
         holdings.truncate(room);
-        let trouble = (more > 0).then(|| format!("{more} of its holdings are left out: there is no room for more"));
+        let no_room = (more > 0).then(|| format!("{more} of its holdings are left out: there is no room for more"));
+        let trouble = trouble.map(|why| cut(&why)).or(no_room);
         self.holdings = others + holdings.len();
         let mut ops = Vec::new();
         for old in kept.holdings.iter().filter(|old| !holdings.iter().any(|new| (&new.asset, &new.place) == (&old.asset, &old.place))) {
