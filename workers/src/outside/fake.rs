@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,7 +134,8 @@ struct Shared {
     /// Connections are ended at once: the service is down.
     down: AtomicBool,
     over: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    /// Connections that stand, by the order in which they came.
+    open: Mutex<BTreeMap<usize, TcpStream>>,
     /// Disconnected when the service is dropped.
     stopped: Receiver<()>,
 }
@@ -197,7 +199,7 @@ impl FakeService {
 
     /// Ends all connections that stand.
     pub fn hang_up(&self) {
-        for stream in self.shared.open.lock().unwrap().drain(..) {
+        for stream in std::mem::take(&mut *self.shared.open.lock().unwrap()).values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -243,7 +245,7 @@ fn clock() -> Instant {
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for stream in listener.incoming().flatten() {
+    for (number, stream) in listener.incoming().flatten().enumerate() {
         if shared.over.load(Ordering::SeqCst) {
             return;
         }
@@ -251,16 +253,21 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             continue;
         }
         let _ = stream.set_nodelay(true);
-        shared.open.lock().unwrap().push(stream.try_clone().unwrap());
+        shared.open.lock().unwrap().insert(number, stream.try_clone().unwrap());
         let all = Arc::clone(shared);
-        thread::Builder::new().spawn(move || serve(stream, &all)).unwrap();
+        let serve = move || {
+            serve(&stream, &all);
+            // The other end hears of it, whoever else holds a copy.
+            let _ = stream.shutdown(Shutdown::Both);
+            all.open.lock().unwrap().remove(&number);
+        };
+        thread::Builder::new().spawn(serve).unwrap();
     }
 }
 
 /// One connection, which may bring many requests.
-fn serve(stream: TcpStream, shared: &Shared) {
-    let mut input = BufReader::new(stream.try_clone().unwrap());
-    let mut output = stream;
+fn serve(mut output: &TcpStream, shared: &Shared) {
+    let mut input = BufReader::new(output);
     while let Ok(Some(mut asked)) = read(&mut input) {
         if shared.down.load(Ordering::SeqCst) {
             break;
@@ -280,8 +287,6 @@ fn serve(stream: TcpStream, shared: &Shared) {
             break;
         }
     }
-    // A clone of it is kept among the open ones, which would hold it open.
-    let _ = output.shutdown(Shutdown::Both);
 }
 
 /// Waits as long as the fault says. Whether there is an answer at all.
@@ -323,7 +328,7 @@ fn read(input: &mut impl BufRead) -> io::Result<Option<Asked>> {
 }
 
 /// Writes an answer. Whether the connection goes on.
-fn write(output: &mut TcpStream, reply: &Reply, shared: &Shared) -> io::Result<bool> {
+fn write(output: &mut impl Write, reply: &Reply, shared: &Shared) -> io::Result<bool> {
     let mut head = format!("HTTP/1.1 {} X\r\n", reply.status);
     if !reply.content_type.is_empty() {
         head += &format!("content-type: {}\r\n", reply.content_type);
