@@ -127,6 +127,11 @@ impl Collector {
         }
     }
 
+    /// There is no bitcoind: nothing is asked of it.
+    pub fn without_bitcoind(&mut self) {
+        self.services.bitcoind = false;
+    }
+
     /// When it wants to look at what is due.
     pub fn due(&self) -> Duration {
         self.next

@@ -41,7 +41,9 @@ use crate::http::routes::{Asked, Route};
 use crate::http::token::Secret;
 use crate::limits::UNWRITTEN_RETRY;
 use book::{Book, gone_rows, user_id};
+use collect::{Collector, Services, Unseal};
 use config::PortfolioConfig;
+use connect::coingecko::CoinGecko;
 use desk::{Desk, NewAccount, NewPortfolio, Question, Refused};
 use model::UserId;
 use seal::Sealer;
@@ -107,6 +109,7 @@ pub struct Portfolios {
     kv: Arc<dyn Kv>,
     book: Book,
     keys: Keys,
+    collector: Collector,
     sealer: Option<Arc<Sealer>>,
     currencies: Vec<String>,
     network: Network,
@@ -114,7 +117,7 @@ pub struct Portfolios {
     unwritten: Vec<Vec<Op>>,
     /// Portfolios whose snapshots are still to be deleted.
     gone: Vec<(UserId, u32)>,
-    /// When the disk is tried again.
+    /// When the disk is tried again, which has no room now: nothing is collected meanwhile.
     retry: Option<Duration>,
     /// The disk has failed: what is in memory must not be trusted any more.
     dead: bool,
@@ -129,19 +132,35 @@ impl Portfolios {
         network: Network,
         datadir: &Path,
     ) -> Result<Portfolios, Failure> {
-        let sealer = config.key_file.as_deref().map(|file| Sealer::load(file, datadir)).transpose()?;
+        let sealer = config.key_file.as_deref().map(|file| Sealer::load(file, datadir)).transpose()?.map(Arc::new);
+        let currencies = &config.currencies;
+        let services = Services {
+            coingecko: CoinGecko::new(&config.coingecko, config.coingecko_key.as_deref(), currencies),
+            okx: config.okx.clone(),
+            chains: config.chains.clone(),
+            bitcoind: true,
+            unseal: unseal(sealer.clone()),
+        };
         Ok(Portfolios {
             book: Book::open(&*kv)?,
             kv,
             keys: Keys::new(secret, config.identity.clone()),
-            sealer: sealer.map(Arc::new),
-            currencies: config.currencies.clone(),
+            collector: Collector::new(services),
+            sealer,
+            currencies: currencies.clone(),
             network,
             unwritten: Vec::new(),
             gone: Vec::new(),
             retry: None,
             dead: false,
         })
+    }
+
+    /// The same of a node that has no bitcoind.
+    #[must_use]
+    pub fn without_bitcoind(mut self) -> Portfolios {
+        self.collector.without_bitcoind();
+        self
     }
 
     /// Whether anything may be changed now.
@@ -173,6 +192,7 @@ impl Portfolios {
             Err(full) => return Refused::from(full).into(),
         };
         self.book.looked(&user, now);
+        self.collector.wake();
         let (sealer, currencies) = (self.sealer.as_deref(), self.currencies.as_slice());
         let mut desk = Desk { book: &mut self.book, kv: &*self.kv, sealer, currencies, network: self.network, now: unix };
         match desk.answer(&user, question, asked.text("currency")) {
@@ -186,7 +206,9 @@ impl Portfolios {
         self.unwritten.append(&mut self.book.take());
         self.gone.append(&mut self.book.take_gone());
         let result = self.write();
-        self.retry = (!self.unwritten.is_empty() || !self.gone.is_empty()).then(|| now.mono + UNWRITTEN_RETRY);
+        if !self.unwritten.is_empty() || !self.gone.is_empty() {
+            self.retry = Some(now.mono + UNWRITTEN_RETRY);
+        }
         result
     }
 
@@ -214,6 +236,7 @@ impl Portfolios {
     fn take(&mut self, now: Now, jobs: &mut Vec<UpstreamJob>, out: &mut Output) -> Vec<Pending> {
         let mut pending = Vec::new();
         let room = self.has_room();
+        self.retry = (!room).then(|| now.mono + UNWRITTEN_RETRY);
         for job in jobs.drain(..) {
             match job {
                 UpstreamJob::Ask { conn, tag, request, ticket } => {
@@ -221,10 +244,16 @@ impl Portfolios {
                     let said = self.said(now, &request, room);
                     pending.push(Pending { conn, tag, said, ticket, changed: self.book.noted() != before });
                 }
-                UpstreamJob::Mined(_) => out.mail.push((Answer::MinedHeard, Vec::new())),
+                UpstreamJob::Mined(mined) => {
+                    self.collector.mined(*mined);
+                    out.mail.push((Answer::MinedHeard, Vec::new()));
+                }
                 UpstreamJob::Brought { order: KEYS_ORDER, result } => self.keys.came(result.as_deref(), now),
-                UpstreamJob::Brought { .. } => {}
+                UpstreamJob::Brought { order, result } => self.collector.came(now, order, result, &mut self.book),
             }
+        }
+        if room && !self.dead {
+            self.collector.plan(now, &mut self.book, &mut out.orders);
         }
         if let Some(call) = self.keys.wants(now) {
             out.orders.push(Order { id: KEYS_ORDER, call });
@@ -261,12 +290,24 @@ impl Stage for Portfolios {
     }
 
     fn due(&self) -> Option<Duration> {
-        [self.retry, self.keys.due()].into_iter().flatten().min()
+        if self.dead {
+            return None;
+        }
+        let next = self.retry.unwrap_or_else(|| self.collector.due());
+        Some(self.keys.due().map_or(next, |due| due.min(next)))
     }
 
     fn owes(&self) -> bool {
         false
     }
+}
+
+/// Opens keys of accounts with the key that seals them.
+fn unseal(sealer: Option<Arc<Sealer>>) -> Unseal {
+    Box::new(move |of, sealed| {
+        let sealer = sealer.as_ref().ok_or("its keys cannot be opened: the node was started without --portfolio-key")?;
+        Ok(sealer.open(sealed, of).ok_or("its keys were sealed with another --portfolio-key: remove the account and add it again")?)
+    })
 }
 
 /// What a request asks, by its route.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use bitcoin::hex::{DisplayHex, FromHex};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
+use super::connect::okx::Keys;
 use super::model::{AccountKey, Sealed};
 use crate::exit::Failure;
 use crate::limits::OKX_KEY_BYTES_MAX;
@@ -21,30 +22,11 @@ const FILE_BYTES: usize = 65;
 /// What a sealed text is for: another use of the same key would have another word.
 const PURPOSE: &[u8] = b"rockpool/okx";
 
-/// What OKX knows a user by: the right to read his balances. Never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct OkxKeys {
-    /// The API key.
-    pub key: String,
-    /// What requests are signed with.
-    pub secret: String,
-    /// The word that belongs to the key.
-    pub passphrase: String,
-}
-
-impl fmt::Debug for OkxKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OkxKeys(…)")
-    }
-}
-
-impl OkxKeys {
-    /// Keys that may stand in lines of a header.
-    pub fn new(key: String, secret: String, passphrase: String) -> Option<OkxKeys> {
-        let good = |text: &String| (1..=OKX_KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let all = [&key, &secret, &passphrase].into_iter().all(good);
-        all.then_some(OkxKeys { key, secret, passphrase })
-    }
+/// Keys of an account at OKX that may stand in lines of a header.
+pub fn okx_keys(key: String, secret: String, passphrase: String) -> Option<Keys> {
+    let good = |text: &String| (1..=OKX_KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let all = [&key, &secret, &passphrase].into_iter().all(good);
+    all.then_some(Keys { key, secret, passphrase })
 }
 
 /// Seals and opens.
@@ -94,7 +76,7 @@ impl Sealer {
     }
 
     /// Keys for an account, sealed under a nonce that was drawn for them.
-    pub fn seal(&self, keys: &OkxKeys, of: &AccountKey) -> Option<Sealed> {
+    pub fn seal(&self, keys: &Keys, of: &AccountKey) -> Option<Sealed> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).ok()?;
         let mut text = [keys.key.as_str(), &keys.secret, &keys.passphrase].join("\n").into_bytes();
@@ -103,12 +85,12 @@ impl Sealer {
     }
 
     /// The keys of an account; `None` if they were sealed with another key, for another account, or are no longer what was sealed.
-    pub fn open(&self, sealed: &Sealed, of: &AccountKey) -> Option<OkxKeys> {
+    pub fn open(&self, sealed: &Sealed, of: &AccountKey) -> Option<Keys> {
         let (nonce, text) = sealed.0.split_first_chunk()?;
         let mut text = text.to_vec();
         let text = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(bound(of)), &mut text).ok()?;
         let mut parts = std::str::from_utf8(text).ok()?.split('\n').map(str::to_owned);
-        OkxKeys::new(parts.next()?, parts.next()?, parts.next()?).filter(|_| parts.next().is_none())
+        okx_keys(parts.next()?, parts.next()?, parts.next()?).filter(|_| parts.next().is_none())
     }
 }
 
@@ -153,8 +135,8 @@ mod tests {
 
     const OF: AccountKey = AccountKey { user: UserId([1; 16]), portfolio: 2, account: 3 };
 
-    fn keys() -> OkxKeys {
-        OkxKeys::new("the-key".into(), "the-secret".into(), "the-pass!".into()).unwrap()
+    fn keys() -> Keys {
+        okx_keys("the-key".into(), "the-secret".into(), "the-pass!".into()).unwrap()
     }
 
     #[test]
@@ -187,12 +169,12 @@ mod tests {
     #[test]
     fn keys_fit_lines_of_a_header_and_a_row() {
         let long = "k".repeat(OKX_KEY_BYTES_MAX);
-        let most = OkxKeys::new(long.clone(), long.clone(), long.clone()).unwrap();
+        let most = okx_keys(long.clone(), long.clone(), long.clone()).unwrap();
         assert!(Sealer::new(&[7; 32]).unwrap().seal(&most, &OF).unwrap().0.len() <= SEALED_BYTES_MAX);
         for bad in ["", "a b", "a\nb", "a\r\nX: y", "é", &(long + "k")] {
             for at in 0..3 {
                 let [key, secret, passphrase] = std::array::from_fn(|part| if part == at { bad.to_owned() } else { "good".into() });
-                assert_eq!(OkxKeys::new(key, secret, passphrase), None, "{bad:?}");
+                assert_eq!(okx_keys(key, secret, passphrase), None, "{bad:?}");
             }
         }
     }

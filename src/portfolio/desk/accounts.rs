@@ -9,7 +9,7 @@ use crate::http::error::Code;
 use crate::portfolio::address;
 use crate::portfolio::chains::{self, CHAINS};
 use crate::portfolio::model::{Account, AccountKey, Amount, Source, UserId};
-use crate::portfolio::seal::OkxKeys;
+use crate::portfolio::seal::okx_keys;
 use crate::portfolio::value;
 
 /// An account to be added. It has no `Debug`: some of it is secret.
@@ -100,7 +100,7 @@ impl Desk<'_> {
                 let (Some(api_key), Some(secret), Some(passphrase)) = (api_key, secret, passphrase) else {
                     return Err(bad("an okx account needs key, secret and passphrase".into()));
                 };
-                let keys = OkxKeys::new(api_key, secret, passphrase);
+                let keys = okx_keys(api_key, secret, passphrase);
                 let keys = keys.ok_or_else(|| bad("key, secret and passphrase are what OKX shows: copy them again".into()))?;
                 let sealed = sealer.seal(&keys, key).filter(|sealed| sealed.0.len() <= SEALED_BYTES_MAX);
                 let sealed = sealed.ok_or_else(|| Refused::new(Code::Internal, "the keys cannot be encrypted"))?;
