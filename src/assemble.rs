@@ -14,7 +14,7 @@ use rockpool_net::hub::io::Mail;
 use rockpool_net::hub::{FramerKind, Hub, HubConfig, ListenerRow};
 use rockpool_net::id::Lane;
 use rockpool_net::limits::worst_case_bytes;
-use rockpool_net::reactor::{Heartbeat, Postbox, Reactor, StartError};
+use rockpool_net::reactor::{Clock, Heartbeat, Postbox, Reactor, StartError};
 use rockpool_net::sha256::tagged;
 use rockpool_store::bitcoin::Tree;
 use rockpool_store::chain::Chain;
@@ -23,20 +23,24 @@ use rockpool_store::kv::Kv;
 use rockpool_store::params::params;
 use rockpool_store::pplns::Pplns;
 use rockpool_store::schema::{self, FORMAT};
+use rockpool_workers::callers::Upstream;
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig};
 use rockpool_workers::embedded::EmbeddedChain;
 use rockpool_workers::jobs::Answer;
 use rockpool_workers::limits::MAILBOX_SLOTS;
-use rockpool_workers::outside::Check;
+use rockpool_workers::outside::{Check, Outside, OutsideConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Mode};
 use crate::exit::Failure;
+use crate::http::token::Secret;
 use crate::limits::{
     FILES_BESIDE, FIRST_LINE_MAX, HANDSHAKE_MAX, HTTP_CONNS_MAX, HTTP_MAX, HTTP_PER_ADDR, LEAVE_MAX, MINERS_MAX, MINERS_PER_ADDR,
     OUTBOUND_TARGET, PEERS_CONFIGURED_MAX, PEERS_PER_ADDR, PEERS_PER_GROUP, PEERS_RESERVE,
 };
 use crate::node::{Node, NodeConfig, Stopping};
+use crate::portfolio::Portfolios;
+use crate::portfolio::config::PortfolioConfig;
 use crate::secret;
 use crate::status::Listen;
 
@@ -149,10 +153,11 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let post = postbox.clone();
     let post = Arc::new(move |mail| post.post(mail).is_ok());
-    let crew = Crew::start(CrewConfig { params, clock: reactor.clock(), cores, kv, chain, pplns, post, bitcoin, upstream: None })
-        .map_err(no_thread)?;
+    let (clock, secret) = (reactor.clock(), config.secret.clone().map_or_else(secret::draw, Ok)?);
+    let ask = |portfolios| upstream(portfolios, config, &kv, &bitcoin, &secret, (clock, keys.next_u64()));
+    let upstream = config.portfolios.as_ref().map(ask).transpose()?;
+    let crew = Crew::start(CrewConfig { params, clock, cores, kv, chain, pplns, post, bitcoin, upstream }).map_err(no_thread)?;
     let (peers, bitcoin_peers, inbound_max) = (config.peers.clone(), config.bitcoin_peers.clone(), config.max_peers);
-    let secret = config.secret.clone().map_or_else(secret::draw, Ok)?;
     let (mode, alone, portfolios) = (config.mode, config.alone, config.portfolios.is_some());
     let node_config = NodeConfig { params, mode, peers, inbound_max, bitcoin_peers, alone, listen, secret, portfolios };
     let mut node = Node::new(node_config, handle, crew, fork(&seed, "node"));
@@ -162,6 +167,25 @@ pub fn build(config: &Config, kv: Arc<dyn Kv>, bitcoin: Bitcoin) -> Result<Assem
     let memory = worst_case_bytes(&hub_config);
     let hub = Hub::new(hub_config);
     Ok(Assembly { hub, reactor, node, rng: fork(&seed, "hub"), listen, memory, stopper: Stopper(postbox) })
+}
+
+/// What keeps portfolios, and asks services outside for them.
+fn upstream(
+    portfolios: &PortfolioConfig,
+    config: &Config,
+    kv: &Arc<dyn Kv>,
+    bitcoin: &Bitcoin,
+    secret: &Secret,
+    (clock, seed): (Clock, u64),
+) -> Result<Upstream, Failure> {
+    portfolios.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    let stage = Portfolios::open(portfolios, Arc::clone(kv), secret.clone(), config.network, &config.datadir)?;
+    let bitcoind = match bitcoin {
+        Bitcoin::Nodes(nodes) => nodes.first().cloned(),
+        Bitcoin::Embedded(_) => None,
+    };
+    let outside = Outside::new(OutsideConfig { clock, seed, limits: portfolios.limits.clone(), bitcoind });
+    Ok(Upstream { stage: Box::new(stage), outside: Arc::new(outside) })
 }
 
 impl Assembly {
@@ -303,6 +327,9 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     use rockpool_store::kv::{Cached, MemKv, Op};
@@ -310,8 +337,12 @@ mod tests {
 
     use rockpool_store::error::StoreError;
     use rockpool_store::kv::Family;
+    use rockpool_store::portfolios::rows::Row;
+    use serde_json::Value;
 
     use super::*;
+    use crate::http::ask;
+    use crate::http::token::Scope;
     use crate::miner::{Miner, MinerConfig};
     use crate::testing::ADDRESS;
 
@@ -362,6 +393,83 @@ mod tests {
         assert!(node.listen.p2p.is_some_and(|addr| addr.port() > 0) && !node.ended());
         assert!(node.stop());
         assert_eq!(node.join(), Ok(()));
+    }
+
+    /// A node with portfolios and a token for them.
+    fn with_portfolios(kv: &Arc<MemKv>) -> (Running, String) {
+        let secret = Secret([7; 32]);
+        let token = secret::signed(&secret, "ann", Scope::User, 60).unwrap();
+        let portfolios = Some(PortfolioConfig::of_nobody());
+        let node = started(&Config { portfolios, secret: Some(secret), ..config() }, kv.clone()).unwrap();
+        (node, token)
+    }
+
+    #[test]
+    fn a_node_with_portfolios_answers_users_and_stops_in_order() {
+        let kv = Arc::new(MemKv::new());
+        let (node, token) = with_portfolios(&kv);
+        let http = node.listen.http.unwrap();
+        let ask = |method, path, token: &str, body| {
+            let (status, body) = ask::send(http, method, path, token, body).unwrap();
+            (status, serde_json::from_str::<Value>(&body).unwrap_or_default())
+        };
+        assert_eq!(ask("GET", "/api/v1/portfolios", "", "").0, 401);
+        let (status, told) = ask("GET", "/api/v1/portfolios?currency=eur", &token, "");
+        assert_eq!((status, &told["user"]["name"], &told["portfolios"][0]["name"]), (200, &"ann".into(), &"main".into()), "{told}");
+        let (status, told) = ask("POST", "/api/v1/portfolios", &token, r#"{"name": "savings"}"#);
+        assert_eq!((status, &told["id"]), (201, &2.into()), "{told}");
+        assert_eq!(ask("DELETE", "/api/v1/portfolios/2", &token, "").1["removed"], 2);
+        assert_eq!(ask("GET", "/api/v1/services", &token, "").0, 403, "a user's token is no operator's");
+        let (_, metrics) = ask::get(http, "/metrics").unwrap();
+        assert!(
+            metrics.contains("rockpool_queue_slots{queue=\"upstream\"}") && metrics.contains("rockpool_outside_calls_total{"),
+            "{metrics}"
+        );
+        assert!(node.stop());
+        assert_eq!(node.join(), Ok(()));
+        // They are there again.
+        let (node, token) = with_portfolios(&kv);
+        let (_, told) = ask::send(node.listen.http.unwrap(), "GET", "/api/v1/portfolios", &token, "").unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&told).unwrap()["portfolios"].as_array().map(Vec::len), Some(1));
+        node.stop();
+        node.join().unwrap();
+    }
+
+    #[test]
+    fn a_thousand_first_requests_at_once_make_one_user() {
+        const CONNS: usize = 500;
+        let kv = Arc::new(MemKv::new());
+        let (node, token) = with_portfolios(&kv);
+        let http = node.listen.http.unwrap();
+        let request = format!("GET /api/v1/portfolios HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
+        let both = format!("{request}\r\n{request}Connection: close\r\n\r\n");
+        let mut conns: Vec<_> = (0..CONNS).map(|_| TcpStream::connect(http).unwrap()).collect();
+        conns.iter_mut().for_each(|conn| conn.write_all(both.as_bytes()).unwrap());
+        let mut told = BTreeSet::new();
+        for conn in &mut conns {
+            let mut text = String::new();
+            conn.read_to_string(&mut text).unwrap();
+            let bodies: Vec<_> = text.split("HTTP/1.1 200 OK\r\n").skip(1).collect();
+            assert_eq!(bodies.len(), 2, "{text}");
+            for body in bodies {
+                let body: Value = serde_json::from_str(body.split_once("\r\n\r\n").unwrap().1).unwrap();
+                told.insert((
+                    body["user"].to_string(),
+                    body["portfolios"].as_array().map(Vec::len),
+                    body["portfolios"][0]["since"].as_u64(),
+                ));
+            }
+        }
+        assert_eq!(told.len(), 1, "{told:?}");
+        node.stop();
+        node.join().unwrap();
+        let mut users = Vec::new();
+        let mut row = |key: &[u8], row: &[u8]| {
+            users.extend(Row::decode(key, row).ok().filter(|row| matches!(row, Row::User(..))));
+            true
+        };
+        kv.scan(Family::Portfolios, &[], &mut row).unwrap();
+        assert_eq!(users.len(), 1, "{users:?}");
     }
 
     #[test]

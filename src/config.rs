@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rockpool_net::limits::BITCOIN_PEERS_MAX;
 use rockpool_store::params::Network;
 use rockpool_workers::limits::BITCOINDS_MAX;
+use rockpool_workers::outside::call::Service;
 use rockpool_workers::outside::{BitcoindConfig, BitcoindMistake};
 use thiserror::Error;
 
@@ -377,7 +378,8 @@ fn check(options: Options, home: Option<&Path>) -> Result<Config, ConfigError> {
     let bitcoind = |url: &String| {
         let mut config = BitcoindConfig::new(url, options.bitcoind_cookie.clone(), network)?;
         config.proposals = options.propose == Some(true);
-        Ok::<_, BitcoindMistake>(config)
+        let limits = portfolios.iter().flat_map(|portfolios| &portfolios.limits).find(|(of, _)| *of == Service::Bitcoind);
+        Ok::<_, BitcoindMistake>(limits.map_or(config.clone(), |(_, limits)| config.limited(*limits)))
     };
     let bitcoinds = options.bitcoind.iter().map(bitcoind).collect::<Result<Vec<_>, _>>()?;
     within("the number of --bitcoin-peer", options.bitcoin_peer.len() as u64, 0, BITCOIN_PEERS_MAX as u64)?;

@@ -17,8 +17,11 @@ use crate::assemble::{self, Running};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::http::ask;
-use crate::limits::{DEMO_LOOK, DEMO_RATE, DEMO_SETTLE_MAX, DEMO_STOP_MAX, DEMO_THREADS, WATCH_EVERY};
+use crate::http::token::Scope;
+use crate::limits::{DEMO_LOOK, DEMO_RATE, DEMO_SETTLE_MAX, DEMO_STOP_MAX, DEMO_THREADS, DEMO_TOKEN_S, WATCH_EVERY};
 use crate::miner::{Miner, MinerConfig};
+use crate::portfolio::config::PortfolioConfig;
+use crate::secret;
 use crate::signals::{Pulse, Signals};
 
 /// What a demo runs on.
@@ -29,6 +32,8 @@ pub struct Demo {
     pub stores: [Arc<dyn Kv>; 2],
     /// Where they came from, for error messages.
     pub datadirs: [PathBuf; 2],
+    /// Portfolios of the first node, if it keeps any.
+    pub portfolios: Option<PortfolioConfig>,
 }
 
 /// What one node says of itself.
@@ -47,7 +52,12 @@ impl Demo {
         let [a, b] = known.each_ref().map(|tree| tree.best().map_or(0, |best| best.height));
         let bitcoin = Arc::new(EmbeddedChain::resume(params, &known[usize::from(b > a)]));
         let begun = bitcoin.tip().height;
-        let [first_config, mut second_config] = configs;
+        let [mut first_config, mut second_config] = configs;
+        if let Some(portfolios) = self.portfolios {
+            let secret = secret::draw()?;
+            say(out, &format!("a token for portfolios: {}", secret::signed(&secret, "demo", Scope::User, DEMO_TOKEN_S)?));
+            (first_config.portfolios, first_config.secret) = (Some(portfolios), Some(secret));
+        }
         let a = assemble::start(&first_config, first, Bitcoin::Embedded(bitcoin.clone()))?;
         second_config.peers.extend(a.listen.p2p);
         let b = assemble::start(&second_config, second, Bitcoin::Embedded(bitcoin.clone()))?;
@@ -192,7 +202,7 @@ mod tests {
         let (mut signals, _far_end) = Signals::none();
         let stores: [Arc<dyn Kv>; 2] = [Arc::new(MemKv::new()), Arc::new(MemKv::new())];
         let mut out = Vec::new();
-        let demo = Demo { seconds: Some(3), stores, datadirs: ["a".into(), "b".into()] };
+        let demo = Demo { seconds: Some(3), stores, datadirs: ["a".into(), "b".into()], portfolios: None };
         let ended = demo.run(&mut signals, &mut out);
         let said = String::from_utf8_lossy(&out);
         eprintln!("{said}");

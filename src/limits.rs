@@ -495,6 +495,8 @@ pub const DEMO_STOP_MAX: Duration = Duration::from_secs(10);
 pub const DEMO_LOOK: Duration = Duration::from_millis(50);
 /// Threads of the demo's miner.
 pub const DEMO_THREADS: usize = 1;
+/// Seconds that the token is good which a demo with portfolios prints: its users and its secret end with it.
+pub const DEMO_TOKEN_S: u64 = 86_400;
 /// Hashes a second of each: a tenth of what a small machine's core can do.
 pub const DEMO_RATE: u64 = 200_000;
 
@@ -606,8 +608,6 @@ pub const SNAPSHOTS_AT_ONCE: usize = 100;
 
 /// Currencies in which prices are asked for: each is a number more in every row of a price.
 pub const CURRENCIES_MAX: usize = 8;
-/// Calls under way to one service at once, whatever the operator says: each has a thread that waits for it.
-pub const OUTSIDE_IN_FLIGHT_MAX: usize = 16;
 /// Most time between the starts of two calls to one service: prices are asked for once a minute.
 pub const OUTSIDE_DELAY_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a service's URL, or of what it knows the operator by: many times what there are.

@@ -11,6 +11,7 @@ use rockpool::config::{self, Config, Layers};
 use rockpool::demo::Demo;
 use rockpool::exit::Failure;
 use rockpool::inspect::{self, Place};
+use rockpool::portfolio::config::PortfolioConfig;
 use rockpool::signals::Signals;
 use rockpool::{logging, run, secret};
 use rockpool_store::error::StoreError;
@@ -80,12 +81,13 @@ fn begin() -> Result<(), Failure> {
             config.secret = Some(secret::load(&config.datadir)?);
             run::run(&config, kv, signals, out)?;
         }
-        Command::Demo { seconds, datadir } => {
+        Command::Demo { seconds, datadir, portfolios } => {
             let mut signals = start(logging::DEMO_LEVELS)?;
             let dir = DemoDir::new(datadir)?;
             let datadirs = ["a", "b"].map(|name| dir.path.join(name));
             let stores = [open(&datadirs[0])?, open(&datadirs[1])?];
-            Demo { seconds, stores, datadirs }.run(&mut signals, out)?;
+            let portfolios = portfolios.then(PortfolioConfig::default);
+            Demo { seconds, stores, datadirs, portfolios }.run(&mut signals, out)?;
         }
     }
     Ok(())

@@ -267,6 +267,7 @@ impl<S: Stages> Node<S> {
             listen: self.config.listen,
             uptime: now.mono.saturating_sub(self.started.unwrap_or(now.mono)),
             queues: self.stages.queues(),
+            services: self.stages.services(),
         }
     }
 

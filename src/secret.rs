@@ -83,7 +83,8 @@ pub fn of_command(datadir: Option<&Path>, given: Option<String>) -> Result<Strin
     }
 }
 
-fn signed(secret: &Secret, sub: &str, scope: Scope, seconds: u64) -> Result<String, Failure> {
+/// A token for so many seconds from now on.
+pub fn signed(secret: &Secret, sub: &str, scope: Scope, seconds: u64) -> Result<String, Failure> {
     let now = Clock::start().now().wall.as_secs();
     let caller = Caller { sub: sub.to_owned(), scope };
     token::sign(secret, &caller, now, seconds).map_err(|_| Failure::Mistake("--sub is a name of 1 to 64 bytes in one line".into()))

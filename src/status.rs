@@ -9,6 +9,7 @@ use rockpool_net::wire::share::Script;
 use rockpool_store::blocks::FoundBlock;
 use rockpool_store::handle::ChainStoreHandle;
 use rockpool_workers::jobs::Queue;
+use rockpool_workers::outside::Gauges;
 
 use crate::bitcoin::NodeStatus;
 use crate::blocks::Blocks;
@@ -153,6 +154,8 @@ pub struct Status {
     pub uptime: Duration,
     /// How full the channels to the stages are.
     pub queues: Vec<Queue>,
+    /// How calls of services outside stand.
+    pub services: Vec<Gauges>,
 }
 
 /// What an HTTP answer may draw on.

@@ -241,7 +241,7 @@ fn the_example_has_every_key_and_its_defaults_are_true() {
     fs::write(&file, all.replace("portfolios = false", "portfolios = true")).unwrap();
     let (options, config) = configured(&file);
     assert_eq!((config.network, config.peers.len(), config.bitcoinds.len()), (Network::Main, 1, 1));
-    assert!(config.portfolios.is_some_and(|portfolios| portfolios.identity.is_some() && portfolios.paces.len() == 1));
+    assert!(config.portfolios.is_some_and(|portfolios| portfolios.identity.is_some() && portfolios.limits.len() == 1));
     assert!(!format!("{options:?}").contains("None") && !format!("{options:?}").contains("[]"), "{options:?}");
 }
 

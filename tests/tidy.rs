@@ -47,6 +47,7 @@ const UNTESTED: &[(&str, &str, &str)] = &[
     ("", "DEMO_LOOK", "the demo runs whole in tests/cli.rs"),
     ("", "DEMO_THREADS", "the demo runs whole in tests/cli.rs"),
     ("", "DEMO_RATE", "the demo runs whole in tests/cli.rs"),
+    ("", "DEMO_TOKEN_S", "how long a token is good that ends with its demo"),
     ("", "MINER_SLICE", "how often the CPU miner listens; the demo runs whole in tests/cli.rs"),
     ("", "MINER_RETRY", "a pause of the real clock"),
     ("workers", "EMISSION_MAX", "the crew's table of names has this length, so that one more does not compile"),

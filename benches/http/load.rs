@@ -1,5 +1,6 @@
 //! The load: HTTP clients, streams and the miner, on one thread and one epoll.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -24,6 +25,7 @@ const PROBE: u64 = u64::MAX;
 /// One client.
 struct Client {
     stream: TcpStream,
+    request: Cow<'static, [u8]>,
     /// When its request was due, while it waits.
     asked: Instant,
     /// Bytes of the answer that are still to come; before its head, unknown.
@@ -58,14 +60,17 @@ impl Load {
         Ok(Load { epoll, clients, free, streams, streamed, buffer: vec![0; 64 << 10] })
     }
 
-    /// Connects so many clients.
+    /// Connects so many clients, who ask for the status.
     pub fn connect(&mut self, addr: SocketAddr, count: usize) -> Outcome<()> {
-        for _ in 0..count {
-            let number = self.clients.len();
-            let stream = self.add(TcpStream::connect(addr)?, number as u64)?;
-            self.clients.push(Client { stream, asked: clock(), left: None });
-            self.free.push(number);
-        }
+        (0..count).try_for_each(|_| self.connect_for(addr, REQUEST))
+    }
+
+    /// Connects a client who asks this again and again.
+    pub fn connect_for(&mut self, addr: SocketAddr, request: impl Into<Cow<'static, [u8]>>) -> Outcome<()> {
+        let number = self.clients.len();
+        let stream = self.add(TcpStream::connect(addr)?, number as u64)?;
+        self.clients.push(Client { stream, request: request.into(), asked: clock(), left: None });
+        self.free.push(number);
         Ok(())
     }
 
@@ -106,7 +111,7 @@ impl Load {
             {
                 let client = &mut self.clients[number];
                 client.asked = due(asked).unwrap_or_else(clock);
-                client.stream.write_all(REQUEST)?;
+                client.stream.write_all(&client.request)?;
                 asked += 1;
             }
             let next = due(asked).filter(|_| asked < requests && !self.free.is_empty());

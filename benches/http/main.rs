@@ -1,4 +1,5 @@
-//! HTTP measured: what the node's server answers while it mines, what that does to miners, and what event streams cost.
+//! HTTP measured: what the node's server answers while it mines, what that does to miners, what event streams cost, and how many users
+//! may look at their portfolios.
 //!
 //! The server is a whole node in a process of its own, on a processor of its own where there are two, as the bench of Stratum has it: rows
 //! in memory, a bitcoind that this process plays, a share chain whose next share is dear. A process of two more nodes is connected to it.
@@ -20,6 +21,7 @@ mod load;
 #[expect(dead_code, reason = "Stratum's bench has miners of every form")]
 mod miner;
 mod node;
+mod portfolios;
 mod probe;
 #[path = "../stratum/process.rs"]
 #[expect(dead_code, reason = "Stratum's bench counts files")]
@@ -39,7 +41,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 type Group = fn(&Asked) -> Outcome<Vec<Figure>>;
 
 /// Names of the groups, for `--only`, and how each is measured.
-const GROUPS: [(&str, Group); 2] = [("requests", requests::figures), ("streams", streams::figures)];
+const GROUPS: [(&str, Group); 3] = [("requests", requests::figures), ("streams", streams::figures), ("portfolios", portfolios::figures)];
 
 fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().collect();

@@ -8,6 +8,8 @@ use std::time::Duration;
 use rockpool::assemble::{self, Running};
 use rockpool::config::Config;
 use rockpool::exit::Failure;
+use rockpool::http::token::Secret;
+use rockpool::portfolio::config::PortfolioConfig;
 use rockpool_net::events::{Event, Events};
 use rockpool_net::id::ShareId;
 use rockpool_store::params::Network;
@@ -24,6 +26,8 @@ pub const ROLE: &str = "--http-node";
 pub const PEERS_ROLE: &str = "--http-peers";
 /// How often a share is said to have been found: ten times as often as streams of a busy node hear of one.
 pub const SHARE_EVERY: Duration = Duration::from_millis(100);
+/// What it signs tokens with.
+pub const SECRET: Secret = Secret([7; 32]);
 /// Nodes that are connected to it.
 const PEERS: usize = 2;
 
@@ -66,11 +70,20 @@ pub fn play_peers(word: &str) -> Outcome<()> {
 }
 
 fn start(word: &str, peers: Vec<SocketAddr>) -> Outcome<Running> {
-    let (bitcoind, now) = word.split_once(' ').ok_or("no time")?;
-    let config = Config { peers, ..Config::loopback("bench".into()) };
+    let [bitcoind, now, on] = word.split(' ').collect::<Vec<_>>()[..] else { return Err("three words are missing".into()) };
+    let portfolios = (on == "true").then(portfolios);
+    let config = Config { peers, portfolios, secret: Some(SECRET), ..Config::loopback("bench".into()) };
     let bitcoin = Bitcoin::Nodes(vec![BitcoindConfig::new(&format!("http://{bitcoind}"), None, Network::Regtest)?]);
     let fault = |failure: Failure| failure.to_string();
     Ok(assemble::start(&config, Arc::new(chain::rows(now.parse()?)?), bitcoin).map_err(fault)?)
+}
+
+/// Portfolios whose services are all down: nothing of the outside is measured, and nobody there is asked.
+fn portfolios() -> PortfolioConfig {
+    let nowhere = || "http://127.0.0.1:1".to_owned();
+    let usual = PortfolioConfig::default();
+    let chains = usual.chains.into_iter().map(|(chain, _)| (chain, nowhere())).collect();
+    PortfolioConfig { coingecko: nowhere(), okx: nowhere(), chains, ..usual }
 }
 
 #[expect(clippy::disallowed_methods, reason = "shares come at their time")]
@@ -92,13 +105,18 @@ pub struct Server {
 impl Server {
     /// Starts all.
     pub fn start() -> Outcome<Server> {
+        Server::start_with(false)
+    }
+
+    /// The same, with portfolios or without.
+    pub fn start_with(portfolios: bool) -> Outcome<Server> {
         let bitcoind = Bitcoind::start()?;
-        let word = format!("{} {}", bitcoind.addr, std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_secs());
-        let mut process = Process::start(ROLE, &word)?;
+        let word = format!("{} {} ", bitcoind.addr, std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_secs());
+        let mut process = Process::start(ROLE, &format!("{word}{portfolios}"))?;
         let line = process.line()?;
         let addrs: Vec<&str> = line.split_whitespace().collect();
         let [stratum, http, p2p] = addrs[..] else { return Err("three addresses are missing".into()) };
-        let mut peers = Process::start(PEERS_ROLE, &format!("{p2p} {word}"))?;
+        let mut peers = Process::start(PEERS_ROLE, &format!("{p2p} {word}false"))?;
         peers.line()?;
         let _peers = peers;
         Ok(Server { stratum: stratum.parse()?, http: http.parse()?, process, _peers, _bitcoind: bitcoind })

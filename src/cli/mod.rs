@@ -30,6 +30,8 @@ pub enum Command {
         seconds: Option<u64>,
         /// Where its data goes.
         datadir: Option<PathBuf>,
+        /// Whether the first node keeps portfolios.
+        portfolios: bool,
     },
     /// `run`.
     Run {
@@ -185,7 +187,11 @@ fn typed(verb: &'static Verb, parser: &mut lexopt::Parser) -> Result<Option<Type
 /// What a command's flags and words mean.
 fn command(typed: &Typed) -> Result<Command, ConfigError> {
     Ok(match typed.verb.name {
-        "demo" => Command::Demo { seconds: typed.number("seconds", u64::MAX)?, datadir: typed.path("datadir") },
+        "demo" => Command::Demo {
+            seconds: typed.number("seconds", u64::MAX)?,
+            datadir: typed.path("datadir"),
+            portfolios: typed.has("portfolios"),
+        },
         "run" => return run(typed),
         "status" => Command::Status(typed.look()?),
         "shares" => Command::Shares {
@@ -312,8 +318,11 @@ mod tests {
         }
         assert_eq!(parsed("completions fish"), Ok(Command::Completions(Shell::Fish)));
         assert_eq!(parsed("-V"), Ok(Command::Version));
-        assert_eq!(parsed("demo --seconds 30"), Ok(Command::Demo { seconds: Some(30), datadir: None }));
-        assert_eq!(parsed("demo --seconds=5 --datadir x"), Ok(Command::Demo { seconds: Some(5), datadir: Some("x".into()) }));
+        assert_eq!(parsed("demo --seconds 30"), Ok(Command::Demo { seconds: Some(30), datadir: None, portfolios: false }));
+        assert_eq!(
+            parsed("demo --seconds=5 --datadir x --portfolios"),
+            Ok(Command::Demo { seconds: Some(5), datadir: Some("x".into()), portfolios: true })
+        );
         assert_eq!(
             parsed("status --json --http 127.0.0.1:1"),
             Ok(Command::Status(Look { json: true, datadir: None, http: Some("127.0.0.1:1".into()) }))

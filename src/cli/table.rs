@@ -252,10 +252,18 @@ pub static VERBS: &[Verb] = &[
         choices: &[],
         words_max: 0,
         text: "Two nodes, a regtest chain inside the process and a CPU miner over real Stratum. It prints a line a second, and where to \
-               point a browser or a miner of your own. Nothing of it touches a real network, and its coins are worth nothing.",
+               point a browser or a miner of your own. Nothing of it touches a real network unless you ask for portfolios, and its \
+               coins are worth nothing.",
         flags: &[
             flag("seconds", Takes::Number, "at Ctrl-C", "end after so many seconds"),
             flag("datadir", Takes::Dir, "a temporary directory", "keep the two nodes' data in DIR/a and DIR/b"),
+            flag(
+                "portfolios",
+                Takes::Nothing,
+                "",
+                "keep portfolios on the first node and print a token for them; it asks CoinGecko for prices, and those whom your accounts \
+                 name",
+            ),
         ],
         examples: &[("demo", "until Ctrl-C"), ("demo --seconds 30", "for thirty seconds")],
     },

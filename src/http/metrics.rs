@@ -9,6 +9,7 @@ use rockpool_net::id::Lane;
 use rockpool_net::limits::tickets;
 use rockpool_net::times::Histogram;
 
+use crate::http::services;
 use crate::limits::{HTTP_CONNS_MAX, MINERS_MAX};
 use crate::status::Facts;
 use crate::{logging, process};
@@ -22,7 +23,7 @@ const LABELS: &[(&str, &[&str], &str, &str)] = &[
 ];
 
 /// A family's head.
-fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+pub(crate) fn family(text: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
@@ -66,6 +67,7 @@ pub fn render(facts: Facts<'_>) -> String {
     table(&mut text, "rockpool_net", facts.net.rows());
     table(&mut text, "rockpool_store", facts.chain.store.gauges().map_or_else(Vec::new, |gauges| gauges.rows()));
     bounds(&mut text, facts);
+    services::metrics(&mut text, &facts.status.services);
     family(
         &mut text,
         "rockpool_log_lines_lost_total",

@@ -18,6 +18,7 @@ pub mod pool;
 pub mod progress;
 pub mod reply;
 pub mod routes;
+pub mod services;
 pub mod share;
 pub mod stream;
 pub mod token;
@@ -167,7 +168,7 @@ fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut T
         | Route::Holdings
         | Route::Worth
         | Route::Coins => Answer::Upstream,
-        Route::Services => Reply::json(&serde_json::json!({ "list": [] })).into(),
+        Route::Services => services::list(&desk.status.services).into(),
     }
 }
 

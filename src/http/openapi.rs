@@ -74,7 +74,7 @@ fn refusals(row: &Row) -> Vec<Code> {
         Access::Open => &[],
         Access::Token => &[Code::Unauthorized, Code::Forbidden],
         // Portfolios may be off; the keys of whoever signs tokens may not be there yet; the users may be too many.
-        Access::User => &[Code::Unauthorized, Code::NotFound, Code::Busy],
+        Access::User => &[Code::Unauthorized, Code::NotFound, Code::Busy, Code::Limit],
         Access::Loopback => &[Code::Forbidden],
     };
     let body: &[Code] = if row.body.is_empty() { &[] } else { &[Code::BadBody, Code::UnsupportedMedia] };

@@ -22,17 +22,21 @@ use rockpool_store::organised::ChainChange;
 use rockpool_store::params::{Network, params};
 use rockpool_store::testing::ShareBuilder;
 use rockpool_workers::jobs::{Fate, Queue};
+use rockpool_workers::outside::call::Service;
+use rockpool_workers::outside::gate::Limits;
+use rockpool_workers::outside::{self, OUTCOMES};
 use serde_json::{Value, json};
 
 use super::metrics::exposition::{self, Page};
 use super::*;
 use crate::blocks::{Blocks, finder};
 use crate::config::Mode;
+use crate::http::token::{Caller, Scope};
 use crate::limits::{SHARES_LISTED, SHARES_LISTED_MAX};
 use crate::node::Parts;
 use crate::peer::Progress;
 use crate::status::{Counters, Listen, Status, Tip};
-use crate::testing::{Recorder, World};
+use crate::testing::{Recorder, SECRET, World};
 
 /// Series on the page of metrics: what a small Prometheus does not notice.
 const METRIC_SERIES_MAX: usize = 600;
@@ -97,6 +101,7 @@ impl Front {
             listen: Listen { p2p: None, stratum: "127.0.0.1:2".parse().ok(), http: "127.0.0.1:3".parse().ok() },
             uptime: Duration::from_millis(61_500),
             queues: Vec::new(),
+            services: Vec::new(),
         };
         let now = Now { mono: Duration::from_secs(1), wall: Duration::from_secs(1) };
         let chain = ChainStoreHandle::new(view, StoreHandle::new(kv));
@@ -374,9 +379,23 @@ fn health_says_why_not() {
     assert!(front.get("/health").1.starts_with("the disk is full"));
 }
 
+/// Services outside, one of which is down.
+fn gauges() -> Vec<outside::Gauges> {
+    let gauges = |service: Service| outside::Gauges {
+        service,
+        limits: Limits::of(service),
+        in_flight: 2,
+        waiting: 1,
+        open: usize::from(service == Service::Okx),
+        calls: OUTCOMES.map(|outcome| (outcome, 7)),
+    };
+    Service::ALL.map(gauges).into()
+}
+
 /// The page of metrics, which must be well made, as a node with a disk has it.
 fn metrics(front: &mut Front) -> (Page, String) {
     front.status.queues = vec![Queue { name: "reader", depth: 3, slots: 192 }];
+    front.status.services = gauges();
     crate::process::look();
     let (code, mut text) = front.get("/metrics");
     assert_eq!(code, 200);
@@ -404,6 +423,11 @@ fn metrics_are_in_prometheus_format() {
         "rockpool_net_tickets_max{lane=\"stratum\"} 1024",
         "rockpool_queue_depth{queue=\"reader\"} 3",
         "rockpool_queue_slots{queue=\"reader\"} 192",
+        "rockpool_outside_calls_total{service=\"coingecko\",outcome=\"timeout\"} 7",
+        "rockpool_outside_in_flight{service=\"evm\"} 2",
+        "rockpool_outside_in_flight_max{service=\"coingecko\"} 5",
+        "rockpool_outside_waiting{service=\"bitcoind\"} 1",
+        "rockpool_outside_open{service=\"okx\"} 1",
         "rockpool_miners_max 10240",
     ] {
         assert!(text.lines().any(|have| have == line), "no {line:?} in {text}");
@@ -558,4 +582,23 @@ fn found_blocks_are_listed_newest_first() {
     let block = &told["blocks"][0];
     assert_eq!((&block["found_by"], &block["name"], &block["state"]), (&json!("miner"), &json!("bob"), &json!("open")));
     assert_eq!(front.json("/api/v1/status")["blocks"][0]["name"], "bob");
+}
+
+#[test]
+fn services_are_told_to_who_has_a_token() {
+    let mut front = Front::new();
+    front.status.services = gauges();
+    let token = token::sign(&SECRET, &Caller { sub: "a".into(), scope: Scope::Admin }, front.now.unix().into(), 60).unwrap();
+    let request = Request { authorization: Some(format!("Bearer {token}").into()), ..Request::new(Method::Get, "/api/v1/services") };
+    let mut ask = |on| {
+        front.world.node.config.portfolios = on;
+        let (code, _, body) = front.ask_from("8.8.8.8", &request);
+        (code, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    assert_eq!(ask(false).0, 404);
+    let (code, told) = ask(true);
+    assert_eq!((code, told["list"].as_array().unwrap().len()), (200, Service::ALL.len()));
+    let first = &told["list"][0];
+    assert_eq!((&first["name"], &first["in_flight_max"], &first["delay_ms"]), (&json!("coingecko"), &json!(5), &json!(2_000)));
+    assert_eq!((&first["calls"]["ok"], &first["waiting"], &first["open"]), (&json!(7), &json!(1), &json!(0)));
 }

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rockpool_workers::limits::IN_FLIGHT_MAX;
 use rockpool_workers::outside::call::Service;
+use rockpool_workers::outside::gate::Limits;
 
 use super::chains::{CHAINS, Chain, by_name};
 use crate::config::{ConfigError, Options};
 use crate::http::jwks::Identity;
-use crate::limits::{CURRENCIES_MAX, CURRENCY_BYTES_MAX, OUTSIDE_DELAY_MAX, OUTSIDE_IN_FLIGHT_MAX, OUTSIDE_TEXT_BYTES_MAX};
+use crate::limits::{CURRENCIES_MAX, CURRENCY_BYTES_MAX, OUTSIDE_DELAY_MAX, OUTSIDE_TEXT_BYTES_MAX};
 
 /// Currencies in which values are told unless the operator names others, the usual one first.
 pub const CURRENCIES: [&str; 3] = ["usd", "eur", "btc"];
@@ -35,20 +37,9 @@ pub struct PortfolioConfig {
     /// Where each chain is asked: all chains that are known, by id.
     pub chains: Vec<(&'static Chain, String)>,
     /// How services are asked where it is not as usual.
-    pub paces: Vec<Pace>,
+    pub limits: Vec<(Service, Limits)>,
     /// Whose tokens are taken beside the node's own.
     pub identity: Option<Identity>,
-}
-
-/// How a service is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// Which.
-    pub service: Service,
-    /// Calls under way at most.
-    pub in_flight: usize,
-    /// Least time between two starts.
-    pub delay: Duration,
 }
 
 impl fmt::Debug for PortfolioConfig {
@@ -62,7 +53,7 @@ impl fmt::Debug for PortfolioConfig {
             .field("coingecko_key", &self.coingecko_key.as_ref().map(|_| "***"))
             .field("okx", &self.okx)
             .field("chains", &chains)
-            .field("paces", &self.paces)
+            .field("limits", &self.limits)
             .field("identity", &self.identity)
             .finish()
     }
@@ -77,7 +68,7 @@ impl Default for PortfolioConfig {
             coingecko_key: None,
             okx: OKX.into(),
             chains: CHAINS.iter().map(|chain| (chain, chain.url.to_owned())).collect(),
-            paces: Vec::new(),
+            limits: Vec::new(),
             identity: None,
         }
     }
@@ -141,7 +132,7 @@ fn checked(options: &Options) -> Result<PortfolioConfig, String> {
         coingecko_key: options.coingecko_key.as_deref().map(|key| word("--coingecko-key", key)).transpose()?,
         okx: url_or("--okx", &options.okx, usual.okx)?,
         chains,
-        paces: paces(&options.outside)?,
+        limits: limits(&options.outside)?,
         identity: identity(options)?,
     })
 }
@@ -161,8 +152,8 @@ fn currencies(given: &[String]) -> Result<Vec<String>, String> {
     }
 }
 
-fn paces(given: &[String]) -> Result<Vec<Pace>, String> {
-    let (mut paces, mut named) = (Vec::new(), Vec::new());
+fn limits(given: &[String]) -> Result<Vec<(Service, Limits)>, String> {
+    let (mut limits, mut named) = (Vec::new(), Vec::new());
     for text in given {
         let mistake = || {
             let names = Service::ALL.map(Service::name).join(", ");
@@ -173,14 +164,14 @@ fn paces(given: &[String]) -> Result<Vec<Pace>, String> {
         let service = Service::ALL.into_iter().find(|service| service.name() == name).ok_or_else(mistake)?;
         let (in_flight, delay) = (in_flight.parse().map_err(|_| mistake())?, delay.parse().map_err(|_| mistake())?);
         let delay = Duration::from_millis(delay);
-        if !(1..=OUTSIDE_IN_FLIGHT_MAX).contains(&in_flight) || delay > OUTSIDE_DELAY_MAX {
+        if !(1..=IN_FLIGHT_MAX).contains(&in_flight) || delay > OUTSIDE_DELAY_MAX {
             let most = OUTSIDE_DELAY_MAX.as_millis();
-            return Err(format!("--outside: {text:?}: from 1 to {OUTSIDE_IN_FLIGHT_MAX} calls under way, at most {most} ms apart"));
+            return Err(format!("--outside: {text:?}: from 1 to {IN_FLIGHT_MAX} calls under way, at most {most} ms apart"));
         }
         once("--outside", name, &mut named)?;
-        paces.push(Pace { service, in_flight, delay });
+        limits.push((service, Limits { in_flight, delay, ..Limits::of(service) }));
     }
-    Ok(paces)
+    Ok(limits)
 }
 
 fn identity(options: &Options) -> Result<Option<Identity>, String> {
@@ -247,6 +238,16 @@ pub fn without_path(url: &str) -> String {
 }
 
 #[cfg(test)]
+impl PortfolioConfig {
+    /// Services at which nobody answers: port 1 of this machine.
+    pub(crate) fn of_nobody() -> PortfolioConfig {
+        let nobody = || "http://127.0.0.1:1".to_owned();
+        let chains = CHAINS.iter().map(|chain| (chain, nobody())).collect();
+        PortfolioConfig { coingecko: nobody(), okx: nobody(), chains, ..PortfolioConfig::default() }
+    }
+}
+
+#[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
@@ -295,8 +296,8 @@ mod tests {
         assert_eq!((config.coingecko.as_str(), config.okx.as_str()), ("http://127.0.0.1:1/api/v3", "http://[::1]:2"));
         assert_eq!(config.chains[3].1, "http://localhost:3/v3/key");
         assert_eq!(config.chains[0].1, CHAINS[0].url);
-        let pace = |service, in_flight, ms| Pace { service, in_flight, delay: Duration::from_millis(ms) };
-        assert_eq!(config.paces, [pace(Service::CoinGecko, 6, 0), pace(Service::Bitcoind, 1, 60_000)]);
+        let pace = |service, in_flight, ms| (service, Limits { in_flight, delay: Duration::from_millis(ms), ..Limits::of(service) });
+        assert_eq!(config.limits, [pace(Service::CoinGecko, 6, 0), pace(Service::Bitcoind, 1, 60_000)]);
         let identity = config.identity.as_ref().unwrap();
         assert_eq!(identity.issuer, "https://id.example.org/realms/home/", "letter by letter");
         // Loopback is no network; another machine of the house is.
@@ -332,7 +333,7 @@ mod tests {
             (Options { outside: texts(&["coingecko=5"]), ..on() }, "like coingecko=5,2000"),
             (Options { outside: texts(&["binance=5,1"]), ..on() }, "services are coingecko, okx, evm, identity, bitcoind"),
             (Options { outside: texts(&["okx=0,1"]), ..on() }, "from 1 to 16 calls under way, at most 60000 ms apart"),
-            (Options { outside: vec![format!("okx={},1", OUTSIDE_IN_FLIGHT_MAX + 1)], ..on() }, "from 1 to 16 calls"),
+            (Options { outside: vec![format!("okx={},1", IN_FLIGHT_MAX + 1)], ..on() }, "from 1 to 16 calls"),
             (Options { outside: vec![format!("okx=1,{}", OUTSIDE_DELAY_MAX.as_millis() + 1)], ..on() }, "from 1 to 16 calls"),
             (Options { outside: texts(&["okx=1,1", "okx=1,2"]), ..on() }, "--outside: okx is given twice"),
             (Options { jwt_issuer: issuer.clone(), ..on() }, "belong together: give all three or none"),

@@ -30,7 +30,7 @@ use crate::limits::{
 };
 use crate::organise::OrganiseWorker;
 use crate::outside::call::{Order, Service};
-use crate::outside::{self, BitcoindConfig, Outside};
+use crate::outside::{self, BitcoindConfig, Gauges, Outside};
 use crate::reader::Reader;
 use crate::writer::StoreWriter;
 
@@ -215,6 +215,10 @@ impl Stages for Crew {
         ];
         queues.extend(self.upstream.as_ref().map(|upstream| queue("upstream", std::slice::from_ref(&*upstream.jobs))));
         queues
+    }
+
+    fn services(&self) -> Vec<Gauges> {
+        self.upstream.as_ref().map_or_else(Vec::new, |upstream| upstream.outside.gauges().into())
     }
 }
 

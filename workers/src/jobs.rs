@@ -13,6 +13,7 @@ use rockpool_store::organised::ChainChange;
 use rockpool_store::payouts::Payouts;
 use rockpool_store::pplns::PplnsShare;
 
+use crate::outside::Gauges;
 use crate::outside::call::{CallError, Order};
 use crate::template::Template;
 use crate::work::Work;
@@ -446,6 +447,11 @@ pub trait Stages {
 
     /// How full the channels to the stages are.
     fn queues(&self) -> Vec<Queue> {
+        Vec::new()
+    }
+
+    /// How calls of services outside stand; none where there are no portfolios.
+    fn services(&self) -> Vec<Gauges> {
         Vec::new()
     }
 }

@@ -317,7 +317,7 @@ pub static ROUTES: &[Row] = &[
         body: "NewAccount",
         schema: "Account",
         summary: "One more account. A secret that comes with it is sealed before it is stored and never told again.",
-        params: &[PORTFOLIO],
+        params: &[PORTFOLIO, CURRENCY],
         errors: &[Code::NotFound, Code::Conflict, Code::DiskFull],
         ..NEW
     },
