@@ -16,6 +16,7 @@ mod line;
 mod modes;
 mod network;
 mod outage;
+mod portfolios;
 mod proxy;
 mod stall;
 mod stop;
