@@ -11,6 +11,7 @@ mod proxy;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -31,9 +32,12 @@ use rockpool_store::pplns::Pplns;
 use rockpool_workers::crew::{Bitcoin, Crew, CrewConfig, Post};
 use rockpool_workers::jobs::Answer;
 use rockpool_workers::limits::{BLOCK_LOOK, FULL_TEMPLATE_WAIT, LONGPOLL_LOOK, RETRY_MAX, RETRY_MIN, RPC_CONNECT};
-use rockpool_workers::outside::BitcoindConfig;
+use rockpool_workers::outside::call::{Call, Service, What};
+use rockpool_workers::outside::gate::Limits;
+use rockpool_workers::outside::{BitcoindConfig, Outside, OutsideConfig};
 use rockpool_workers::template::Template;
 use rockpool_workers::work::{Roll, Work, meets};
+use serde_json::{Value, json};
 
 /// There is work again so soon after bitcoind's return.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -453,4 +457,44 @@ fn work_on_a_new_block_comes_before_its_transactions_and_makes_a_block() {
     let share = work.share(regtest, &script, work.draft.bits, &roll);
     assert_eq!(bitcoind.call_long("submitblock", &work.block(regtest, &share).to_lower_hex_string()), "");
     assert_eq!(best(&bitcoind), share.id().to_string());
+}
+
+#[test]
+fn what_portfolios_ask_of_it_keeps_no_work_back() {
+    const BLOCKS: usize = 20;
+    let Some(bitcoind) = Bitcoind::start("what_portfolios_ask") else { return };
+    // As few places as there can be: one for portfolios, one for the node.
+    let limits = Limits { in_flight: 1, ..Limits::of(Service::Bitcoind) };
+    let config = BitcoindConfig::new(&bitcoind.url(), None, Network::Regtest).unwrap().limited(limits);
+    let outside = Outside::new(OutsideConfig { clock: Clock::start(), seed: 1, limits: Vec::new(), bitcoind: Some(config.clone()) });
+    let node = Node::start_on(vec![config]);
+    let scan = Call {
+        service: Service::Bitcoind,
+        endpoint: "bitcoind".into(),
+        what: What::Rpc { method: "scantxoutset", params: json!(["start", [format!("addr({ADDRESS})")]]) },
+        idempotent: true,
+        deadline: PATIENCE,
+        bytes_max: 1 << 20,
+    };
+    let over = AtomicBool::new(false);
+    let last = std::thread::scope(|scope| {
+        let scans = scope.spawn(|| {
+            loop {
+                let ends = over.load(SeqCst);
+                let answer: Value = serde_json::from_slice(&outside.call(&scan).unwrap()).unwrap();
+                if ends {
+                    return answer["unspents"].as_array().unwrap().len();
+                }
+            }
+        });
+        for _ in 0..BLOCKS {
+            let best = mine(&bitcoind);
+            assert!(!node.until_on(&best, PATIENCE), "no word of an outage");
+        }
+        over.store(true, SeqCst);
+        scans.join().unwrap()
+    });
+    assert_eq!(last, BLOCKS, "each block pays the address once");
+    let gauges = &outside.gauges()[Service::Bitcoind as usize];
+    assert!(gauges.calls[0].1 > 1 && gauges.calls[1..].iter().all(|(_, calls)| *calls == 0), "{gauges:?}");
 }
