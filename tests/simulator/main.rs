@@ -17,7 +17,9 @@ mod faults;
 mod host;
 mod miner;
 mod outside;
+mod portfolio;
 mod rogue;
+mod services;
 mod stages;
 mod world;
 

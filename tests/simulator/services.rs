@@ -35,11 +35,6 @@ impl Services {
         Services { now, worth: 2.0, coins: 100, units: 5_000_000, okx, bitcoins: 0.25, paid, asked }
     }
 
-    /// How often something was asked.
-    pub fn count(&self, kind: &str) -> usize {
-        self.asked.get(kind).copied().unwrap_or_default()
-    }
-
     /// The answer to a call.
     pub fn answer(&mut self, call: &Call) -> Result<Vec<u8>, CallError> {
         let answer = match &call.what {

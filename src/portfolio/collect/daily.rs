@@ -9,7 +9,8 @@ use rockpool_workers::outside::call::{CallError, Order, Service};
 use super::{BITCOIN, Collector, Question};
 use crate::limits::{DAILY_EVERY, SNAPSHOT_WAIT, SNAPSHOTS_AT_ONCE};
 use crate::portfolio::book::Book;
-use crate::portfolio::model::{Amount, Daily, Snapshot, Source, UserId};
+use crate::portfolio::model::{Daily, Source, UserId};
+use crate::portfolio::value;
 
 /// How the day's work stands.
 #[derive(Default)]
@@ -125,7 +126,9 @@ impl Collector {
         let left = book.all_portfolios().map(|(user, portfolio)| (user, portfolio.id)).filter(|key| Some(*key) > begun.after);
         let some: Vec<_> = left.take(SNAPSHOTS_AT_ONCE).collect();
         for (user, portfolio) in &some {
-            if let Some(snapshot) = snapshot(book, user, *portfolio, today) {
+            // One of which nothing is known is not one that is worth nothing.
+            if book.accounts_in(user, *portfolio).any(|(_, account)| account.checked.is_some()) {
+                let snapshot = value::snapshot(book, user, *portfolio, today, &self.services.coingecko.currencies);
                 book.snapshot(user, *portfolio, snapshot);
             }
         }
@@ -137,31 +140,4 @@ impl Collector {
         // At the next look, which is as soon as one may be.
         self.want(now.mono);
     }
-}
-
-/// What a portfolio is worth; nothing if it has no account that is known. What has no price is part of it with its amount alone.
-fn snapshot(book: &Book, user: &UserId, portfolio: u32, day: u32) -> Option<Snapshot> {
-    let mut assets: BTreeMap<&str, Amount> = BTreeMap::new();
-    let mut known = false;
-    for (key, account) in book.accounts_in(user, portfolio) {
-        known |= account.checked.is_some();
-        for holding in book.holdings(&key).iter().filter(|holding| holding.counted) {
-            let sum = assets.entry(&holding.asset).or_default();
-            *sum = sum.plus(&holding.amount).unwrap_or(*sum);
-        }
-    }
-    let mut values: BTreeMap<String, f64> = BTreeMap::new();
-    let mut ranked = Vec::new();
-    for (asset, amount) in assets {
-        let price = book.price(asset);
-        for (currency, of) in price.into_iter().flat_map(|price| &price.values) {
-            *values.entry(currency.clone()).or_default() += of * amount.to_f64();
-        }
-        let worth = price.and_then(|price| price.values.values().next()).map_or(0.0, |of| of * amount.to_f64());
-        ranked.push((worth, asset.to_owned(), amount));
-    }
-    // Those worth most first: as many are kept as there is room for.
-    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let assets = ranked.into_iter().map(|(_, asset, amount)| (asset, amount)).collect();
-    known.then_some(Snapshot { day, values, assets })
 }

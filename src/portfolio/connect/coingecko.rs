@@ -19,7 +19,8 @@ use crate::portfolio::model::{Coin, Contract, Price};
 pub struct CoinGecko {
     base: String,
     headers: Headers,
-    currencies: Vec<String>,
+    /// Of values.
+    pub currencies: Vec<String>,
     /// Its name among endpoints.
     pub endpoint: Arc<str>,
 }

@@ -7,6 +7,8 @@ pub mod coingecko;
 pub mod evm;
 pub mod miners;
 pub mod okx;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
