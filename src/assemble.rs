@@ -184,6 +184,7 @@ fn upstream(
         Bitcoin::Nodes(nodes) => nodes.first().cloned(),
         Bitcoin::Embedded(_) => None,
     };
+    let stage = if bitcoind.is_none() { stage.without_bitcoind() } else { stage };
     let outside = Outside::new(OutsideConfig { clock, seed, limits: portfolios.limits.clone(), bitcoind });
     Ok(Upstream { stage: Box::new(stage), outside: Arc::new(outside) })
 }

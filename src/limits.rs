@@ -622,6 +622,10 @@ pub const HISTORY_DAYS_MAX: u64 = 3_650;
 pub const OKX_KEY_BYTES_MAX: usize = 128;
 /// Characters of the name of a portfolio or an account.
 pub const NAME_CHARS_MAX: usize = 64;
+/// Bytes of a coin's symbol and of its name, as they are told: the longest that are known have half as many.
+pub const COIN_SYMBOL_BYTES: usize = 32;
+/// Bytes of its name.
+pub const COIN_NAME_BYTES: usize = 64;
 /// How often a disk that had no room for rows of portfolios is tried again.
 pub const UNWRITTEN_RETRY: Duration = Duration::from_secs(1);
 /// How often the stage of portfolios is told how miners stand at most: a sync brings hundreds of tips a second.

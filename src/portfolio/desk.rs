@@ -256,7 +256,7 @@ impl Desk<'_> {
     fn history(&self, user: &UserId, id: u32, days: u32, currency: &str) -> Result<Json, Refused> {
         self.portfolio(user, id)?;
         let today = u32::try_from(self.now / DAY_S).unwrap_or(u32::MAX);
-        let first = (today + 1).saturating_sub(days.clamp(1, SNAPSHOT_DAYS_MAX));
+        let first = today.saturating_add(1).saturating_sub(days.clamp(1, SNAPSHOT_DAYS_MAX));
         let end = snapshot_key(user, id, u32::MAX);
         let mut points = Vec::new();
         self.kv.scan(Family::Portfolios, &snapshot_key(user, id, first), &mut |key, row| {

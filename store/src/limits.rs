@@ -134,6 +134,8 @@ pub const ACCOUNTS_MAX: usize = 32;
 pub const ACCOUNTS_ALL_MAX: usize = 16_384;
 /// Holdings of an account: wallets with more hold what others threw at them.
 pub const HOLDINGS_MAX: usize = 256;
+/// Holdings of a user, in all his accounts: as many fit one answer over HTTP, whatever their names.
+pub const HOLDINGS_USER_MAX: usize = 700;
 /// Holdings of all accounts: 24 MiB of memory at worst.
 pub const HOLDINGS_ALL_MAX: usize = 65_536;
 /// Coins whose prices are kept: of those that are held, and no more.

@@ -1,7 +1,7 @@
 //! Portfolios in a whole node: who comes first, what kill -9 leaves, and what a stolen data directory tells.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;

@@ -2,14 +2,14 @@
 
 use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::Script;
-use rockpool_store::limits::{COINS_MAX, CONTRACTS_MAX, CURRENCIES_MAX, HOLDINGS_ALL_MAX, HOLDINGS_MAX, PAID_MAX, PAID_OUTPUTS_MAX};
-use rockpool_store::limits::{PRICES_MAX, SNAPSHOT_ASSETS_MAX};
+use rockpool_store::limits::{COINS_MAX, CONTRACTS_MAX, CURRENCIES_MAX, HOLDINGS_ALL_MAX, HOLDINGS_MAX, HOLDINGS_USER_MAX};
+use rockpool_store::limits::{PAID_MAX, PAID_OUTPUTS_MAX, PRICES_MAX, SNAPSHOT_ASSETS_MAX};
 use rockpool_store::portfolios::rows::Row;
 
 use super::Book;
-use crate::limits::CHECKED_WRITE_EVERY_S;
+use crate::limits::{CHECKED_WRITE_EVERY_S, COIN_NAME_BYTES, COIN_SYMBOL_BYTES};
 use crate::portfolio::model::{AccountKey, Coin, Contract, Daily, Holding, Paid, Price, Snapshot, UserId};
-use crate::portfolio::text::{cut, is_key};
+use crate::portfolio::text::{cut, cut_to, is_key};
 
 impl Book {
     /// What an account holds, by asset and place.
@@ -26,11 +26,14 @@ impl Book {
     /// The same, where not all could be found out, or not all of it told: its trouble is this one.
     pub fn set_collected(&mut self, key: &AccountKey, now: u64, mut holdings: Vec<Holding>, trouble: Option<String>) {
         let others = self.holdings - self.holdings(key).len();
+        let of_user = |account| AccountKey { portfolio: account, account, ..*key };
+        let own = self.accounts.range(of_user(0)..=of_user(u32::MAX)).filter(|(of, _)| *of != key);
+        let own: usize = own.map(|(_, kept)| kept.holdings.len()).sum();
         let Some(kept) = self.accounts.get_mut(key) else { return };
         holdings.retain(|holding| !holding.amount.is_zero() && is_key(&holding.asset) && is_key(&holding.place));
         holdings.sort_by(|a, b| (&a.asset, &a.place).cmp(&(&b.asset, &b.place)));
         holdings.dedup_by(|again, first| (&again.asset, &again.place) == (&first.asset, &first.place));
-        let room = HOLDINGS_MAX.min(HOLDINGS_ALL_MAX.saturating_sub(others));
+        let room = HOLDINGS_MAX.min(HOLDINGS_USER_MAX.saturating_sub(own)).min(HOLDINGS_ALL_MAX.saturating_sub(others));
         let more = holdings.len().saturating_sub(room);
         holdings.truncate(room);
         let no_room = (more > 0).then(|| format!("{more} of its holdings are left out: there is no room for more"));
@@ -115,7 +118,9 @@ impl Book {
     /// The top coins of a day, which is marked behind them.
     pub fn set_coins(&mut self, day: u32, mut coins: Vec<Coin>) {
         coins.retain(|coin| is_key(&coin.id));
-        coins.iter_mut().for_each(|coin| (coin.symbol, coin.name) = (cut(&coin.symbol), cut(&coin.name)));
+        coins
+            .iter_mut()
+            .for_each(|coin| (coin.symbol, coin.name) = (cut_to(&coin.symbol, COIN_SYMBOL_BYTES), cut_to(&coin.name, COIN_NAME_BYTES)));
         coins.sort_by_key(|coin| coin.rank);
         coins.dedup_by_key(|coin| coin.rank);
         coins.truncate(COINS_MAX);

@@ -3,8 +3,8 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rockpool_store::kv::{Family, Kv, MemKv};
 use rockpool_store::limits::{
-    COINS_MAX, CONTRACTS_MAX, CURRENCIES_MAX, HOLDINGS_ALL_MAX, HOLDINGS_MAX, PAID_MAX, PAID_OUTPUTS_MAX, PRICES_MAX, ROWS_PER_BATCH,
-    SNAPSHOT_ASSETS_MAX,
+    COINS_MAX, CONTRACTS_MAX, CURRENCIES_MAX, HOLDINGS_ALL_MAX, HOLDINGS_MAX, HOLDINGS_USER_MAX, PAID_MAX, PAID_OUTPUTS_MAX, PRICES_MAX,
+    ROWS_PER_BATCH, SNAPSHOT_ASSETS_MAX,
 };
 use rockpool_store::portfolios::rows::SNAPSHOTS;
 
@@ -176,6 +176,15 @@ fn holdings_are_bounded_for_one_and_for_all_and_what_is_left_out_is_told() {
     assert_eq!((book.holdings, book.holdings(keys.last().unwrap()).len()), (HOLDINGS_ALL_MAX, HOLDINGS_MAX));
     book.set_holdings(&keys[0], NOW, many(1));
     assert!(book.holdings(&keys[0]).is_empty(), "it has gone meanwhile");
+    // One user with several accounts.
+    let mut book = Book::default();
+    let ann = book.meet("i", "ann", NOW).unwrap();
+    for n in 0..4 {
+        let key = book.add_account(&ann, 1, "a".into(), bitcoin(), NOW).unwrap();
+        book.set_holdings(&key, NOW, many(HOLDINGS_MAX));
+        let left = HOLDINGS_USER_MAX.saturating_sub(n * HOLDINGS_MAX).min(HOLDINGS_MAX);
+        assert_eq!((book.holdings(&key).len(), book.account(&key).unwrap().trouble.is_some()), (left, left < HOLDINGS_MAX));
+    }
 }
 
 #[test]

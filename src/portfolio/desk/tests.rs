@@ -229,6 +229,39 @@ fn a_user_has_so_many_and_no_more() {
     assert_eq!(world.add(&ann, address(ACCOUNTS_MAX)).unwrap().1["id"], ACCOUNTS_MAX + 1);
 }
 
+/// An answer longer than its place in an outbox would cut the connection.
+#[test]
+fn the_longest_answer_fits_an_outbox() {
+    use rockpool_net::limits::{OUTBOX_HTTP_BYTES, OUTBOX_SOFT_BYTES};
+    use rockpool_store::limits::{COINS_MAX, HOLDINGS_MAX, HOLDINGS_USER_MAX};
+
+    use crate::limits::{COIN_NAME_BYTES, COIN_SYMBOL_BYTES};
+
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let id = |n: usize| format!("{n:0>128}");
+    let coin = |rank| Coin { rank, id: id(rank.into()), symbol: "\"".repeat(99), name: "\"".repeat(99) };
+    world.book.set_coins(1, (1..=COINS_MAX as u16).map(coin).collect());
+    assert_eq!((world.book.coins()[0].symbol.len(), world.book.coins()[0].name.len()), (COIN_SYMBOL_BYTES, COIN_NAME_BYTES));
+    for account in 0..ACCOUNTS_MAX {
+        world.add(&ann, json!({ "kind": "evm", "name": "\"".repeat(NAME_CHARS_MAX), "address": format!("0x{account:040x}") })).unwrap();
+        let amount = Amount { units: u128::MAX, decimals: 38 };
+        // Those that have a name are in it too.
+        let of = |n: usize| Holding { asset: id(account * HOLDINGS_MAX + n), place: "p".repeat(128), amount, counted: true };
+        world.hold(&ann, account as u32 + 1, (0..HOLDINGS_MAX).map(of).collect());
+        world.book.set_trouble(&AccountKey { user: ann, portfolio: 1, account: account as u32 + 1 }, Some("\"".repeat(999)));
+    }
+    let held: usize =
+        (1..=ACCOUNTS_MAX as u32).map(|account| world.book.holdings(&AccountKey { user: ann, portfolio: 1, account }).len()).sum();
+    assert_eq!(held, HOLDINGS_USER_MAX);
+    let prices = (0..HOLDINGS_USER_MAX).map(|n| price(&id(n), 1, 1.0 / 3e-300)).collect();
+    world.book.set_prices(prices);
+    for question in [Question::Show(1), Question::Holdings(1), Question::Accounts(1)] {
+        let bytes = world.ask(&ann, question).unwrap().1.to_string().len();
+        assert!(bytes < OUTBOX_HTTP_BYTES - OUTBOX_SOFT_BYTES - 1_000, "{bytes}");
+    }
+}
+
 #[test]
 fn history_is_what_each_day_was_worth() {
     let mut world = World::new();
