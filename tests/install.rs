@@ -162,8 +162,9 @@ fn api() -> String {
          seconds, rates hashes per\nsecond, difficulties as Bitcoin counts them. `GET /api/v1/openapi.json` describes the same for \
          programs, the answers' fields too.\nAn error is `{\"error\": {\"code\": \"bad_parameter\", \"message\": \"what happened and \
          what to do\"}}`; codes stay, messages may change.\n\nOpen routes answer everybody. Those with a token want `Authorization: \
-         Bearer TOKEN`, a token as `rockpool token` prints it. Loopback\nroutes answer programs on the node's own machine. This page is \
-         made from the program's own table of routes.\n\n| route | access | what it does |\n|---|---|---|\n",
+         Bearer TOKEN`, a token as `rockpool token` prints it. Loopback\nroutes answer programs on the node's own machine. Routes of a user take \
+         a token of any scope, or one of the identity provider\n(`docs/portfolios.md`), and tell each user of his own alone. This page \
+         is made from the program's own table of routes.\n\n| route | access | what it does |\n|---|---|---|\n",
     );
     for row in ROUTES {
         let method = format!("{:?}", row.method).to_uppercase();
