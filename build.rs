@@ -10,7 +10,7 @@ const LEVEL: u8 = 10;
 
 fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    for name in ["index.html", "style.css", "script.js"] {
+    for name in ["index.html", "style.css", "script.js", "portfolio.js"] {
         let file = format!("src/http/page/{name}");
         println!("cargo::rerun-if-changed={file}");
         fs::write(out.join(format!("{name}.gz")), gzip(&fs::read(file)?))?;

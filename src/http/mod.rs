@@ -123,7 +123,7 @@ fn asked<'a>(request: &'a Request, from: SocketAddr, desk: &Desk<'_>, turn: &Tur
 fn dispatch(asked: &Asked<'_>, rows: Rows<'_>, desk: &mut Desk<'_>, turn: &mut Turn<'_>) -> Answer {
     let facts = facts(desk.status, desk.miners, turn);
     match asked.row.route {
-        route @ (Route::Page | Route::Style | Route::Script) => page::answer(route, asked.request.gzip).into(),
+        route @ (Route::Page | Route::Style | Route::Script | Route::PortfolioScript) => page::answer(route, asked.request.gzip).into(),
         Route::Health => health(facts).into(),
         Route::Metrics => Reply::text(200, metrics::render(facts)).into(),
         Route::Status => desk.pages.status(facts).into(),

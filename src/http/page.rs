@@ -1,4 +1,4 @@
-//! The dashboard's files: `/`, `/style.css` and `/script.js`, as they lie in `src/http/page/`, compressed when the node was built.
+//! The dashboard's files: `/`, `/style.css` and its two scripts, as they lie in `src/http/page/`, compressed when the node was built.
 
 use crate::http::reply::{Kept, Reply};
 use crate::http::routes::{HTML, Route};
@@ -23,12 +23,14 @@ macro_rules! file {
 static INDEX: File = file!("index.html", HTML);
 static STYLE: File = file!("style.css", "text/css; charset=utf-8");
 static SCRIPT: File = file!("script.js", "text/javascript; charset=utf-8");
+static PORTFOLIO: File = file!("portfolio.js", "text/javascript; charset=utf-8");
 
 /// One of the files, for who takes gzip or does not.
 pub fn answer(route: Route, gzip: bool) -> Reply {
     let file = match route {
         Route::Style => &STYLE,
         Route::Script => &SCRIPT,
+        Route::PortfolioScript => &PORTFOLIO,
         _ => &INDEX,
     };
     // What a gzip file ends with, checksum and length of its content, names the content. The two encodings are two things
@@ -46,7 +48,7 @@ mod tests {
 
     #[test]
     fn the_page_is_small_and_loads_nothing_from_elsewhere() {
-        let files = [&INDEX, &STYLE, &SCRIPT];
+        let files = [&INDEX, &STYLE, &SCRIPT, &PORTFOLIO];
         let bytes: usize = files.iter().map(|file| file.plain.len()).sum();
         assert!(bytes < PAGE_BYTES_MAX, "{bytes} bytes");
         for file in files {

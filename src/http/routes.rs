@@ -25,6 +25,8 @@ pub enum Route {
     Style,
     /// Its script.
     Script,
+    /// The script of its section on portfolios.
+    PortfolioScript,
     /// Whether miners are served, for who watches over machines.
     Health,
     /// Figures for Prometheus.

@@ -265,7 +265,8 @@ const sources = {
   sessions: {
     where: ["operator"],
     every: () => 10,
-    wanted: () => token && $("operator-box").open,
+    wanted: operates,
+    denied: (error) => closed("operator", error),
     run: async () => {
       data.sessions = await ask("/api/v1/sessions", { signed: true });
       renderSessions();
@@ -274,7 +275,8 @@ const sources = {
   bans: {
     where: ["operator"],
     every: () => 30,
-    wanted: () => token && $("operator-box").open,
+    wanted: operates,
+    denied: (error) => closed("operator", error),
     run: async () => {
       data.bans = await ask("/api/v1/bans", { signed: true });
       renderBans();
@@ -313,6 +315,7 @@ function plan() {
 const wants = (source) => !source.busy && (!source.where || source.where.some((id) => seen.has(id))) && (!source.wanted || source.wanted());
 
 async function start(source) {
+  const given = token;
   source.busy = true;
   source.last = Date.now();
   source.next = source.last + source.every() * 1000;
@@ -320,7 +323,7 @@ async function start(source) {
     await source.run();
   } catch (error) {
     if (error.away && source === sources.status) lost();
-    if (error.status === 401 || error.status === 403) refused(error);
+    if (source.denied && given === token && (error.status === 401 || error.status === 403)) source.denied(error);
     // What the node says is told where it belongs, or is nothing to tell; all else is a fault of this page.
     if (!error.away && !error.status) console.error(error);
   }
@@ -611,7 +614,10 @@ function keyed(parent, items, keyOf, make, tag) {
     const sign = JSON.stringify(item);
     if (node.sign !== sign) {
       node.sign = sign;
+      // Who stands on a button of it goes on standing there.
+      const held = [...node.querySelectorAll("button")].indexOf(document.activeElement);
       node.replaceChildren(...make(item, node));
+      if (held >= 0) node.querySelectorAll("button")[held]?.focus({ preventScroll: true });
     }
     const wanted = at ? at.nextSibling : parent.firstChild;
     if (node !== wanted) parent.insertBefore(node, wanted);
@@ -620,9 +626,11 @@ function keyed(parent, items, keyOf, make, tag) {
   old.forEach((node) => node.remove());
 }
 
+const DOTS = { off: "offline", trouble: "trouble" };
+
 /**
  * A table. Columns are [name, class, title]; a row is its key and then a cell for each: a string, or
- * {text, small, title, dot, tag, num, button, act}.
+ * {text, small, title, dot, tag, num, bad, button, label, act}.
  */
 function list(id, columns, rows) {
   const box = $(id);
@@ -643,15 +651,15 @@ function list(id, columns, rows) {
         const text = el(
           "span",
           { class: `name ${it.num ? "num" : ""}`, title: it.title },
-          it.dot && el("span", { class: `dot ${it.dot}`, role: "img", "aria-label": it.dot === "off" ? "offline" : "online" }),
+          it.dot && el("span", { class: `dot ${it.dot}`, role: "img", "aria-label": DOTS[it.dot] || "online" }),
           it.text ?? "–",
           it.tag && el("span", { class: "tag" }, it.tag),
         );
         return el(
           "td",
           { class: columns[i][1] || "", "data-label": columns[i][0] },
-          it.button ? el("button", { type: "button", onclick: it.act }, it.button) : text,
-          it.small && el("small", {}, it.small),
+          it.button ? el("button", { type: "button", "aria-label": it.label, onclick: it.act }, it.button) : text,
+          it.small && el("small", { class: it.bad ? "bad" : "" }, it.small),
         );
       });
     },
@@ -872,16 +880,33 @@ function renderCursor() {
   );
 }
 
-function pointAt(event) {
-  if (!chart.points.length) return;
-  const box = $("chart").getBoundingClientRect();
-  const px = event.clientX - box.left;
-  let best = 0;
-  chart.points.forEach((point, i) => {
-    if (Math.abs(chart.x(point[0]) - px) < Math.abs(chart.x(chart.points[best][0]) - px)) best = i;
+/** Lets pointer and arrow keys read single points of a chart: `chart.at` is the one, `render` shows it, `readout` tells it. */
+function readable(box, chart, render, readout) {
+  const read = (at) => {
+    chart.at = at;
+    render();
+  };
+  const point = (event) => {
+    if (!chart.points.length) return;
+    const px = event.clientX - box.getBoundingClientRect().left;
+    let best = 0;
+    chart.points.forEach((point, i) => {
+      if (Math.abs(chart.x(point[0]) - px) < Math.abs(chart.x(chart.points[best][0]) - px)) best = i;
+    });
+    read(best);
+  };
+  box.addEventListener("pointermove", point);
+  box.addEventListener("pointerdown", point);
+  box.addEventListener("pointerleave", () => read(null));
+  box.addEventListener("blur", () => read(null));
+  box.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -12, PageDown: 12 }[event.key];
+    if (!by || !chart.points.length) return;
+    event.preventDefault();
+    const last = chart.points.length - 1;
+    read(Math.max(0, Math.min(last, (chart.at ?? last + (by < 0 ? 1 : 0)) + by)));
+    box.setAttribute("aria-label", readout.textContent);
   });
-  chart.at = best;
-  renderCursor();
 }
 
 // ---- The share chain ----
@@ -1443,19 +1468,43 @@ function renderPeers() {
 
 // ---- The operator's part ----
 
+/** Of each part of the page that needs a token, why the present one does not open it; null while nothing speaks against it. */
+const shut = { operator: null, portfolio: null };
+
+function operates() {
+  return token && !shut.operator && $("operator-box").open;
+}
+
+/** A part is not opened by this token. There are tokens for portfolios only; one that opens nothing is forgotten. */
+function closed(part, error) {
+  shut[part] = error;
+  if (shut.operator && shut.portfolio) refused(shut.operator);
+  else renderOperator(token && shut.operator ? "This token opens portfolios only." : "");
+}
+
 function refused(error) {
-  token = null;
-  remember("sessionStorage", "token", null);
+  use(null);
   renderOperator(`The token was refused: ${error.message}`);
 }
 
+/** From now on this token is given; null: none. Whoever shows what belongs to a token hears of it. */
+function use(given) {
+  token = given;
+  remember("sessionStorage", "token", token);
+  shut.operator = shut.portfolio = null;
+  renderOperator();
+  document.dispatchEvent(new Event("token"));
+  soon(Object.keys(sources).filter((name) => sources[name].denied));
+}
+
 function renderOperator(said) {
-  show("operator-in", Boolean(token));
-  if (!token) for (const id of ["sessions-list", "bans-list"]) $(id).replaceChildren();
+  show("operator-in", Boolean(token && !shut.operator));
+  if (!token || shut.operator) for (const id of ["sessions-list", "bans-list"]) $(id).replaceChildren();
   put("token-set", token ? "Forget" : "Use");
   $("token").disabled = Boolean(token);
   $("token-note").classList.toggle("bad", Boolean(said));
-  if (said) put("token-note", said);
+  renderOperator.note ??= [...$("token-note").childNodes];
+  $("token-note").replaceChildren(...(said ? [said] : renderOperator.note));
 }
 
 function renderSessions() {
@@ -1500,7 +1549,7 @@ async function change(method, path, body, done) {
     await ask(path, { method, body, signed: true });
   } catch (error) {
     said = error.message;
-    if (error.status === 401) refused(error);
+    if (error.status === 401) closed("operator", error);
   }
   put("operator-said", said);
   show("operator-said", true);
@@ -1536,26 +1585,7 @@ function wire() {
     for (const button of $("spans").children) button.setAttribute("aria-pressed", String(button.dataset.span === period));
     soon(["history"]);
   });
-  const box = $("chart");
-  box.addEventListener("pointermove", pointAt);
-  box.addEventListener("pointerdown", pointAt);
-  box.addEventListener("pointerleave", () => {
-    chart.at = null;
-    renderCursor();
-  });
-  box.addEventListener("blur", () => {
-    chart.at = null;
-    renderCursor();
-  });
-  box.addEventListener("keydown", (event) => {
-    const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -12, PageDown: 12 }[event.key];
-    if (!by || !chart.points.length) return;
-    event.preventDefault();
-    const last = chart.points.length - 1;
-    chart.at = Math.max(0, Math.min(last, (chart.at ?? last + (by < 0 ? 1 : 0)) + by));
-    renderCursor();
-    $("chart").setAttribute("aria-label", $("readout").textContent);
-  });
+  readable($("chart"), chart, renderCursor, $("readout"));
   const links = $("links");
   links.addEventListener("click", (event) => {
     const node = event.target.closest(".node");
@@ -1618,11 +1648,9 @@ function wire() {
   $("operator-box").addEventListener("toggle", () => plan());
   $("token-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    token = token ? null : $("token").value.trim() || null;
+    const given = token ? null : $("token").value.trim() || null;
     $("token").value = "";
-    remember("sessionStorage", "token", token);
-    renderOperator();
-    soon(["sessions", "bans"]);
+    use(given);
   });
   $("peer-form").addEventListener("submit", (event) => {
     event.preventDefault();

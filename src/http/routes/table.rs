@@ -81,6 +81,13 @@ pub static ROUTES: &[Row] = &[
     Row { route: Route::Style, path: "/style.css", kind: "text/css; charset=utf-8", summary: "Its style.", ..READ },
     Row { route: Route::Script, path: "/script.js", kind: "text/javascript; charset=utf-8", summary: "Its script.", ..READ },
     Row {
+        route: Route::PortfolioScript,
+        path: "/portfolio.js",
+        kind: "text/javascript; charset=utf-8",
+        summary: "The script of its section on portfolios.",
+        ..READ
+    },
+    Row {
         route: Route::Health,
         path: "/health",
         kind: TEXT,
