@@ -1,4 +1,4 @@
-//! Accounts on chains and at OKX: often while somebody looks, else now and then; one address on one chain is asked for once, whoever has it.
+//! Accounts on chains and at OKX: often while somebody looks, else now and then; an address on a chain is asked for once, whoever has it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
