@@ -14,6 +14,10 @@ pub mod mined;
 pub mod model;
 pub mod seal;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+#[path = "../../tests/simulator/services.rs"]
+mod services;
+#[cfg(test)]
 mod tests;
 mod text;
 pub mod value;

@@ -1,8 +1,5 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-#[path = "../../../tests/simulator/services.rs"]
-mod services;
-
 use rockpool_net::wire::share::Script;
 use rockpool_store::kv::{Kv, MemKv};
 use rockpool_store::limits::ROWS_PER_BATCH;
@@ -15,7 +12,7 @@ use super::*;
 use crate::limits::*;
 use crate::portfolio::chains::CHAINS;
 use crate::portfolio::model::{Amount, Daily, Source, UserId};
-use services::Services as World;
+use crate::portfolio::services::{Services as World, TOKENS};
 
 const MINE: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 const START: u64 = 1_790_000_000;
@@ -211,7 +208,7 @@ fn everything_is_collected() {
     rig.run(3 * MINUTE);
     let keys = rig.keys();
     let on_chain: Vec<_> = rig.holdings(&keys[0]);
-    assert_eq!(on_chain.len(), CHAINS.len() * (1 + services::TOKENS), "{on_chain:?}");
+    assert_eq!(on_chain.len(), CHAINS.len() * (1 + TOKENS), "{on_chain:?}");
     assert!(on_chain.contains(&"binancecoin bsc 0.000000000005 true".to_owned()) && on_chain.contains(&"coin-3 base 5 true".to_owned()));
     assert_eq!(rig.holdings(&keys[1]), ["bitcoin trading 1.5 true", "okx:NOWHERE funding 1.5 true"]);
     assert_eq!(rig.holdings(&keys[2]), ["bitcoin bitcoin 0.25 true"]);
