@@ -1,7 +1,7 @@
 //! What is asked of services when, and what is made of their answers.
 //!
-//! Pure: the stage hands over orders and brings what came of them. Clocks of intervals are monotonic, so that a calendar that jumps makes no
-//! burst; days are the calendar's.
+//! Pure: the stage hands over orders and brings what came of them. Clocks of intervals are monotonic, so that a calendar that jumps makes
+//! no burst; days are the calendar's.
 
 mod accounts;
 mod blocks;

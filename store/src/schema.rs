@@ -105,8 +105,8 @@ pub fn open(kv: &dyn Kv, params: &Params, dir: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Deletes the share chain and nothing else: found blocks, peers, bans, figures and portfolios stay. What a crash leaves half deleted has no
-/// tip any more.
+/// Deletes the share chain and nothing else: found blocks, peers, bans, figures and portfolios stay. What a crash leaves half deleted has
+/// no tip any more.
 pub fn forget_chain(kv: &dyn Kv) -> Result<(), StoreError> {
     kv.write(&[Op::Delete(Family::Meta, TIP_KEY.to_vec()), delete_base()], true)?;
     for family in [Family::Shares, Family::Bitcoin, Family::Templates] {

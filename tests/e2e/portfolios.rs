@@ -35,9 +35,8 @@ fn token(dir: &Path, sub: &str) -> String {
 
 fn request(method: &str, path: &str, token: &str, body: &str) -> String {
     let length = body.len();
-    format!(
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
+    let lines = format!("Host: test\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n");
+    format!("{method} {path} HTTP/1.1\r\n{lines}\r\n{body}")
 }
 
 /// The next answer on a connection: status and JSON.

@@ -85,7 +85,7 @@ impl CoinGecko {
         Call { bytes_max: COINS_LIST_BYTES, ..self.get("/coins/list?include_platform=true") }
     }
 
-    /// Where the top coins live on known chains, the best [`TOKENS_PER_CHAIN`] of each. The list of all coins is long, so that it is not kept.
+    /// Where the top coins live on known chains, the best [`TOKENS_PER_CHAIN`] of each. The list of all coins is long, and not kept.
     pub fn read_contracts(&self, bytes: &[u8], top: &[Coin]) -> Result<Vec<Contract>, CallError> {
         let ranks: BTreeMap<_, _> = top.iter().map(|coin| (coin.id.as_str(), coin.rank)).collect();
         let mut found = BTreeMap::new();

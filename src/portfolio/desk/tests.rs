@@ -123,7 +123,18 @@ fn values_say_what_they_are_made_of_and_how_old_that_is() {
     // By asset, the most first; what counts elsewhere is left out, what has no price comes last.
     world.book.set_coins(20_000, vec![Coin { rank: 1, id: "bitcoin".into(), symbol: "btc".into(), name: "Bitcoin".into() }]);
     let (_, shown) = world.ask(&ann, Question::Show(1)).unwrap();
-    let part = |asset: &str, symbol: Json, name: Json, amount: &str, price: Json, age: Json, value: Json, share: Json| json!({ "asset": asset, "symbol": symbol, "name": name, "amount": amount, "price": price, "price_age_s": age, "value": value, "share": share });
+    let part = |asset: &str, symbol: Json, name: Json, amount: &str, price: Json, age: Json, value: Json, share: Json| {
+        json!({
+            "asset": asset,
+            "symbol": symbol,
+            "name": name,
+            "amount": amount,
+            "price": price,
+            "price_age_s": age,
+            "value": value,
+            "share": share,
+        })
+    };
     let null = Json::Null;
     let parts = [
         part("bitcoin", json!("BTC"), json!("Bitcoin"), "0.5", json!(60_000.0), json!(100), json!(30_000.0), json!(30.0 / 34.0)),

@@ -63,7 +63,7 @@ pub enum What {
 }
 
 impl fmt::Debug for What {
-    /// Without what may hold secrets: header lines, bodies, and all of the URL but where it leads. Some services have their keys in the path.
+    /// Without what may hold secrets: header lines, bodies, and all of the URL but where it leads. Some have their keys in the path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             What::Http { url, body, .. } => write!(f, "{} {}", if body.is_some() { "POST" } else { "GET" }, site(url)),
