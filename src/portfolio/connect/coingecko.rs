@@ -254,9 +254,11 @@ mod tests {
         let answer = json!([
             {"id": "01coin", "symbol": "zoc", "name": "01coin", "platforms": {}},
             {"id": "usd-coin", "symbol": "usdc", "name": "USDC",
-                "platforms": {"ethereum": usdc, "polygon-pos": "0x3C499C542CEF5E3811E1192CE70D8CC03D5C3359", "stellar": "USDC-GA5Z", "base": null, "optimistic-ethereum": "", "solana": "EPjFWdd5"}},
+                "platforms": {"ethereum": usdc, "polygon-pos": "0x3C499C542CEF5E3811E1192CE70D8CC03D5C3359", "stellar": "USDC-GA5Z",
+                    "base": null, "optimistic-ethereum": "", "solana": "EPjFWdd5"}},
             {"id": "polygon-ecosystem-token", "symbol": "pol", "name": "POL",
-                "platforms": {"ethereum": "0x455e53cbb86018ac2b8092fdcd39d8444affc3f6", "polygon-pos": "0x0000000000000000000000000000000000001010"}},
+                "platforms": {"ethereum": "0x455e53cbb86018ac2b8092fdcd39d8444affc3f6",
+                    "polygon-pos": "0x0000000000000000000000000000000000001010"}},
             {"id": "bitcoin", "symbol": "btc", "name": "Bitcoin", "platforms": {"": ""}},
         ]);
         let found = gecko().read_contracts(answer.to_string().as_bytes(), &top).unwrap();

@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn both_parts_are_read_as_documented() {
-        let trading = json!({"code": "0", "msg": "", "data": [{"adjEq": "55415.624719833286", "totalEq": "55837.43556134779", "uTime": "1705474164160",
+        let trading = json!({"code": "0", "msg": "", "data": [{"adjEq": "55415.624719833286", "totalEq": "55837.43556134779",
+        "uTime": "1705474164160",
         "details": [
             {"ccy": "USDT", "eq": "4992.890093622894", "cashBal": "4850.435693622894", "availBal": "4834.317093622894", "disEq": "4991.5"},
             {"ccy": "BTC", "eq": "0.0000000000123456789012345678901234567890123", "cashBal": ""},
@@ -209,7 +210,8 @@ mod tests {
         );
         assert_eq!(owed.unwrap(), "debts are not counted: SOL");
         let funding = json!({"code": "0", "msg": "", "data": [
-            {"availBal": "37.11827078", "bal": "37.11827078", "ccy": "ETH", "frozenBal": "0"}, {"availBal": "", "bal": "", "ccy": "BTC", "frozenBal": "0"}]});
+            {"availBal": "37.11827078", "bal": "37.11827078", "ccy": "ETH", "frozenBal": "0"},
+            {"availBal": "", "bal": "", "ccy": "BTC", "frozenBal": "0"}]});
         let (holdings, owed) = read_balances(funding.to_string().as_bytes(), Part::Funding, &top()).unwrap();
         assert_eq!((told(&holdings), owed), (vec![of("ethereum", "funding", "37.11827078")], None), "the best ranked of the symbol");
         let none = br#"{"code":"0","data":[],"msg":""}"#;
