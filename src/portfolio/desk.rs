@@ -185,7 +185,7 @@ impl Desk<'_> {
     fn list(&self, user: &UserId, currency: &str) -> Json {
         let who = self.book.user(user).map(|user| json!({ "name": user.sub, "issuer": user.issuer, "since": user.since }));
         let list: Vec<_> = self.book.portfolios(user).map(|portfolio| self.of_portfolio(user, portfolio, currency)).collect();
-        json!({ "user": who, "currency": currency, "portfolios": list })
+        json!({ "user": who, "currency": currency, "currencies": self.currencies, "portfolios": list })
     }
 
     fn add(&mut self, user: &UserId, wanted: &str) -> Told {

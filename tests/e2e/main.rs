@@ -6,6 +6,7 @@ mod bad_input;
 mod bitcoind;
 mod browser;
 mod browser_pipe;
+mod browser_portfolio;
 mod daemon;
 mod demo;
 mod foreign;

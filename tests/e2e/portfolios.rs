@@ -26,7 +26,7 @@ const KILLS: u64 = 10;
 const SECRETS: [&str; 3] = ["7e57-0f-a-key", "S3CR3T-0f-0kx", "W0RD-0f-passing"];
 
 /// A token of the node for a user.
-fn token(dir: &Path, sub: &str) -> String {
+pub fn token(dir: &Path, sub: &str) -> String {
     let args = ["token", "--scope", "user", "--sub", sub, "--datadir"];
     let out = Command::new(env!("CARGO_BIN_EXE_rockpool")).args(args).arg(dir).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

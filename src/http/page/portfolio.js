@@ -12,7 +12,7 @@ let days = Number(remember("localStorage", "days"));
 if (![30, 90, 365, 3650].includes(days)) days = 90;
 
 /** Prices are asked for each minute, balances each hour at least: what is older than these seconds is told as old. */
-const OLD_PRICE = 300;
+const OLD_PRICE = 600;
 const OLD_BALANCE = 7200;
 /** Rows of a list at first. */
 const ROWS = 12;
@@ -57,7 +57,8 @@ function exact(text) {
 }
 
 const chainName = (name) => CHAIN_NAMES[name] || sentence(name);
-const symbol = (coin) => (coin.symbol || coin.asset).toUpperCase();
+/** What is known by an address or by an exchange only has no other name. */
+const symbol = (coin) => (coin.symbol ? coin.symbol.toUpperCase() : short(coin.asset.split(":").pop()));
 
 /** Where a holding lies. */
 function placeName(place) {
@@ -192,10 +193,9 @@ function renderPortfolios() {
     "option",
   );
   show("portfolio-choice", portfolios.length > 1);
-  const codes = list.currencies || [...new Set(["usd", "eur", "btc", list.currency])];
   keyed(
     $("currency"),
-    codes,
+    list.currencies,
     (code) => code,
     (code, node) => option(node, code, code.toUpperCase()),
     "option",
@@ -242,8 +242,7 @@ function doubts(value, accounts) {
   const ill = accounts.filter((account) => account.trouble).length;
   const fresh = accounts.filter((account) => !account.checked && !account.trouble).length;
   return [
-    value.price_age_s > OLD_PRICE &&
-      `The prices are ${span(value.price_age_s)} old: where they come from does not answer, so the last known ones stand.`,
+    value.price_age_s > OLD_PRICE && `The oldest price is of ${span(value.price_age_s)} ago: nothing newer has come since, so it stands.`,
     ill && `${count(ill, "account")} could not be looked up: what was last known of ${ill === 1 ? "it" : "them"} is counted.`,
     !ill &&
       value.checked_age_s > OLD_BALANCE &&
