@@ -6,39 +6,44 @@ use std::sync::Arc;
 
 use rockpool_net::id::ShareId;
 use rockpool_net::wire::share::Script;
-use rockpool_store::kv::MemKv;
+use rockpool_store::kv::{Kv, MemKv};
 use rockpool_store::params::Network;
 use rockpool_workers::embedded::EmbeddedChain;
 
 use super::*;
+use crate::http::jwks::LOCAL;
 use crate::http::token::{self, Caller, Scope};
 use crate::peer::tests::shake_hands;
 use crate::portfolio::Portfolios;
+use crate::portfolio::book::Book;
 use crate::portfolio::config::PortfolioConfig;
+use crate::portfolio::model::{Amount, Coin, Holding, Price, Source};
 use crate::testing::{ADDRESS, Grower, HTTP, Inline, PEER, SECRET, STRATUM, World, block_found, regtest};
 
 /// Schemas of which this small node has nothing to tell.
-const UNSEEN: &[&str] = &[
-    "BitcoinPeer",
-    "Sync",
-    "Work",
-    "BlockFate",
-    "SlowTurn",
-    "You",
-    "Pending",
-    "Uncle",
-    "SideShare",
-    "LuckyBlock",
-    "Asset",
-    "Coin",
-    "Holding",
-    "Service",
-];
+const UNSEEN: &[&str] =
+    &["BitcoinPeer", "Sync", "Work", "BlockFate", "SlowTurn", "You", "Pending", "Uncle", "SideShare", "LuckyBlock", "Service"];
+
+/// Rows of a user who has something.
+fn rich(now: u64) -> Arc<dyn Kv> {
+    let kv = MemKv::new();
+    let mut book = Book::open(&kv).unwrap();
+    let user = book.meet(LOCAL, "test", now).unwrap();
+    let source = Source::Evm { address: [1; 20], chains: vec![0] };
+    let key = book.add_account(&user, 1, "hot".into(), source, now).unwrap();
+    let holding = |asset: &str| Holding { asset: asset.into(), place: "ethereum".into(), amount: Amount::sats(5), counted: true };
+    book.set_holdings(&key, now, vec![holding("bitcoin"), holding("unpriced")]);
+    book.set_prices(vec![Price { asset: "bitcoin".into(), at: now, values: [("usd".to_owned(), 7.5)].into() }]);
+    book.set_coins(1, vec![Coin { rank: 1, id: "bitcoin".into(), symbol: "btc".into(), name: "Bitcoin".into() }]);
+    book.take().iter().for_each(|batch| kv.write(batch, false).unwrap());
+    Arc::new(kv)
+}
 
 /// A node with some of everything, and a share of its chain.
 fn node() -> (World<Inline>, ShareId) {
     let mut world = World::whole(&[], 1);
-    let portfolios = Portfolios::open(&PortfolioConfig::default(), Arc::new(MemKv::new()), SECRET, Network::Regtest, Path::new("data"));
+    let portfolios =
+        Portfolios::open(&PortfolioConfig::default(), rich(world.now().unix().into()), SECRET, Network::Regtest, Path::new("data"));
     world.node.stages_mut().upstream = Some(Box::new(portfolios.unwrap()));
     world.node.config.portfolios = true;
     let shares = Grower::new().grow_many(3, Script::P2wpkh([1; 20]));
