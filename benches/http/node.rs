@@ -18,7 +18,7 @@ use rockpool_workers::outside::BitcoindConfig;
 
 use crate::bitcoind::Bitcoind;
 use crate::process::{LOAD_CORE, Process, SERVER_CORE, pin, unpin_all_but};
-use crate::{Outcome, chain};
+use crate::{Outcome, chain, portfolios};
 
 /// The word on the command line that makes a process of this bench a node; its bitcoind and the time at which its chain begins follow.
 pub const ROLE: &str = "--http-node";
@@ -71,15 +71,19 @@ pub fn play_peers(word: &str) -> Outcome<()> {
 
 fn start(word: &str, peers: Vec<SocketAddr>) -> Outcome<Running> {
     let [bitcoind, now, on] = word.split(' ').collect::<Vec<_>>()[..] else { return Err("three words are missing".into()) };
-    let portfolios = (on == "true").then(portfolios);
+    let portfolios = (on == "true").then(of_nobody);
     let config = Config { peers, portfolios, secret: Some(SECRET), ..Config::loopback("bench".into()) };
     let bitcoin = Bitcoin::Nodes(vec![BitcoindConfig::new(&format!("http://{bitcoind}"), None, Network::Regtest)?]);
     let fault = |failure: Failure| failure.to_string();
-    Ok(assemble::start(&config, Arc::new(chain::rows(now.parse()?)?), bitcoin).map_err(fault)?)
+    let (now, rows) = (now.parse()?, Arc::new(chain::rows(now.parse()?)?));
+    if config.portfolios.is_some() {
+        portfolios::fill(&*rows, now)?;
+    }
+    Ok(assemble::start(&config, rows, bitcoin).map_err(fault)?)
 }
 
 /// Portfolios whose services are all down: nothing of the outside is measured, and nobody there is asked.
-fn portfolios() -> PortfolioConfig {
+fn of_nobody() -> PortfolioConfig {
     let nowhere = || "http://127.0.0.1:1".to_owned();
     let usual = PortfolioConfig::default();
     let chains = usual.chains.into_iter().map(|(chain, _)| (chain, nowhere())).collect();

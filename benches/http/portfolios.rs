@@ -1,10 +1,13 @@
 //! Users who look at their portfolios with a token: how many a second, how long each waits, and what that does to a miner's submits.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use rockpool::http::ask;
+use rockpool::http::jwks::LOCAL;
 use rockpool::http::token::{Caller, Scope, sign};
+use rockpool::portfolio::book::Book;
+use rockpool::portfolio::config::CURRENCIES;
+use rockpool::portfolio::model::{Amount, Holding, Price, Source};
+use rockpool_store::kv::Kv;
 
 use crate::Outcome;
 use crate::figures::{goal, info};
@@ -19,12 +22,10 @@ use crate::requests::share_of;
 const USERS: usize = 100;
 /// Requests of a round.
 const REQUESTS: usize = 10_000;
-/// Accounts of each user, of which nothing is known but that they are there.
-const ACCOUNTS: [&str; 3] = [
-    r#"{"kind":"bitcoin","name":"cold","address":"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"}"#,
-    r#"{"kind":"miner","name":"rig","address":"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"}"#,
-    r#"{"kind":"evm","name":"hot","address":"0x52908400098527886E0F7030069857D2E4169EE7","chains":["base"]}"#,
-];
+/// Accounts of each user, holdings of each account, and coins that have a price.
+const ACCOUNTS: u8 = 4;
+const HOLDINGS: usize = 10;
+const COINS: usize = 100;
 /// Requests a second of the paced rounds, which is the goal too.
 const PACE: f64 = 5_000.0;
 /// Time of a round of submits alone, and of a paced one.
@@ -61,7 +62,6 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
     let tokens = (0..USERS).map(token).collect::<Outcome<Vec<_>>>()?;
     let (mut load, mut seen) = (Load::new()?, Seen::default());
     for token in &tokens {
-        furnish(server.http, token)?;
         let head = format!("GET /api/v1/portfolios HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
         load.connect_for(server.http, head.into_bytes())?;
     }
@@ -99,20 +99,36 @@ pub fn figures(asked: &Asked) -> Outcome<Vec<Figure>> {
 /// A user's token, as the node signs it.
 fn token(user: usize) -> Outcome<String> {
     let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs();
-    let caller = Caller { sub: format!("user-{user}"), scope: Scope::User };
+    let caller = Caller { sub: name_of(user), scope: Scope::User };
     Ok(sign(&SECRET, &caller, now, 86_400)?)
 }
 
-/// The user comes for the first time, and names his accounts.
-fn furnish(addr: SocketAddr, token: &str) -> Outcome<()> {
-    for account in ACCOUNTS {
-        // Ids of portfolios count up from 1.
-        let (status, body) = ask::send(addr, "POST", "/api/v1/portfolios/1/accounts", token, account)?;
-        if status != 201 {
-            return Err(format!("refused: {body}").into());
+/// Rows of users whose accounts were asked a moment ago.
+pub fn fill(kv: &dyn Kv, now: u64) -> Outcome<()> {
+    let mut book = Book::open(kv)?;
+    for user in 0..USERS {
+        let id = book.meet(LOCAL, &name_of(user), now)?;
+        for account in 0..ACCOUNTS {
+            let mut address = [account; 20];
+            address[..8].copy_from_slice(&user.to_be_bytes());
+            let key = book.add_account(&id, 1, format!("account {account}"), Source::Evm { address, chains: vec![0] }, now)?;
+            let held = |n: usize| (user + usize::from(account) * HOLDINGS + n) % COINS;
+            let amount = |n: usize| Amount::sats(1 + n as u64);
+            let holding = |n| Holding { asset: coin(held(n)), place: "ethereum".into(), amount: amount(n), counted: true };
+            book.set_holdings(&key, now, (0..HOLDINGS).map(holding).collect());
         }
     }
-    Ok(())
+    let values = |n: usize| CURRENCIES.map(|currency| (currency.to_owned(), 1.5 + n as f64)).into();
+    book.set_prices((0..COINS).map(|n| Price { asset: coin(n), at: now, values: values(n) }).collect());
+    Ok(book.take().iter().try_for_each(|batch| kv.write(batch, false))?)
+}
+
+fn coin(n: usize) -> String {
+    format!("coin-{n}")
+}
+
+fn name_of(user: usize) -> String {
+    format!("user-{user}")
 }
 
 /// What submits took while this ran.
