@@ -11,6 +11,7 @@ pub mod jwks;
 pub mod metrics;
 pub mod miners;
 pub mod openapi;
+pub mod packed;
 pub mod page;
 pub mod payouts;
 pub mod peers;

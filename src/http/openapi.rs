@@ -10,9 +10,10 @@ use rockpool_net::frame::http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::http::error::{Code, reason};
+use crate::http::packed::{Packed, packed};
 use crate::http::routes::{Access, JSON, Kind, Param, Place, ROUTES, Route, Row};
 
-static SCHEMAS: &str = include_str!("schemas.txt");
+static SCHEMAS: Packed = packed!("schemas.txt");
 
 /// What holds for all of the API.
 const ABOUT: &str = "Figures of this node, and what may be changed of it. Amounts are in satoshis, times in Unix seconds, rates in hashes \
@@ -122,7 +123,7 @@ fn schemas() -> Map<String, Value> {
     let mut schemas = Map::new();
     schemas.insert("Code".into(), json!({ "type": "string", "enum": codes }));
     let mut name = "";
-    for line in SCHEMAS.lines() {
+    for line in String::from_utf8_lossy(SCHEMAS.plain()).lines() {
         if let Some((of, help)) = line.split_once(": ").filter(|_| !line.starts_with(' ')) {
             name = of;
             let new = json!({ "type": "object", "description": help, "properties": {}, "required": [], "additionalProperties": false });
