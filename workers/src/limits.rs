@@ -264,5 +264,9 @@ pub const BITCOIND_IN_FLIGHT: usize = 4;
 /// Calls of bitcoind for portfolios at once. Some take minutes and hold one of bitcoind's threads, of which an older one has four: beside
 /// them are the long poll, the watch for new blocks, and one that must be free for a found block.
 pub const BITCOIND_CALLERS: usize = 1;
+/// Bytes of a refusal of a service outside that are read: secrets are taken out before it is cut to [`REASON_BYTES_MAX`].
+pub const SAID_BYTES_MAX: u64 = 4 << 10;
+/// Bytes of the shortest piece of an address, or of a header line, that may be a secret: OKX takes no shorter passphrase.
+pub const SECRET_BYTES_MIN: usize = 8;
 /// Time for a connection to a service outside to stand, TLS included.
 pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);

@@ -14,6 +14,7 @@ pub mod retry;
 
 use std::fmt;
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub use door::{Gauges, OUTCOMES};
 use gate::Limits;
 use retry::{Draw, Tries};
 
-use crate::limits::{OUTSIDE_CONNECT, REASON_BYTES_MAX};
+use crate::limits::{OUTSIDE_CONNECT, REASON_BYTES_MAX, SAID_BYTES_MAX, SECRET_BYTES_MIN};
 
 /// How outside services are asked.
 pub struct OutsideConfig {
@@ -51,8 +52,8 @@ pub struct Outside {
     draw: Mutex<Draw>,
     bitcoind: Option<BitcoindConfig>,
     plain: ureq::Agent,
-    /// With the system's root certificates, which are read when first needed; or why there are none.
-    tls: OnceLock<Result<ureq::Agent, String>>,
+    /// With the system's root certificates, which are read when first needed, and again if there were none.
+    tls: OnceLock<ureq::Agent>,
     stopped: AtomicBool,
 }
 
@@ -81,7 +82,13 @@ impl Outside {
     /// limits set, whatever the service does.
     pub fn call(&self, call: &Call) -> Result<Vec<u8>, CallError> {
         let door = self.door(call.service);
-        let result = self.try_it(call, door);
+        // What strangers send must not end the node, not even by a defect of the client. What has panicked is dropped or as it was: a try
+        // that had started has ended.
+        let caught = catch_unwind(AssertUnwindSafe(|| self.try_it(call, door)));
+        let result = caught.unwrap_or_else(|_| {
+            log::error!("{}: {:?}: the call panicked, a defect", call.service.name(), call.what);
+            Err(CallError::Garbled("the call failed by a defect of this node".into()))
+        });
         door.count(&result);
         if let Err(why) = &result {
             log::debug!("{}: {:?}: {why}", call.service.name(), call.what);
@@ -122,6 +129,9 @@ impl Outside {
             What::Http { url, headers, body } => {
                 let agent = self.agent(url)?;
                 let lines = headers(wall);
+                // What may be a key: behind the host, and in header lines.
+                let pieces = url.split(['/', '?', '&', '=', ',']).skip(3).map(str::to_owned);
+                let secrets: Vec<_> = pieces.chain(lines.iter().map(|(_, value)| value.clone())).collect();
                 let response = match body {
                     None => {
                         let request = agent.get(url).config().timeout_global(Some(deadline)).build();
@@ -132,7 +142,7 @@ impl Outside {
                         lines.into_iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
                     }
                 };
-                answer(response.map_err(failed)?, call.bytes_max)
+                answer(response.map_err(failed)?, call.bytes_max, &secrets)
             }
         }
     }
@@ -141,13 +151,16 @@ impl Outside {
         if url.starts_with("http://") {
             return Ok(&self.plain);
         }
-        let tls = self.tls.get_or_init(|| {
-            let found = rustls_native_certs::load_native_certs();
-            let why = || found.errors.first().map_or("there are none".to_owned(), ToString::to_string);
-            let roots: Vec<_> = found.certs.iter().map(|cert| Certificate::from_der(cert).to_owned()).collect();
-            if roots.is_empty() { Err(format!("the system's root certificates cannot be read: {}", why())) } else { Ok(agent(Some(roots))) }
-        });
-        tls.as_ref().map_err(|why| CallError::Unreachable(why.clone()))
+        match self.tls.get() {
+            Some(agent) => Ok(agent),
+            None => self.trust(roots()),
+        }
+    }
+
+    /// Takes these for the system's root certificates, from now on. Where there are none, they are looked for at the next call.
+    fn trust(&self, roots: Result<Vec<Certificate<'static>>, String>) -> Result<&ureq::Agent, CallError> {
+        let roots = roots.map_err(CallError::Unreachable)?;
+        Ok(self.tls.get_or_init(|| agent(Some(roots))))
     }
 
     /// How the calls of each service stand. Waits for nothing.
@@ -171,6 +184,14 @@ impl Outside {
     }
 }
 
+/// The system's root certificates, or why there are none.
+fn roots() -> Result<Vec<Certificate<'static>>, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let why = || found.errors.first().map_or("there are none".to_owned(), ToString::to_string);
+    let roots: Vec<_> = found.certs.iter().map(|cert| Certificate::from_der(cert).to_owned()).collect();
+    if roots.is_empty() { Err(format!("the system's root certificates cannot be read: {}", why())) } else { Ok(roots) }
+}
+
 /// An agent that follows no redirect: an API that moves is told as such, and no secret goes elsewhere.
 fn agent(roots: Option<Vec<Certificate<'static>>>) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
@@ -191,8 +212,9 @@ fn agent(roots: Option<Vec<Certificate<'static>>>) -> ureq::Agent {
     config.build().new_agent()
 }
 
-/// Reads an answer: JSON that is called JSON, and no more of it than was asked for.
-fn answer(mut response: ureq::http::Response<ureq::Body>, bytes_max: u64) -> Result<Vec<u8>, CallError> {
+/// Reads an answer: JSON that is called JSON, and no more of it than was asked for. What it says of a failure is told to users and logs, so
+/// that no secret that was sent is in it, though many servers repeat the path that they do not know.
+fn answer(mut response: ureq::http::Response<ureq::Body>, bytes_max: u64, secrets: &[String]) -> Result<Vec<u8>, CallError> {
     let status = response.status().as_u16();
     let field = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if !(200..300).contains(&status) {
@@ -202,8 +224,8 @@ fn answer(mut response: ureq::http::Response<ureq::Body>, bytes_max: u64) -> Res
         // Seconds; nobody whom we ask tells a date.
         let retry_after = field("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         let mut said = Vec::new();
-        let _ = response.body_mut().as_reader().take(REASON_BYTES_MAX as u64).read_to_end(&mut said);
-        let said = moved.map_or_else(|| short(&String::from_utf8_lossy(&said)), |moved| short(&moved));
+        let _ = response.body_mut().as_reader().take(SAID_BYTES_MAX).read_to_end(&mut said);
+        let said = moved.map_or_else(|| short(&hidden(&String::from_utf8_lossy(&said), secrets)), |moved| short(&moved));
         return Err(CallError::Status { status, said: Some(said).filter(|said| !said.is_empty()), retry_after });
     }
     let kind = field("content-type").unwrap_or_default().to_ascii_lowercase();
@@ -217,6 +239,12 @@ fn answer(mut response: ureq::http::Response<ureq::Body>, bytes_max: u64) -> Res
     })?;
     serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|why| CallError::Garbled(short(&why.to_string())))?;
     Ok(bytes)
+}
+
+/// The same text without these, the short ones apart: they are words such as `v3`.
+fn hidden(said: &str, secrets: &[String]) -> String {
+    let long = secrets.iter().filter(|secret| secret.len() >= SECRET_BYTES_MIN);
+    long.fold(said.to_owned(), |said, secret| said.replace(secret.as_str(), "…"))
 }
 
 fn failed(why: ureq::Error) -> CallError {

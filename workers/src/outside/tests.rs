@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::fake::{FakeService, Fault, Reply};
 use super::*;
-use crate::limits::{ACQUIRE_MAX, CALL_TRIES, CIRCUIT_FAILURES, IN_FLIGHT_MAX};
+use crate::limits::{ACQUIRE_MAX, CALL_TRIES, CIRCUIT_FAILURES, IN_FLIGHT_MAX, SAID_BYTES_MAX, SECRET_BYTES_MIN};
 
 /// A client whose EVM calls have these limits.
 fn outside(in_flight: usize, delay: Duration, tries: u32) -> Outside {
@@ -303,7 +303,7 @@ fn over_tls_only_who_can_prove_to_be_it_is_heard() {
     let port = tls_server();
     let url = |host: &str| get(&format!("https://{host}:{port}/"));
     let trusting = outside(1, Duration::ZERO, 1);
-    let _ = trusting.tls.set(Ok(agent(Some(vec![Certificate::from_der(&der(ROOT)).to_owned()]))));
+    let _ = trusting.trust(Ok(vec![Certificate::from_der(&der(ROOT)).to_owned()]));
     assert_eq!(trusting.call(&url("localhost")), Ok(b"true".to_vec()));
     // A certificate for somebody else, and one of nobody whom the system knows.
     let doubted = |outside: &Outside, host: &str| match outside.call(&url(host)) {
@@ -313,11 +313,48 @@ fn over_tls_only_who_can_prove_to_be_it_is_heard() {
     let why = doubted(&trusting, "127.0.0.1");
     assert!(why.contains("not valid for name"), "{why}");
     let stranger = outside(1, Duration::ZERO, 1);
-    let _ = stranger.tls.set(Ok(agent(Some(vec![Certificate::from_der(&der(LEAF)).to_owned()]))));
+    // There were none when they were first looked for, as while the system renews them: that is not for good.
+    assert!(matches!(stranger.trust(Err("there are none".into())), Err(CallError::Unreachable(_))));
+    let _ = stranger.trust(Ok(vec![Certificate::from_der(&der(LEAF)).to_owned()]));
     let why = doubted(&stranger, "localhost");
     assert!(why.contains("UnknownIssuer") || why.contains("invalid peer certificate"), "{why}");
     // With the system's own certificates, or none on this machine: read at the first call, and it is none of theirs.
     let usual = outside(1, Duration::ZERO, 1);
     doubted(&usual, "localhost");
-    assert!(usual.tls.get().is_some());
+    assert_eq!(usual.tls.get().is_some(), roots().is_ok());
+}
+
+#[test]
+fn a_call_that_panics_ends_neither_its_thread_nor_those_after_it() {
+    let service = FakeService::start(|_| Reply::json(&json!(1)));
+    let outside = outside(1, Duration::ZERO, CALL_TRIES);
+    let headers: call::Headers = Arc::new(|_| panic!("a defect"));
+    let what = What::Http { url: service.url(), headers, body: None };
+    for _ in 0..CIRCUIT_FAILURES {
+        let result = outside.call(&Call { what: what.clone(), ..get("") });
+        assert!(matches!(result, Err(CallError::Garbled(_))), "{result:?}");
+    }
+    assert_eq!(outside.call(&get(&service.url())), Ok(b"1".to_vec()), "its place is free");
+    let evm = &outside.gauges()[Service::Evm as usize];
+    assert_eq!((evm.in_flight, evm.calls.iter().map(|(_, calls)| calls).sum::<u64>()), (0, u64::from(CIRCUIT_FAILURES) + 1));
+}
+
+#[test]
+fn no_secret_is_in_what_a_service_says_of_a_failure() {
+    // As many servers do with a path that they do not know, and some with a key.
+    let service = FakeService::start(|asked| {
+        let lines: Vec<_> = asked.headers.iter().filter(|(name, _)| name.starts_with("x-")).collect();
+        Reply { status: 404, ..Reply::text("text/html", &format!("Cannot {} {} {lines:?}", asked.method, asked.target)) }
+    });
+    let (key, passphrase) = ("0123456789abcdef".repeat(2), "p".repeat(SECRET_BYTES_MIN));
+    let url = format!("{}/v3/{key}/x?apikey={key}&of={}{key}", service.url(), "a,".repeat(REASON_BYTES_MAX));
+    assert!(url.len() > REASON_BYTES_MAX && (url.len() as u64) < SAID_BYTES_MAX);
+    let sent = passphrase.clone();
+    let headers: call::Headers = Arc::new(move |_| vec![("x-passphrase", sent.clone())]);
+    let call = |url: &str| Call { what: What::Http { url: url.to_owned(), headers: headers.clone(), body: None }, ..get("") };
+    for url in [url.as_str(), &format!("{}/v3/{key}", service.url())] {
+        let Err(CallError::Status { said: Some(said), .. }) = plain().call(&call(url)) else { panic!("a refusal") };
+        assert!(said.starts_with("Cannot GET /v3/…") && !said.contains(&key[..8]) && !said.contains(&passphrase), "{said}");
+        assert!(said.chars().count() <= REASON_BYTES_MAX);
+    }
 }
