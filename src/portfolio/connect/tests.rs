@@ -185,10 +185,6 @@ fn every_connector_outlives_every_fault() {
             let words = error.to_string();
             assert!(words.len() < 400 && !words.contains("secret") && !words.contains('\n'), "{name}, {fault}: {words}");
             match *fault {
-                // Of bitcoind, what comes too slowly is told as what ends too early.
-                "slow body" if call.service == Service::Bitcoind => {
-                    assert!(matches!(error, CallError::Timeout | CallError::Garbled(_)), "{name}: {error:?}");
-                }
                 "slow head" | "slow body" => assert_eq!(error, CallError::Timeout, "{name}"),
                 "cut" | "hung up" => assert!(matches!(error, CallError::Unreachable(_) | CallError::Garbled(_)), "{name}: {error:?}"),
                 "429" if call.service != Service::Bitcoind => {

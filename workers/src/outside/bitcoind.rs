@@ -372,10 +372,17 @@ impl Rpc {
         }
         // Errors of calls come with status 500 and 404, and a body like any other; from HTTP itself with no JSON.
         let body = io::BufReader::new(response.body_mut().with_config().limit(bytes_max).reader());
-        serde_json::from_reader(body).map_err(|why| match status {
-            200 if why.io_error_kind() == Some(io::ErrorKind::TimedOut) => RpcError::Timeout,
-            200 => RpcError::Garbled(short(&why.to_string())),
-            _ => RpcError::Unreachable(format!("HTTP status {status}")),
+        serde_json::from_reader(body).map_err(|why: serde_json::Error| {
+            let garbled = RpcError::Garbled(short(&why.to_string()));
+            match status {
+                // What came too slowly is no nonsense.
+                200 if why.is_io() => match failed(io::Error::from(why).into()) {
+                    RpcError::Timeout => RpcError::Timeout,
+                    _ => garbled,
+                },
+                200 => garbled,
+                _ => RpcError::Unreachable(format!("HTTP status {status}")),
+            }
         })
     }
 
