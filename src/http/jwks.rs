@@ -93,6 +93,8 @@ pub struct Keys {
     asked: Option<Duration>,
     /// When keys came last.
     came: Option<Duration>,
+    /// The last fetch failed, and the log was told.
+    failed: bool,
     /// Tokens that were found good, by their hash, so that a request does not cost a check each.
     verified: BTreeMap<[u8; 32], Verified>,
     /// Their hashes, the oldest first.
@@ -111,6 +113,7 @@ impl Keys {
             missed: false,
             asked: None,
             came: None,
+            failed: false,
             verified: BTreeMap::new(),
             order: VecDeque::new(),
         }
@@ -211,7 +214,7 @@ impl Keys {
         let keys = result.map_err(ToString::to_string).and_then(parse);
         match keys {
             Ok(keys) => {
-                self.came = Some(now.mono);
+                (self.came, self.failed) = (Some(now.mono), false);
                 // Whatever is under a name now may not be what it was.
                 self.verified.retain(|_, token| {
                     let (before, after) = (self.keys.get(&token.kid), keys.get(&token.kid));
@@ -220,7 +223,9 @@ impl Keys {
                 self.order.retain(|hash| self.verified.contains_key(hash));
                 self.keys = keys;
             }
-            Err(why) => log::warn!("the keys of users' tokens: {why}"),
+            // Tried again every few seconds, for days if need be: one line says so.
+            Err(why) if std::mem::replace(&mut self.failed, true) => log::debug!("the keys of users' tokens: {why}"),
+            Err(why) => log::warn!("the keys of users' tokens: {why}; trying again every {JWKS_AGAIN_MIN:?}"),
         }
     }
 }

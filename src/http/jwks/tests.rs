@@ -302,6 +302,7 @@ fn a_fetch_that_fails_changes_nothing_and_is_tried_again_in_a_while() {
     {
         let now = hour + round as u64 * JWKS_AGAIN_MIN.as_secs();
         assert!(keys.wants(at(now)).is_some(), "{round}");
+        assert_eq!(keys.failed, round > 0, "one line in the log for all of it");
         keys.came(Ok(&bad), at(now));
         assert_eq!(keys.due(), Some(at(now).mono + JWKS_AGAIN_MIN));
         assert!(keys.wants(at(now + JWKS_AGAIN_MIN.as_secs() - 1)).is_none());
@@ -310,6 +311,9 @@ fn a_fetch_that_fails_changes_nothing_and_is_tried_again_in_a_while() {
     assert!(keys.wants(at(2 * hour)).is_some());
     keys.came(Err(&CallError::Timeout), at(2 * hour));
     assert_eq!(keys.check(Some(&token), at(0)), Ok(ann()));
+    assert!(keys.failed && keys.wants(at(2 * hour + JWKS_AGAIN_MIN.as_secs())).is_some());
+    keys.came(Ok(&set(&[shown("a", FIRST)])), at(2 * hour + 11));
+    assert!(!keys.failed, "the next outage is told of again");
     let full: Vec<_> = (0..JWKS_KEYS_MAX).map(|n| shown(&n.to_string(), FIRST)).collect();
     assert!(parse(&set(&full)).is_ok_and(|keys| keys.len() == JWKS_KEYS_MAX));
 }
