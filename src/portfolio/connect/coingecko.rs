@@ -1,14 +1,14 @@
 //! CoinGecko: what coins are worth, which are the top ones, and where they live on chains.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use rockpool_store::limits::COINS_MAX;
 use rockpool_workers::outside::call::{Call, CallError, Headers, Service};
-use serde::Deserializer;
-use serde::de::{Error, SeqAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::{garbled, http, json, no_headers};
 use crate::limits::{COINS_LIST_BYTES, COINS_LISTED_MAX, PRICE_MAX, TOKENS_PER_CHAIN};
@@ -89,13 +89,12 @@ impl CoinGecko {
     pub fn read_contracts(&self, bytes: &[u8], top: &[Coin]) -> Result<Vec<Contract>, CallError> {
         let ranks: BTreeMap<_, _> = top.iter().map(|coin| (coin.id.as_str(), coin.rank)).collect();
         let mut found = BTreeMap::new();
-        let mut look = |coin: &Value| {
-            let Some((id, rank)) = coin["id"].as_str().and_then(|id| Some((id, ranks.get(id)?))) else { return };
+        let mut look = |coin: Listed| {
+            let Some((id, rank)) = coin.id.and_then(|id| ranks.get_key_value(&*id)) else { return };
             // What fees are paid in is no contract, though some chains have one that shows the same balance.
-            for chain in CHAINS.iter().filter(|chain| chain.native != id) {
-                if let Some(address) = coin["platforms"][chain.platform].as_str().and_then(address) {
-                    found.insert((chain.id, *rank), Contract { chain: chain.id, address, coin: id.to_owned(), decimals: None });
-                }
+            let lives = CHAINS.iter().zip(coin.platforms.0).filter(|(chain, _)| chain.native != *id);
+            for (chain, address) in lives.filter_map(|(chain, address)| Some((chain, address?))) {
+                found.insert((chain.id, *rank), Contract { chain: chain.id, address, coin: (*id).to_owned(), decimals: None });
             }
         };
         let mut reader = serde_json::Deserializer::from_slice(bytes);
@@ -125,8 +124,46 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// What is read of an entry of the list of all coins. As JSON's values, an entry made for it could take sixteen times its bytes.
+#[derive(Default, Deserialize)]
+struct Listed<'a> {
+    #[serde(default, borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    platforms: Platforms,
+}
+
+/// A coin's address on each known chain.
+#[derive(Default)]
+struct Platforms([Option<[u8; 20]>; CHAINS.len()]);
+
+impl<'de> Deserialize<'de> for Platforms {
+    fn deserialize<D: Deserializer<'de>>(of: D) -> Result<Platforms, D::Error> {
+        struct Table;
+        impl<'de> Visitor<'de> for Table {
+            type Value = Platforms;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Platforms, A::Error> {
+                let mut platforms = Platforms::default();
+                while let Some(name) = table.next_key::<Cow<'de, str>>()? {
+                    match CHAINS.iter().position(|chain| chain.platform == name) {
+                        Some(at) => platforms.0[at] = table.next_value::<Option<Cow<'de, str>>>()?.and_then(|text| address(&text)),
+                        None => drop(table.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(platforms)
+            }
+        }
+        of.deserialize_map(Table)
+    }
+}
+
 /// Hands over the entries of a list one by one, so that none is kept.
-struct Each<'a>(&'a mut dyn FnMut(&Value));
+struct Each<'a>(&'a mut dyn FnMut(Listed<'_>));
 
 impl<'de> Visitor<'de> for Each<'_> {
     type Value = ();
@@ -137,12 +174,12 @@ impl<'de> Visitor<'de> for Each<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let mut count = 0;
-        while let Some(value) = list.next_element()? {
+        while let Some(coin) = list.next_element::<Listed<'de>>()? {
             count += 1;
             if count > COINS_LISTED_MAX {
                 return Err(A::Error::custom("more coins than there can be"));
             }
-            (self.0)(&value);
+            (self.0)(coin);
         }
         Ok(())
     }
@@ -268,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_list_of_a_million_coins_is_refused_and_of_a_chain_the_best_are_kept() {
-        let list = |count: usize| format!("[{}1]", "1,".repeat(count - 1));
+        let list = |count: usize| format!("[{}{{}}]", "{},".repeat(count - 1));
         let many = gecko().read_contracts(list(COINS_LISTED_MAX + 1).as_bytes(), &[]);
         assert!(matches!(many, Err(CallError::Garbled(why)) if why.contains("more coins")));
         assert_eq!(gecko().read_contracts(list(COINS_LISTED_MAX).as_bytes(), &[]), Ok(Vec::new()));
@@ -278,6 +315,11 @@ mod tests {
         let list: Vec<_> = (0..COINS_MAX).rev().map(|n| json!({"id": name(n), "platforms": {"base": format!("0x{n:040x}")}})).collect();
         let found = gecko().read_contracts(json!(list).to_string().as_bytes(), &top).unwrap();
         assert_eq!((found.len(), found[0].coin.as_str()), (TOKENS_PER_CHAIN, "coin-0"));
-        assert!(gecko().read_contracts(b"[[[]", &[]).is_err());
+        for bad in ["[[[]", "[7]", "{}", r#"[{"id":[0,0]}]"#, r#"[{"platforms":[0,0]}]"#, r#"[{"platforms":{"base":[0,0]}}]"#] {
+            assert!(gecko().read_contracts(bad.as_bytes(), &[]).is_err(), "{bad}");
+        }
+        // What is not known is passed over unread, however deep.
+        let odd = format!(r#"[{{"id":null,"more":{},"platforms":{{"moon":[[0]]}}}}]"#, "[".repeat(9) + &"]".repeat(9));
+        assert_eq!(gecko().read_contracts(odd.as_bytes(), &top), Ok(Vec::new()));
     }
 }
