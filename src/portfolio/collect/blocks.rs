@@ -20,6 +20,9 @@ use crate::portfolio::model::{AccountKey, Amount, Holding, Source};
 /// What is said where there is none to ask.
 const NO_BITCOIND: &str = "this node has no bitcoind to ask: start it with --bitcoind";
 
+/// What is said of an address with very many outputs.
+const TOO_MANY: &str = "bitcoind: there are more outputs at this address than can be told of";
+
 /// What is known of scans and blocks.
 #[derive(Default)]
 pub(super) struct Blocks {
@@ -28,6 +31,10 @@ pub(super) struct Blocks {
     earned: Option<BTreeMap<Script, miners::Earned>>,
     /// The height for which each address was last scanned.
     scanned: BTreeMap<String, u32>,
+    /// Addresses with more outputs than bitcoind may tell of, and the height for which each was last scanned.
+    too_many: BTreeMap<String, u32>,
+    /// Addresses in a scan at most, while one of those is looked for.
+    scan_most: Option<usize>,
     /// When the last scan ended.
     scan_ended: Option<Duration>,
     /// Blocks whose outputs are looked up: the first transaction's name once known, when to go on, and how often that failed.
@@ -139,9 +146,13 @@ impl Collector {
         }
         let height = self.blocks.mined.as_ref().map_or(0, |mined| mined.height);
         self.blocks.scanned.retain(|address, _| wanted.contains(address));
+        self.blocks.too_many.retain(|address, _| wanted.remove(address));
         let is_new = |address: &String| self.blocks.scanned.get(address).is_none_or(|scanned| *scanned != height);
         let mut due: Vec<_> = wanted.into_iter().filter(is_new).collect();
         let never = due.iter().any(|address| !self.blocks.scanned.contains_key(address));
+        // By itself, and after all others, in case that it has fewer outputs now.
+        let crowded = self.blocks.too_many.iter().filter(|(_, scanned)| **scanned != height).min_by_key(|(_, scanned)| **scanned);
+        due.extend(crowded.filter(|_| due.is_empty()).map(|(address, _)| address.clone()));
         let every = if looking || never { SCAN_EVERY } else { IDLE_EVERY };
         let at = self.blocks.scan_ended.map_or(Duration::ZERO, |ended| ended + every);
         if due.is_empty() || self.is_out(|question| matches!(question, Question::Scan(..))) {
@@ -152,7 +163,7 @@ impl Collector {
         }
         if self.may_ask(now, Service::Bitcoind, &self.bitcoind.clone()) {
             due.sort_by_key(|address| self.blocks.scanned.get(address).copied());
-            due.truncate(SCAN_ADDRESSES_MAX);
+            due.truncate(self.blocks.scan_most.unwrap_or(SCAN_ADDRESSES_MAX));
             let call = bitcoin::scan(&self.bitcoind, &due);
             self.ask(Question::Scan(due, height), call, orders);
         }
@@ -176,7 +187,21 @@ impl Collector {
                     let holding = Holding { asset: BITCOIN.into(), place: BITCOIN.into(), amount, counted: true };
                     book.set_holdings(&key, now.wall.as_secs(), vec![holding]);
                 }
+                self.blocks.too_many.retain(|address, _| !held.contains_key(address));
                 self.blocks.scanned.extend(held.into_keys().map(|address| (address, height)));
+                self.blocks.scan_most = self.blocks.scan_most.map(|most| most * 2).filter(|most| *most < SCAN_ADDRESSES_MAX);
+                Ok(())
+            }
+            // With one that has more outputs than fit, nothing is told of the others: it is found by halves, and asked for by itself from
+            // then on. Whoever added it would else hold up all.
+            Err(CallError::TooLong(_)) if addresses.len() > 1 => {
+                self.blocks.scan_most = Some(addresses.len() / 2);
+                Ok(())
+            }
+            Err(CallError::TooLong(_)) => {
+                self.blocks.scan_most = None;
+                self.blocks.too_many.extend(addresses.iter().map(|address| (address.clone(), height)));
+                keys.iter().for_each(|(key, _)| book.set_trouble(key, Some(TOO_MANY.to_owned())));
                 Ok(())
             }
             Err(error) => {
@@ -227,6 +252,11 @@ fn bitcoin_keys(book: &Book, such: &dyn Fn(&String) -> bool) -> Vec<(AccountKey,
 
 #[cfg(test)]
 impl Collector {
+    /// Addresses that are scanned for no more, and how many are in a scan while one is looked for.
+    pub(super) fn blocks_sought(&self) -> (usize, Option<usize>) {
+        (self.blocks.too_many.len(), self.blocks.scan_most)
+    }
+
     /// How often each lookup has failed.
     pub(super) fn blocks_tried(&self) -> Vec<u32> {
         self.blocks.lookups.values().map(|lookup| lookup.failures).collect()

@@ -31,6 +31,8 @@ struct Rig {
     world: World,
     /// Services that cannot be reached, and what they are as errors.
     down: BTreeMap<Service, CallError>,
+    /// An address with more outputs than bitcoind may tell of.
+    crowded: Option<String>,
     /// Orders out that are not answered until the test says so.
     held: Option<Vec<Order>>,
     rows: usize,
@@ -74,6 +76,7 @@ impl Rig {
             ahead: 0,
             world: World::new(START),
             down: BTreeMap::new(),
+            crowded: None,
             held: None,
             rows: 0,
             writes: 0,
@@ -141,6 +144,7 @@ impl Rig {
         let now = self.now();
         let result = match self.down.get(&order.call.service) {
             Some(error) => Err(error.clone()),
+            None if self.crowded.as_ref().is_some_and(|of| asks_for(order, of)) => Err(CallError::TooLong(SCAN_ANSWER_BYTES)),
             None => self.world.answer(&order.call),
         };
         self.collector.came(now, order.id, result, &mut self.book);
@@ -185,6 +189,11 @@ impl Rig {
     fn price_age(&self) -> u64 {
         self.now().wall.as_secs() - self.book.price("bitcoin").unwrap().at
     }
+}
+
+/// Whether an order is a scan for this address, among others.
+fn asks_for(order: &Order, address: &str) -> bool {
+    matches!(&order.call.what, What::Rpc { method: "scantxoutset", params } if params.to_string().contains(address))
 }
 
 fn evm(byte: u8, chains: &[u8]) -> Source {
@@ -605,6 +614,38 @@ fn one_scan_looks_for_all_and_not_before_a_new_block() {
     rig.book.looked(&user, rig.now());
     rig.run(MINUTE);
     assert_eq!(rig.world.count("scantxoutset"), 3);
+}
+
+#[test]
+fn an_address_with_too_many_outputs_holds_up_no_other() {
+    let mut rig = Rig::new();
+    rig.mined(840_000, 1);
+    let mut keys = Vec::new();
+    for n in 0..SCAN_ADDRESSES_MAX as u32 {
+        let user = rig.book.meet("rockpool", &format!("user {}", n / 32), START).unwrap();
+        keys.push(rig.book.add_account(&user, 1, "a".into(), Source::Bitcoin { address: address(n) }, START).unwrap());
+    }
+    rig.crowded = Some(address(77));
+    // Blocks come meanwhile.
+    for height in 840_001..840_025 {
+        rig.run(SCAN_EVERY + MINUTE);
+        rig.mined(height, 1);
+    }
+    let unknown: Vec<_> = keys.iter().filter(|key| rig.holdings(key).is_empty()).collect();
+    assert_eq!(unknown.len(), 1);
+    assert!(rig.trouble(unknown[0]).contains("more outputs"), "{}", rig.trouble(unknown[0]));
+    assert!(keys.iter().filter(|key| *key != unknown[0]).all(|key| rig.trouble(key).is_empty()));
+    // It is known now, and all others are found by one scan again.
+    rig.world.asked.clear();
+    rig.mined(840_100, 1);
+    rig.run(HOUR + SCAN_EVERY);
+    assert_eq!((rig.world.count("scantxoutset"), rig.collector.blocks_sought()), (1, (1, None)));
+    // Somebody has swept it up.
+    rig.crowded = None;
+    rig.mined(840_101, 1);
+    rig.run(2 * HOUR + SCAN_EVERY);
+    assert_eq!((rig.holdings(unknown[0]).len(), rig.trouble(unknown[0])), (1, String::new()));
+    assert_eq!((rig.world.count("scantxoutset"), rig.collector.blocks_sought()), (3, (0, None)));
 }
 
 #[test]

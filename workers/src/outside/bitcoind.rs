@@ -167,6 +167,7 @@ impl BitcoindConfig {
             RpcError::Refused(..) | RpcError::Unauthorized => CallError::Refused(why.to_string()),
             RpcError::Garbled(why) => CallError::Garbled(why),
             RpcError::Timeout => CallError::Timeout,
+            RpcError::TooLong(most) => CallError::TooLong(most),
             RpcError::Cookie(_) | RpcError::WarmingUp(_) | RpcError::Behind | RpcError::Unreachable(_) => {
                 CallError::Unreachable(why.to_string())
             }
@@ -208,6 +209,8 @@ enum RpcError {
     Unreachable(String),
     #[error("answer not understood: {0}")]
     Garbled(String),
+    #[error("an answer of more than {0} bytes")]
+    TooLong(u64),
 }
 
 /// bitcoind's word for "not yet" (RPC_IN_WARMUP).
@@ -375,9 +378,10 @@ impl Rpc {
         serde_json::from_reader(body).map_err(|why: serde_json::Error| {
             let garbled = RpcError::Garbled(short(&why.to_string()));
             match status {
-                // What came too slowly is no nonsense.
-                200 if why.is_io() => match failed(io::Error::from(why).into()) {
-                    RpcError::Timeout => RpcError::Timeout,
+                200 if why.is_io() => match io::Error::from(why).into() {
+                    ureq::Error::BodyExceedsLimit(_) => RpcError::TooLong(bytes_max),
+                    // What came too slowly is no nonsense.
+                    ureq::Error::Timeout(_) => RpcError::Timeout,
                     _ => garbled,
                 },
                 200 => garbled,

@@ -340,6 +340,16 @@ fn a_call_that_panics_ends_neither_its_thread_nor_those_after_it() {
 }
 
 #[test]
+fn an_answer_of_bitcoind_that_is_too_long_is_told_as_such() {
+    let service = FakeService::start(|_| Reply::json(&json!({"result": "x".repeat(2_000), "error": null, "id": "rockpool"})));
+    let bitcoind = BitcoindConfig::new(&format!("http://u:p@{}", service.host()), None, rockpool_store::params::Network::Regtest);
+    let config = OutsideConfig { clock: Clock::start(), seed: 1, limits: Vec::new(), bitcoind: Some(bitcoind.unwrap()) };
+    let what = What::Rpc { method: "scantxoutset", params: json!([]) };
+    let call = Call { service: Service::Bitcoind, what, ..get("") };
+    assert_eq!(Outside::new(config).call(&call), Err(CallError::TooLong(1_000)));
+}
+
+#[test]
 fn no_secret_is_in_what_a_service_says_of_a_failure() {
     // As many servers do with a path that they do not know, and some with a key.
     let service = FakeService::start(|asked| {
