@@ -11,7 +11,7 @@ use rockpool_store::error::StoreError;
 use rockpool_store::kv::{Family, Kv};
 use rockpool_store::limits::SNAPSHOT_DAYS_MAX;
 use rockpool_store::params::Network;
-use rockpool_store::portfolios::rows::{Row, snapshot_key};
+use rockpool_store::portfolios::rows::{snapshot_key, snapshot_of, snapshot_values};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -257,15 +257,16 @@ impl Desk<'_> {
         self.portfolio(user, id)?;
         let today = u32::try_from(self.now / DAY_S).unwrap_or(u32::MAX);
         let first = today.saturating_add(1).saturating_sub(days.clamp(1, SNAPSHOT_DAYS_MAX));
-        let end = snapshot_key(user, id, u32::MAX);
+        // Of a day that is to come there is one if the calendar was once ahead.
+        let end = snapshot_key(user, id, today);
         let mut points = Vec::new();
         self.kv.scan(Family::Portfolios, &snapshot_key(user, id, first), &mut |key, row| {
             if key > end.as_slice() || points.len() == SNAPSHOT_DAYS_MAX as usize {
                 return false;
             }
             // One that does not decode is a day of which nothing is known.
-            if let Ok(Row::Snapshot(_, _, snapshot)) = Row::decode(key, row) {
-                points.push(json!([u64::from(snapshot.day) * DAY_S, snapshot.values.get(currency)]));
+            if let Some(((_, _, day), values)) = snapshot_of(key).zip(snapshot_values(row)) {
+                points.push(json!([u64::from(day) * DAY_S, values.get(currency)]));
             }
             true
         })?;

@@ -67,10 +67,18 @@ impl Desk<'_> {
         self.portfolio(user, portfolio)?;
         let name = name(&new.name)?;
         let key = AccountKey { user: *user, portfolio, account: self.book.next_account(user)? };
+        let api_key = new.key.clone();
         let source = self.source(new, &key)?;
         // Twice the same would be worth twice as much.
         if self.book.accounts_in(user, portfolio).any(|(_, account)| same(&account.source, &source)) {
             return Err(Refused::new(Code::Conflict, "an account of this kind and address is in this portfolio already"));
+        }
+        let sealed_key = |(of, account): (AccountKey, &Account)| match &account.source {
+            Source::Okx { sealed } => Some(self.sealer?.open(sealed, &of)?.key),
+            _ => None,
+        };
+        if api_key.is_some() && self.book.accounts_in(user, portfolio).any(|account| sealed_key(account) == api_key) {
+            return Err(Refused::new(Code::Conflict, "an account with this API key is in this portfolio already"));
         }
         let key = self.book.add_account(user, portfolio, name, source, self.now)?;
         let account = self.book.account(&key).ok_or_else(super::no_portfolio)?;
@@ -122,7 +130,7 @@ fn on(names: Option<Vec<String>>) -> Result<Vec<u8>, String> {
     if ids.is_empty() { Err(format!("chains: choose from {}", known())) } else { Ok(ids) }
 }
 
-/// Whether two accounts would hold the same. Keys do not tell.
+/// Whether two accounts would hold the same. Sealed keys do not tell.
 fn same(one: &Source, other: &Source) -> bool {
     match (one, other) {
         (Source::Bitcoin { address: a }, Source::Bitcoin { address: b }) | (Source::Miner { address: a }, Source::Miner { address: b }) => {

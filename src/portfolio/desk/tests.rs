@@ -303,4 +303,22 @@ fn history_is_what_each_day_was_worth() {
     assert_eq!(days(&ann, 3, "eur"), [(2, None), (1, None), (0, None)]);
     assert_eq!(days(&ann, u32::MAX, "usd").len(), 4, "ten years and no more");
     assert_eq!(days(&bob, 9, "usd"), [(0, None)]);
+    // Of days to come, which a calendar that was ahead has left, nothing is told.
+    for ahead in [1, 366] {
+        world.book.snapshot(&ann, 1, Snapshot { day: today + ahead, values: [("usd".to_owned(), 9.0)].into(), assets: Vec::new() });
+    }
+    world.book.take().iter().for_each(|batch| world.kv.write(batch, true).unwrap());
+    let (_, told) = world.ask(&ann, Question::History(1, 2)).unwrap();
+    assert_eq!(told["points"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_same_api_key_is_one_account() {
+    let mut world = World::new();
+    let ann = world.user("ann");
+    let okx = |key: &str| json!({ "kind": "okx", "name": "o", "key": key, "secret": "s", "passphrase": "p" });
+    world.add(&ann, okx("one")).unwrap();
+    let (code, why) = refused(world.add(&ann, okx("one")));
+    assert!(code == Code::Conflict && !why.contains("one"), "{why}");
+    world.add(&ann, okx("two")).unwrap();
 }
