@@ -15,6 +15,9 @@ use crate::limits::{COINS_LIST_BYTES, COINS_LISTED_MAX, PRICE_MAX, TOKENS_PER_CH
 use crate::portfolio::chains::CHAINS;
 use crate::portfolio::model::{Coin, Contract, Price};
 
+/// Where Polygon's own coin stands as though it were a token, under whichever of its names: the same balance would be counted twice.
+const POLYGON_NATIVE: [u8; 20] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0x10];
+
 /// How CoinGecko is asked.
 pub struct CoinGecko {
     base: String,
@@ -93,7 +96,9 @@ impl CoinGecko {
             let Some((id, rank)) = coin.id.and_then(|id| ranks.get_key_value(&*id)) else { return };
             // What fees are paid in is no contract, though some chains have one that shows the same balance.
             let lives = CHAINS.iter().zip(coin.platforms.0).filter(|(chain, _)| chain.native != *id);
-            for (chain, address) in lives.filter_map(|(chain, address)| Some((chain, address?))) {
+            for (chain, address) in
+                lives.filter_map(|(chain, address)| Some((chain, address.filter(|address| *address != POLYGON_NATIVE)?)))
+            {
                 found.insert((chain.id, *rank), Contract { chain: chain.id, address, coin: (*id).to_owned(), decimals: None });
             }
         };
@@ -321,5 +326,7 @@ mod tests {
         // What is not known is passed over unread, however deep.
         let odd = format!(r#"[{{"id":null,"more":{},"platforms":{{"moon":[[0]]}}}}]"#, "[".repeat(9) + &"]".repeat(9));
         assert_eq!(gecko().read_contracts(odd.as_bytes(), &top), Ok(Vec::new()));
+        let old_name = json!([{"id": "coin-1", "platforms": {"polygon-pos": "0x0000000000000000000000000000000000001010"}}]);
+        assert_eq!(gecko().read_contracts(old_name.to_string().as_bytes(), &top), Ok(Vec::new()), "counted as the chain's own coin");
     }
 }
