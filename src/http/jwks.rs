@@ -211,6 +211,9 @@ impl Keys {
     /// that failed changes nothing.
     pub fn came(&mut self, result: Result<&[u8], &CallError>, now: Now) {
         self.fetching = false;
+        if result == Err(&CallError::Stopped) {
+            return;
+        }
         let keys = result.map_err(ToString::to_string).and_then(parse);
         match keys {
             Ok(keys) => {

@@ -314,6 +314,8 @@ fn a_fetch_that_fails_changes_nothing_and_is_tried_again_in_a_while() {
     assert!(keys.failed && keys.wants(at(2 * hour + JWKS_AGAIN_MIN.as_secs())).is_some());
     keys.came(Ok(&set(&[shown("a", FIRST)])), at(2 * hour + 11));
     assert!(!keys.failed, "the next outage is told of again");
+    keys.came(Err(&CallError::Stopped), at(2 * hour + 12));
+    assert!(!keys.failed, "a stop is none");
     let full: Vec<_> = (0..JWKS_KEYS_MAX).map(|n| shown(&n.to_string(), FIRST)).collect();
     assert!(parse(&set(&full)).is_ok_and(|keys| keys.len() == JWKS_KEYS_MAX));
 }
