@@ -610,6 +610,8 @@ pub const SNAPSHOTS_AT_ONCE: usize = 100;
 pub const CURRENCIES_MAX: usize = 8;
 /// Most time between the starts of two calls to one service: prices are asked for once a minute.
 pub const OUTSIDE_DELAY_MAX: Duration = Duration::from_secs(60);
+/// The same of bitcoind: a new block takes some six calls before miners have a template on it.
+pub const BITCOIND_DELAY_MAX: Duration = Duration::from_millis(100);
 /// Bytes of a service's URL, or of what it knows the operator by: many times what there are.
 pub const OUTSIDE_TEXT_BYTES_MAX: usize = 512;
 /// Seconds after which it is written down again that an account was checked, though it holds what it held.

@@ -12,7 +12,7 @@ use rockpool_workers::outside::gate::Limits;
 use super::chains::{CHAINS, Chain, by_name};
 use crate::config::{ConfigError, Options};
 use crate::http::jwks::Identity;
-use crate::limits::{CURRENCIES_MAX, CURRENCY_BYTES_MAX, OUTSIDE_DELAY_MAX, OUTSIDE_TEXT_BYTES_MAX};
+use crate::limits::{BITCOIND_DELAY_MAX, CURRENCIES_MAX, CURRENCY_BYTES_MAX, OUTSIDE_DELAY_MAX, OUTSIDE_TEXT_BYTES_MAX};
 
 /// Currencies in which values are told unless the operator names others, the usual one first.
 pub const CURRENCIES: [&str; 3] = ["usd", "eur", "btc"];
@@ -164,8 +164,10 @@ fn limits(given: &[String]) -> Result<Vec<(Service, Limits)>, String> {
         let service = Service::ALL.into_iter().find(|service| service.name() == name).ok_or_else(mistake)?;
         let (in_flight, delay) = (in_flight.parse().map_err(|_| mistake())?, delay.parse().map_err(|_| mistake())?);
         let delay = Duration::from_millis(delay);
-        if !(1..=IN_FLIGHT_MAX).contains(&in_flight) || delay > OUTSIDE_DELAY_MAX {
-            let most = OUTSIDE_DELAY_MAX.as_millis();
+        // The node's own calls go through the same bulkhead, and miners wait for what they bring.
+        let delay_max = if service == Service::Bitcoind { BITCOIND_DELAY_MAX } else { OUTSIDE_DELAY_MAX };
+        if !(1..=IN_FLIGHT_MAX).contains(&in_flight) || delay > delay_max {
+            let most = delay_max.as_millis();
             return Err(format!("--outside: {text:?}: from 1 to {IN_FLIGHT_MAX} calls under way, at most {most} ms apart"));
         }
         once("--outside", name, &mut named)?;
@@ -285,7 +287,7 @@ mod tests {
             coingecko_key: Some("CG-1".into()),
             okx: Some("http://[::1]:2".into()),
             evm: texts(&["base=http://localhost:3/v3/key"]),
-            outside: texts(&["coingecko=6,0", "bitcoind=1,60000"]),
+            outside: texts(&["coingecko=6,60000", "bitcoind=1,100"]),
             jwt_issuer: Some("https://id.example.org/realms/home/".into()),
             jwt_audience: Some("rockpool".into()),
             jwt_jwks: Some("http://192.168.1.9/certs".into()),
@@ -297,7 +299,7 @@ mod tests {
         assert_eq!(config.chains[3].1, "http://localhost:3/v3/key");
         assert_eq!(config.chains[0].1, CHAINS[0].url);
         let pace = |service, in_flight, ms| (service, Limits { in_flight, delay: Duration::from_millis(ms), ..Limits::of(service) });
-        assert_eq!(config.limits, [pace(Service::CoinGecko, 6, 0), pace(Service::Bitcoind, 1, 60_000)]);
+        assert_eq!(config.limits, [pace(Service::CoinGecko, 6, 60_000), pace(Service::Bitcoind, 1, 100)]);
         let identity = config.identity.as_ref().unwrap();
         assert_eq!(identity.issuer, "https://id.example.org/realms/home/", "letter by letter");
         // Loopback is no network; another machine of the house is.
@@ -335,6 +337,7 @@ mod tests {
             (Options { outside: texts(&["okx=0,1"]), ..on() }, "from 1 to 16 calls under way, at most 60000 ms apart"),
             (Options { outside: vec![format!("okx={},1", IN_FLIGHT_MAX + 1)], ..on() }, "from 1 to 16 calls"),
             (Options { outside: vec![format!("okx=1,{}", OUTSIDE_DELAY_MAX.as_millis() + 1)], ..on() }, "from 1 to 16 calls"),
+            (Options { outside: vec![format!("bitcoind=4,{}", BITCOIND_DELAY_MAX.as_millis() + 1)], ..on() }, "at most 100 ms apart"),
             (Options { outside: texts(&["okx=1,1", "okx=1,2"]), ..on() }, "--outside: okx is given twice"),
             (Options { jwt_issuer: issuer.clone(), ..on() }, "belong together: give all three or none"),
             (
