@@ -577,8 +577,12 @@ pub const BITCOIND_ORDERS_MAX: usize = 1;
 pub const COLLECT_MIN: Duration = Duration::from_secs(1);
 /// Most time between two looks.
 pub const COLLECT_MAX: Duration = Duration::from_secs(60);
-/// How old prices are when they are asked for again.
+/// How old prices are when they are asked for again while somebody looks.
 pub const PRICES_EVERY: Duration = Duration::from_secs(60);
+/// The same while nobody does: 4,320 calls a month, where a free key has 10,000.
+pub const PRICES_IDLE_EVERY: Duration = Duration::from_secs(600);
+/// Least time between two rounds of calls for prices, whatever becomes new.
+pub const PRICES_APART: Duration = Duration::from_secs(10);
 /// Coins whose prices are known to be new: as many as prices are kept.
 pub const PRICED_MAX: usize = 10_000;
 /// How long what a chain told is new: whoever else wants the same gets it.

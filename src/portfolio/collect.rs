@@ -24,10 +24,10 @@ use super::book::Book;
 use super::chains::Chain;
 use super::connect::coingecko::CoinGecko;
 use super::connect::{evm, okx};
-use super::model::{AccountKey, Contract, Holding, Sealed};
+use super::model::{AccountKey, Contract, Daily, Holding, Sealed};
 use crate::limits::{
     AGAIN_AFTER, BITCOIND_ORDERS_MAX, CHAIN_DATA_FOR, CHAIN_DATA_MAX, COLLECT_MAX, COLLECT_MIN, COLLECT_ORDERS_MAX, LOOKED_FOR, PRICED_MAX,
-    PRICES_EVERY, PRICES_PER_CALL,
+    PRICES_APART, PRICES_EVERY, PRICES_IDLE_EVERY, PRICES_PER_CALL,
 };
 use accounts::{Asked, Subject};
 use blocks::Blocks;
@@ -85,8 +85,8 @@ pub struct Collector {
     /// When the last look was, and when the next is wanted.
     looked: Option<Duration>,
     next: Duration,
-    /// When prices are looked at again, and coins whose prices were told lately, or that there is none.
-    prices_at: Duration,
+    /// Before when no prices are asked for, and coins whose prices were told lately, or that there is none.
+    prices_from: Duration,
     priced: TtlCache<String, ()>,
     /// What chains told lately, and why they did not.
     chain_data: TtlCache<(u8, [u8; 20]), Vec<Holding>>,
@@ -115,7 +115,7 @@ impl Collector {
             last_order: 0,
             looked: None,
             next: Duration::ZERO,
-            prices_at: Duration::ZERO,
+            prices_from: Duration::ZERO,
             priced: TtlCache::new(PRICES_EVERY, PRICED_MAX),
             chain_data: TtlCache::new(CHAIN_DATA_FOR, CHAIN_DATA_MAX),
             chain_trouble: BTreeMap::new(),
@@ -217,19 +217,23 @@ impl Collector {
         self.out.values().any(|sent| such(&sent.question))
     }
 
-    /// Asks for prices of what is held, of bitcoins, and of top coins while somebody looks. What is nearly due goes along, so that calls
-    /// stay few.
+    /// Asks for prices of what is held, of bitcoins, and of top coins while somebody looks: often then and for the day's snapshots, else
+    /// now and then, since a free key has few calls a month. A coin that is new is asked for soon. What is nearly due goes along, so that
+    /// calls stay few.
     fn plan_prices(&mut self, now: Now, book: &Book, orders: &mut Vec<Order>) {
-        if now.mono < self.prices_at {
-            return self.want(self.prices_at);
+        if now.mono < self.prices_from {
+            return self.want(self.prices_from);
         }
         let mut wanted = BTreeSet::from([BITCOIN]);
         for (key, _) in book.accounts() {
             wanted.extend(book.holdings(&key).iter().map(|holding| holding.asset.as_str()).filter(|asset| !asset.contains(':')));
         }
-        if book.all_portfolios().any(|(user, _)| is_looking(book, now, &user)) {
+        let looks = book.all_portfolios().any(|(user, _)| is_looking(book, now, &user));
+        if looks {
             wanted.extend(book.coins().iter().map(|coin| coin.id.as_str()));
         }
+        let snapshots = book.mark(Daily::Snapshots) != Some(daily::day(now));
+        let every = if looks || snapshots { PRICES_EVERY } else { PRICES_IDLE_EVERY };
         let under_way = |id: &str| {
             let asks = |sent: &Sent| matches!(&sent.question, Question::Prices(ids) if ids.iter().any(|asked| asked == id));
             self.out.values().any(asks)
@@ -237,11 +241,10 @@ impl Collector {
         let age = |id: &str| self.priced.get(&id.to_owned(), now.mono).map_or(Duration::MAX, |cached| cached.age);
         let old: Vec<_> = wanted.iter().map(|id| (age(id), *id)).filter(|(_, id)| !under_way(id)).collect();
         let oldest = old.iter().map(|(age, _)| *age).max().unwrap_or_default();
-        if oldest < PRICES_EVERY {
-            self.prices_at = now.mono + (PRICES_EVERY - oldest);
-            return self.want(self.prices_at);
+        if oldest < every {
+            return self.want(now.mono + (every - oldest));
         }
-        let due: Vec<_> = old.into_iter().filter(|(age, _)| *age >= PRICES_EVERY / 2).map(|(_, id)| id.to_owned()).collect();
+        let due: Vec<_> = old.into_iter().filter(|(age, _)| *age >= every / 2).map(|(_, id)| id.to_owned()).collect();
         for ids in due.chunks(PRICES_PER_CALL) {
             let endpoint = self.services.coingecko.endpoint.clone();
             if !self.may_ask(now, Service::CoinGecko, &endpoint) {
@@ -250,14 +253,14 @@ impl Collector {
             let call = self.services.coingecko.prices(ids);
             self.ask(Question::Prices(ids.to_vec()), call, orders);
         }
-        self.prices_at = now.mono + PRICES_EVERY;
+        // Whatever users come to hold one after the other.
+        self.prices_from = now.mono + PRICES_APART;
     }
 
     fn came_prices(&mut self, now: Now, result: Result<Vec<u8>, CallError>, ids: &[String], book: &mut Book) -> Result<(), CallError> {
+        let prices = result.and_then(|bytes| self.services.coingecko.read_prices(&bytes, ids, now.wall.as_secs()));
         // Its endpoint may be left alone for longer.
-        self.prices_at = now.mono + AGAIN_AFTER;
-        let prices = self.services.coingecko.read_prices(&result?, ids, now.wall.as_secs())?;
-        self.prices_at = now.mono;
+        let prices = prices.inspect_err(|_| self.prices_from = now.mono + AGAIN_AFTER)?;
         // Of a coin that it does not know it tells nothing: that need not be asked again before the others.
         ids.iter().for_each(|id| self.priced.put(id.clone(), (), now.mono));
         book.set_prices(prices);

@@ -53,7 +53,9 @@ impl Collector {
         let mut due = Vec::new();
         self.overdue = 0;
         for (subject, Wanted { every, keys }) in wanted {
-            let Asked { last, not_before } = self.asked.get(&subject).copied().unwrap_or_default();
+            // Whoever adds and removes accounts again and again stands behind those who wait already.
+            let new = Asked { last: None, not_before: now.mono };
+            let Asked { last, not_before } = *self.asked.entry(subject).or_insert(new);
             let news = self.tell_new(now, &subject, &keys, book);
             let at = last.filter(|_| news).map_or(Duration::ZERO, |last| last + every).max(not_before);
             if self.is_under_way(&subject) {
@@ -65,8 +67,11 @@ impl Collector {
                 self.want(at);
             }
         }
-        // Those that have waited longest go first.
-        due.sort_by_key(|(at, subject, _)| (*at, *subject));
+        // Those that have waited longest go first; all chains of one address before the next, so that new accounts are known one by one.
+        due.sort_by_key(|(at, subject, _)| match subject {
+            Subject::Chain(_, address) => (*at, Some(*address)),
+            Subject::Okx(_) => (*at, None),
+        });
         for (_, subject, keys) in due {
             match subject {
                 Subject::Chain(chain, address) => self.plan_chain(now, (chain, address), keys, book, orders),
@@ -78,7 +83,7 @@ impl Collector {
     /// Tells new accounts what is known of an address that others had before them. Whether nobody waits for what is not known.
     fn tell_new(&self, now: Now, subject: &Subject, keys: &[AccountKey], book: &mut Book) -> bool {
         let Subject::Chain(chain, address) = subject else { return true };
-        let mut new = keys.iter().filter(|key| book.account(key).is_some_and(|account| account.checked.is_none())).peekable();
+        let mut new = keys.iter().filter(|key| is_unchecked(book, key)).peekable();
         let known = self.chain_data.get(&(*chain, *address), now.mono).is_some();
         let waits = new.peek().is_some() && !known && !self.chain_trouble.contains_key(&(*chain, *address));
         let new: Vec<_> = new.copied().filter(|_| known).collect();
@@ -107,6 +112,10 @@ impl Collector {
                 book.contracts(at.0).filter(|contract| contract.decimals.is_some()).take(TOKENS_PER_CHAIN).cloned().collect();
             let call = endpoint.balances(&at.1, &tokens);
             self.ask(Question::Chain(at.0, at.1, tokens, keys), call, orders);
+        } else if self.endpoints.is_failing(&endpoint.name) && keys.iter().any(|key| is_unchecked(book, key)) {
+            // What else a new account holds need not wait until this address has its turn with a chain that is down.
+            self.chain_trouble.entry(at).or_insert_with(|| format!("{}: it failed, and is left alone for a while", endpoint.name));
+            keys.iter().for_each(|key| self.merge(now, key, book));
         }
     }
 
@@ -216,6 +225,11 @@ impl Collector {
             *asked = Asked { last: Some(now.mono), not_before: Duration::ZERO };
         }
     }
+}
+
+/// Whether nothing is known of an account yet.
+fn is_unchecked(book: &Book, key: &AccountKey) -> bool {
+    book.account(key).is_some_and(|account| account.checked.is_none())
 }
 
 /// What must be asked for an account.

@@ -12,7 +12,7 @@ use rockpool_workers::jobs::Mined;
 use rockpool_workers::outside::call::{CallError, Order, Service};
 
 use super::{BITCOIN, Collector, Question, is_looking, trouble};
-use crate::limits::{DAILY_EVERY, IDLE_EVERY, SCAN_ADDRESSES_MAX, SCAN_EVERY};
+use crate::limits::{AGAIN_AFTER, DAILY_EVERY, IDLE_EVERY, SCAN_ADDRESSES_MAX, SCAN_EVERY};
 use crate::portfolio::book::Book;
 use crate::portfolio::connect::{bitcoin, miners};
 use crate::portfolio::model::{AccountKey, Amount, Holding, Source};
@@ -122,9 +122,16 @@ impl Collector {
         }
     }
 
-    /// Begins anew later: a block that a pruned bitcoind no longer has will not come back, so ever more rarely.
+    /// Begins anew later: a block that a pruned bitcoind no longer has will not come back, so ever more rarely. That bitcoind was not there
+    /// says nothing of the block.
     fn failed_lookup(&mut self, now: Now, hash: ShareId, error: CallError) -> CallError {
-        if let Some(lookup) = self.blocks.lookups.get_mut(&hash) {
+        let absent = matches!(
+            error,
+            CallError::Unreachable(_) | CallError::Open { .. } | CallError::Timeout | CallError::Busy { .. } | CallError::Stopped
+        );
+        if let Some(lookup) = self.blocks.lookups.get_mut(&hash).filter(|_| absent) {
+            lookup.not_before = now.mono + AGAIN_AFTER;
+        } else if let Some(lookup) = self.blocks.lookups.get_mut(&hash) {
             let failures = lookup.failures.saturating_add(1);
             let pause = DAILY_EVERY * 2u32.saturating_pow(failures - 1).min(144);
             *lookup = Lookup { name: None, not_before: now.mono + pause, failures };

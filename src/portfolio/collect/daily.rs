@@ -9,6 +9,7 @@ use rockpool_workers::outside::call::{CallError, Order, Service};
 use super::{BITCOIN, Collector, Question};
 use crate::limits::{DAILY_EVERY, SNAPSHOT_WAIT, SNAPSHOTS_AT_ONCE};
 use crate::portfolio::book::Book;
+use crate::portfolio::chains::CHAINS;
 use crate::portfolio::model::{Daily, Source, UserId};
 use crate::portfolio::value;
 
@@ -31,7 +32,7 @@ struct Snapshots {
 }
 
 /// The calendar's day, since 1970.
-fn day(now: Now) -> u32 {
+pub(super) fn day(now: Now) -> u32 {
     u32::try_from(now.wall.as_secs() / 86_400).unwrap_or(u32::MAX)
 }
 
@@ -70,7 +71,12 @@ impl Collector {
     }
 
     pub(super) fn came_contracts(&mut self, result: Result<Vec<u8>, CallError>, day: u32, book: &mut Book) -> Result<(), CallError> {
-        book.set_contracts(self.services.coingecko.read_contracts(&result?, book.coins())?);
+        let found = self.services.coingecko.read_contracts(&result?, book.coins())?;
+        if found.is_empty() && CHAINS.iter().any(|chain| book.contracts(chain.id).next().is_some()) {
+            // Holdings would be gone with them.
+            return Err(CallError::Garbled("a list in which no top coin lives anywhere".into()));
+        }
+        book.set_contracts(found);
         book.set_mark(Daily::Contracts, day);
         Ok(())
     }
@@ -111,9 +117,15 @@ impl Collector {
     /// Makes the day's snapshots, so many at a time. After a pause they wait for prices and balances, but not for ever.
     pub(super) fn plan_snapshots(&mut self, now: Now, book: &mut Book) {
         let today = day(now);
-        if book.mark(Daily::Snapshots) == Some(today) {
+        let last = book.mark(Daily::Snapshots);
+        if last == Some(today) {
             self.days.snapshots = None;
             return;
+        }
+        // The calendar has gone back. It is wrong, or was: what was noted on that day must not be lost to what is true of another.
+        if last > Some(today) {
+            self.days.snapshots = None;
+            return book.set_mark(Daily::Snapshots, today);
         }
         let begun = self.days.snapshots.take().filter(|begun| begun.day == today);
         let mut begun = begun.unwrap_or(Snapshots { day: today, since: now.mono, after: None });

@@ -31,6 +31,11 @@ impl Endpoints {
         }
     }
 
+    /// Whether what it was last asked failed.
+    pub(super) fn is_failing(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|endpoint| endpoint.failures > 0)
+    }
+
     /// It is asked something.
     pub(super) fn asked(&mut self, name: &Arc<str>) {
         self.0.entry(name.clone()).or_default().out += 1;

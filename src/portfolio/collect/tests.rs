@@ -33,6 +33,8 @@ struct Rig {
     down: BTreeMap<Service, CallError>,
     /// An address with more outputs than bitcoind may tell of.
     crowded: Option<String>,
+    /// An endpoint that cannot be reached.
+    down_at: Option<&'static str>,
     /// Orders out that are not answered until the test says so.
     held: Option<Vec<Order>>,
     rows: usize,
@@ -77,6 +79,7 @@ impl Rig {
             world: World::new(START),
             down: BTreeMap::new(),
             crowded: None,
+            down_at: None,
             held: None,
             rows: 0,
             writes: 0,
@@ -145,6 +148,7 @@ impl Rig {
         let result = match self.down.get(&order.call.service) {
             Some(error) => Err(error.clone()),
             None if self.crowded.as_ref().is_some_and(|of| asks_for(order, of)) => Err(CallError::TooLong(SCAN_ANSWER_BYTES)),
+            None if self.down_at == Some(&*order.call.endpoint) => Err(CallError::Timeout),
             None => self.world.answer(&order.call),
         };
         self.collector.came(now, order.id, result, &mut self.book);
@@ -294,19 +298,74 @@ fn a_hundred_prices_are_one_call_and_one_write() {
 #[test]
 fn calls_for_prices_stay_few_however_holdings_come() {
     let mut rig = Rig::new();
+    // With what is held they fit one call.
+    rig.world.coins = 90;
     for n in 0..5 {
         let key = rig.add(evm(n, &[]));
         let holding = Holding { asset: format!("odd-{n}"), place: "x".into(), amount: Amount::sats(1), counted: true };
         rig.book.set_holdings(&key, START, vec![holding]);
-        rig.collector.prices_at = Duration::ZERO;
+        rig.look();
         rig.run(Duration::from_secs(11));
     }
     rig.run(5 * MINUTE);
     let before = rig.world.count("simple/price");
+    rig.look();
     rig.run(10 * MINUTE);
     let calls = rig.world.count("simple/price") - before;
     assert!((9..=11).contains(&calls), "{calls} calls in ten minutes");
     assert!(rig.collector.priced.len() <= PRICED_MAX && rig.collector.priced.is_fresh(&"odd-4".into(), rig.mono - PRICES_EVERY / 2));
+}
+
+#[test]
+fn prices_at_which_nobody_looks_are_within_the_calls_of_a_free_key() {
+    let mut rig = Rig::full();
+    rig.world.coins = 90;
+    rig.run(HOUR);
+    rig.world.asked.clear();
+    let end = rig.mono + 24 * HOUR;
+    while rig.mono < end {
+        rig.run(HOUR);
+        rig.mined(840_001 + (rig.mono.as_secs() / 600) as u32, 2);
+    }
+    let calls = rig.world.count("simple/price");
+    assert!((140..200).contains(&calls) && calls * 31 < 10_000, "{calls} calls a day");
+    // Whoever looks has new ones at the next look.
+    rig.run(PRICES_IDLE_EVERY / 2);
+    rig.world.asked.clear();
+    rig.look();
+    rig.run(2 * COLLECT_MIN);
+    assert_eq!(rig.world.count("simple/price"), 1);
+    rig.run(9 * MINUTE);
+    assert!((9..=10).contains(&rig.world.count("simple/price")), "{}", rig.world.count("simple/price"));
+}
+
+#[test]
+fn a_coin_that_is_new_has_its_price_soon_and_nobody_makes_calls_by_that() {
+    let mut rig = Rig::full();
+    rig.run(HOUR + MINUTE);
+    let key = rig.add(evm(1, &[]));
+    rig.world.asked.clear();
+    let holding = |n: usize| Holding { asset: format!("odd-{n}"), place: "x".into(), amount: Amount::sats(1), counted: true };
+    rig.book.set_holdings(&key, START, vec![holding(0)]);
+    rig.collector.wake();
+    rig.run(2 * COLLECT_MIN);
+    assert_eq!(rig.world.count("simple/price"), 1, "not only after its ten minutes");
+    // Another coin each second.
+    for n in 1..=600 {
+        rig.book.set_holdings(&key, START, vec![holding(n)]);
+        rig.collector.wake();
+        rig.run(COLLECT_MIN);
+    }
+    let calls = rig.world.count("simple/price");
+    assert!(calls <= 1 + (600 / PRICES_APART.as_secs()) as usize, "{calls} calls in ten minutes");
+    // One that is refused is not asked for at each look.
+    rig.world.asked.clear();
+    rig.down.insert(Service::CoinGecko, CallError::Status { status: 400, said: None, retry_after: None });
+    let orders = rig.orders;
+    rig.book.set_holdings(&key, START, vec![holding(999)]);
+    rig.collector.wake();
+    rig.run(Duration::from_secs(50));
+    assert!(rig.orders - orders <= 3, "{}", rig.orders - orders);
 }
 
 #[test]
@@ -567,6 +626,90 @@ fn a_calendar_that_jumps_by_a_year_makes_no_burst_and_stops_nothing() {
     }
     let often = rig.world.count("coins/markets") + rig.world.count("coins/list") - asked;
     assert!(often <= 2 * (HOUR.as_secs() / DAILY_EVERY.as_secs()) as usize + 2, "{often}");
+}
+
+#[test]
+fn a_calendar_that_is_behind_takes_no_day_from_the_history() {
+    use rockpool_store::kv::Family;
+    use rockpool_store::portfolios::rows::SNAPSHOTS;
+    let all = |rig: &Rig| {
+        let mut rows = BTreeMap::new();
+        let mut add = |key: &[u8], row: &[u8]| {
+            rows.insert(key.to_vec(), row.to_vec());
+            true
+        };
+        rig.kv.scan(Family::Portfolios, SNAPSHOTS, &mut add).unwrap();
+        rows
+    };
+    let mut rig = Rig::full();
+    rig.run(5 * 24 * HOUR);
+    let before = all(&rig);
+    assert_eq!(before.len(), 6);
+    rig.ahead -= 3 * 86_400;
+    // Worth another sum since.
+    let key = rig.keys()[2];
+    let holding = Holding { asset: "bitcoin".into(), place: "bitcoin".into(), amount: Amount::sats(7), counted: true };
+    rig.book.set_holdings(&key, START, vec![holding]);
+    rig.run(HOUR);
+    assert_eq!(all(&rig), before, "what was noted stays");
+    rig.ahead += 3 * 86_400;
+    rig.run(48 * HOUR);
+    let after = all(&rig);
+    assert_eq!(after.len(), 8, "and it goes on");
+    assert_eq!(before.iter().filter(|(key, row)| after.get(*key) != Some(row)).count(), 1, "the day itself is told again");
+}
+
+#[test]
+fn a_bitcoind_that_is_away_for_a_day_is_asked_of_blocks_as_soon_as_it_is_back() {
+    for error in [CallError::Unreachable("refused".into()), CallError::Timeout] {
+        let mut rig = Rig::full();
+        rig.down.insert(Service::Bitcoind, error);
+        rig.run(26 * HOUR);
+        rig.down.clear();
+        rig.run(10 * MINUTE);
+        assert_eq!(rig.world.count("getrawtransaction"), 2);
+        assert_eq!(rig.trouble(&rig.keys()[3]), "");
+    }
+}
+
+#[test]
+fn new_accounts_do_not_wait_for_a_chain_that_is_down() {
+    let mut rig = Rig::new();
+    rig.down_at = Some("polygon");
+    let keys: Vec<_> = (1..=30).map(|n| rig.add(evm(n, &[0, 4]))).collect();
+    rig.look();
+    rig.run(2 * MINUTE);
+    for key in &keys {
+        assert!(rig.book.account(key).unwrap().checked.is_some() && !rig.holdings(key).is_empty());
+        assert!(rig.trouble(key).contains("polygon"), "{}", rig.trouble(key));
+    }
+}
+
+#[test]
+fn whoever_adds_accounts_again_and_again_stands_behind_those_who_wait() {
+    let mut rig = Rig::new();
+    let ann = rig.add(evm(1, &[0]));
+    let bob = rig.book.meet("rockpool", "bob", START).unwrap();
+    rig.run(2 * MINUTE);
+    let checked = |rig: &Rig| rig.book.account(&ann).unwrap().checked.unwrap();
+    let before = checked(&rig);
+    // Before hers: a lower address each, as many as are asked for in a second, and others in their place a second later.
+    let mut waited = Duration::ZERO;
+    let mut n = 0u32;
+    while checked(&rig) == before {
+        let keys: Vec<_> = rig.book.accounts().map(|(key, _)| key).filter(|key| key.user == bob).collect();
+        assert!(keys.iter().all(|key| rig.book.remove_account(key)));
+        for _ in 0..2 * COLLECT_ORDERS_MAX {
+            n += 1;
+            let mut address = [0; 20];
+            address[4..8].copy_from_slice(&n.to_be_bytes());
+            rig.book.add_account(&bob, 1, "b".into(), Source::Evm { address, chains: vec![0] }, START).unwrap();
+        }
+        rig.look();
+        rig.run(COLLECT_MIN);
+        waited += COLLECT_MIN;
+        assert!(waited <= LOOKED_EVERY + 5 * COLLECT_MIN, "she is never asked for");
+    }
 }
 
 #[test]
