@@ -22,6 +22,8 @@ const NO_BITCOIND: &str = "this node has no bitcoind to ask: start it with --bit
 
 /// What is said of an address with very many outputs.
 const TOO_MANY: &str = "bitcoind: there are more outputs at this address than can be told of";
+/// What is said until the last of them is known: what was paid looks like all of it before.
+const LOOKED_UP: &str = "what some found blocks paid is still to be looked up";
 
 /// What is known of scans and blocks.
 #[derive(Default)]
@@ -234,7 +236,7 @@ impl Collector {
         let unknown = mined.blocks.iter().any(|(hash, ..)| book.paid(hash).is_none());
         let trouble = match (unknown, self.services.bitcoind) {
             (false, _) => None,
-            (true, true) => self.blocks.trouble.clone(),
+            (true, true) => self.blocks.trouble.clone().or_else(|| Some(LOOKED_UP.to_owned())),
             (true, false) => Some(format!("what found blocks paid is not known: {NO_BITCOIND}")),
         };
         for (key, address) in miners {

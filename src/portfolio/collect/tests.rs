@@ -673,6 +673,17 @@ fn a_bitcoind_that_is_away_for_a_day_is_asked_of_blocks_as_soon_as_it_is_back() 
 }
 
 #[test]
+fn a_miner_hears_that_blocks_are_still_to_be_looked_up() {
+    let mut rig = Rig::full();
+    rig.held = Some(Vec::new());
+    rig.step();
+    assert!(rig.trouble(&rig.keys()[3]).contains("still to be looked up"));
+    rig.held.take().unwrap().iter().for_each(|order| rig.answer(order));
+    rig.run(MINUTE);
+    assert_eq!(rig.trouble(&rig.keys()[3]), "");
+}
+
+#[test]
 fn new_accounts_do_not_wait_for_a_chain_that_is_down() {
     let mut rig = Rig::new();
     rig.down_at = Some("polygon");
